@@ -1,0 +1,123 @@
+import { grpoError } from './errors.js'
+import type { DeviceArray } from './device_array.js'
+
+/** In the order that the addon numbers them. f64 is for statistics only. */
+export const dtypes = ['f32', 'bf16', 'f16', 'i32', 'u8', 'f64'] as const
+export type DType = (typeof dtypes)[number]
+
+interface DataOf {
+  f32: Float32Array
+  bf16: Uint16Array
+  f16: Uint16Array
+  i32: Int32Array
+  u8: Uint8Array
+  f64: Float64Array
+}
+export type TypedArray = DataOf[DType]
+
+/** An array in the host's memory: row-major, dense. bf16 and f16 hold their bits in a Uint16Array. */
+export interface HostArray<D extends DType = DType> {
+  readonly dtype: D
+  readonly shape: readonly number[]
+  readonly data: DataOf[D]
+}
+
+/** What an input takes: a plain typed array (one axis), a host array, or a device array. */
+export type ArrayInput<D extends DType = DType> = PlainArray<D> | HostArray<D> | DeviceArray
+type PlainArray<D extends DType> = D extends 'bf16' | 'f16' ? never : DataOf[D]
+
+const constructors = {
+  f32: Float32Array,
+  bf16: Uint16Array,
+  f16: Uint16Array,
+  i32: Int32Array,
+  u8: Uint8Array,
+  f64: Float64Array,
+}
+
+/** The dtype that a plain typed array stands for; a Uint16Array could be bf16 or f16 and stands for none. */
+function plainDtype(data: unknown): DType | undefined {
+  if (data instanceof Float32Array) return 'f32'
+  if (data instanceof Int32Array) return 'i32'
+  if (data instanceof Uint8Array) return 'u8'
+  if (data instanceof Float64Array) return 'f64'
+  return undefined
+}
+
+export const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1)
+
+/**
+ * Wraps a typed array as a host array, without a copy.
+ *
+ * @param data   Float32Array, Int32Array, Uint8Array, Float64Array, or Uint16Array (then dtype is needed)
+ * @param shape  sizes of the axes; default: one axis. The array may hold more than their product (rows of logits
+ *               with a stride between them); an operation says if it may not.
+ * @param dtype  'bf16' or 'f16' for a Uint16Array
+ * @throws TypeError if the dtype does not fit the typed array; RangeError if the array is shorter than the shape
+ */
+export function array<D extends DType>(data: DataOf[D], shape?: readonly number[], dtype?: D): HostArray<D> {
+  const actual = dtype ?? plainDtype(data)
+  if (actual === undefined || !(actual in constructors)) {
+    throw grpoError('dtype', 'array', 'dtype', `is ${String(dtype)}, expected 'bf16' or 'f16' for a Uint16Array`)
+  }
+  const wrapped = { dtype: actual as D, shape: shape ?? [data.length], data }
+  checkHostArray('array', 'data', wrapped, true)
+  return Object.freeze(wrapped)
+}
+
+export function allocate<D extends DType>(operation: string, name: string, dtype: D, shape: number[]): HostArray<D> {
+  try {
+    return { dtype, shape, data: new constructors[dtype](sizeOf(shape)) as DataOf[D] }
+  } catch (cause) {
+    throw grpoError('memory', operation, name, `cannot be allocated with shape [${shape.join(', ')}]`, cause)
+  }
+}
+
+export const isDeviceArray = (x: unknown): x is DeviceArray =>
+  typeof x === 'object' && x !== null && typeof (x as DeviceArray).pointer === 'bigint'
+
+/** A host array from what a caller passed: plain typed arrays are wrapped, everything else is looked at closely. */
+export function hostArray(operation: string, name: string, value: unknown, mayBeLonger: boolean): HostArray {
+  const plain = plainDtype(value)
+  if (plain !== undefined) {
+    const data = value as TypedArray
+    return { dtype: plain, shape: [data.length], data } as HostArray
+  }
+  if (value instanceof Uint16Array) {
+    throw grpoError('dtype', operation, name, "is a plain Uint16Array, expected array(data, shape, 'bf16' or 'f16')")
+  }
+  if (typeof value !== 'object' || value === null || !('data' in value)) {
+    throw grpoError('kind', operation, name, `is ${describe(value)}, expected a typed array or array(data, shape)`)
+  }
+  checkHostArray(operation, name, value as HostArray, mayBeLonger)
+  return value as HostArray
+}
+
+function checkHostArray(operation: string, name: string, x: HostArray, mayBeLonger: boolean): void {
+  const constructor = constructors[x.dtype]
+  if (constructor === undefined) {
+    throw grpoError('dtype', operation, name, `has dtype ${String(x.dtype)}, expected one of ${dtypes.join(', ')}`)
+  }
+  if (!(x.data instanceof constructor)) {
+    throw grpoError('dtype', operation, name, `holds ${describe(x.data)}, but ${x.dtype} lies in a ${constructor.name}`)
+  }
+  if (!Array.isArray(x.shape) || x.shape.length === 0 || x.shape.length > 4) {
+    throw grpoError('kind', operation, name, `has shape ${describe(x.shape)}, expected a list of one to four sizes`)
+  }
+  for (const size of x.shape) {
+    if (!Number.isInteger(size) || size < 0 || size >= 2 ** 31) {
+      throw grpoError('shape', operation, name, `has shape [${x.shape.join(', ')}]: an axis is from 0 to 2147483647`)
+    }
+  }
+  const needed = sizeOf(x.shape)
+  if (x.data.length < needed || (x.data.length > needed && !mayBeLonger)) {
+    const wants = `its shape [${x.shape.join(', ')}] needs ${needed}`
+    throw grpoError('shape', operation, name, `holds ${x.data.length} values, but ${wants}`)
+  }
+}
+
+export function describe(value: unknown): string {
+  if (value === null || typeof value !== 'object') return typeof value === 'string' ? `"${value}"` : String(value)
+  if (Array.isArray(value)) return `a plain array of ${value.length}`
+  return `a ${value.constructor?.name ?? 'plain object'}`
+}

@@ -1,0 +1,62 @@
+// Every error of the package: TypeError for the wrong kind of value, RangeError for the right kind with the wrong size or
+// content, CudaError for the device. All carry `code`, `operation` and `argument`.
+
+/** What is wrong, and the status that the C interface gives it. */
+const kinds = {
+  kind: { code: 'ERR_GRPO_TYPE', error: TypeError, status: undefined },
+  missing: { code: 'ERR_GRPO_MISSING', error: TypeError, status: -1 },
+  dtype: { code: 'ERR_GRPO_DTYPE', error: TypeError, status: -2 },
+  shape: { code: 'ERR_GRPO_SHAPE', error: RangeError, status: -3 },
+  value: { code: 'ERR_GRPO_VALUE', error: RangeError, status: -4 },
+  option: { code: 'ERR_GRPO_OPTION', error: RangeError, status: -5 },
+  unknown: { code: 'ERR_GRPO_OPTION', error: TypeError, status: undefined },
+  memory: { code: 'ERR_GRPO_MEMORY', error: RangeError, status: -6 },
+  cancelled: { code: 'ERR_GRPO_CANCELLED', error: RangeError, status: -7 },
+  device: { code: 'ERR_GRPO_DEVICE', error: TypeError, status: -8 },
+} as const
+export type ErrorKind = keyof typeof kinds
+
+/** The fields that every error of the package has beside `message`. */
+export interface GrpoError extends Error {
+  /** Stable: ERR_GRPO_SHAPE, ERR_GRPO_DTYPE, ERR_GRPO_OPTION, ... */
+  readonly code: string
+  /** The public name of the function that was called. */
+  readonly operation: string
+  /** The input, output or option that is at fault; empty if it is none of them. */
+  readonly argument: string
+}
+
+/** An error of the CUDA driver or runtime; `cudaCode` is its name there. */
+export class CudaError extends Error implements GrpoError {
+  override readonly name = 'CudaError'
+  readonly code = 'ERR_GRPO_CUDA'
+  constructor(
+    message: string,
+    readonly cudaCode: string,
+    readonly operation: string,
+    readonly argument: string,
+  ) {
+    super(message)
+  }
+}
+
+export function grpoError(
+  kind: ErrorKind,
+  operation: string,
+  argument: string,
+  problem: string,
+  cause?: unknown,
+): GrpoError {
+  const { code, error } = kinds[kind]
+  const text = `${operation}: ${argument}${argument ? ' ' : ''}${problem}`
+  return Object.assign(new error(text, { cause }), { code, operation, argument })
+}
+
+export const camelCase = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
+
+/** The error that the C interface reported: its names are in snake_case, those within the text in braces. */
+export function nativeError(operation: string, status: number, argument: string, problem: string): GrpoError {
+  const kind = (Object.keys(kinds) as ErrorKind[]).find((name) => kinds[name].status === status) ?? 'kind'
+  const text = problem.replace(/\{(\w+)\}/g, (_, name: string) => camelCase(name))
+  return grpoError(kind, operation, camelCase(argument), text)
+}

@@ -1,0 +1,81 @@
+// Loads the addon and compares the signatures that it was compiled with to the table.
+import { join } from 'node:path'
+import type { TypedArray } from './array.js'
+import { camelCase } from './errors.js'
+import type { OperationName } from './ops.js'
+import { operationNames, signatures } from './spec.js'
+
+export interface NativeError {
+  status: number
+  argument: string
+  problem: string
+}
+
+interface Addon {
+  operations: { name: string; fields: { name: string; role: number; spec: string }[] }[]
+  run(operation: number, arrays: (TypedArray | undefined)[], numbers: Float64Array): NativeError | undefined
+  runAsync(
+    operation: number,
+    arrays: (TypedArray | undefined)[],
+    numbers: Float64Array,
+  ): { promise: Promise<NativeError | undefined>; cancel(): void }
+  isDetached(buffer: ArrayBufferLike): boolean
+  instructionSet(): string
+  setInstructionSet(name: string): boolean
+  threads(): number
+  setThreads(count: number): void
+  scratchPeak(reset: boolean): number
+}
+
+function load(): Addon {
+  const root = join(__dirname, '..')
+  const path = process.env.GRPO_KERNELS_ADDON
+  if (path) return require(path) as Addon
+  const nodeGypBuild = require('node-gyp-build') as (root: string) => Addon
+  try {
+    return nodeGypBuild(root)
+  } catch (cause) {
+    const { report } = process
+    const glibc = (report?.getReport() as { header?: { glibcVersionRuntime?: string } }).header?.glibcVersionRuntime
+    const system = `${process.platform}-${process.arch}, ${glibc ? `glibc ${glibc}` : 'no glibc'}, Node ${process.version}`
+    throw new Error(
+      `grpo-kernels has no binary for this system (${system}). ` +
+        `Build it from source with a C++20 compiler: npm run build:native in ${root}`,
+      { cause },
+    )
+  }
+}
+
+/** The specs of a row, in the order of the C struct. */
+function fieldsOf(name: OperationName): string[] {
+  const { inputs, outputs, options } = signatures[name]
+  return [...inputs, ...outputs, ...options].map((field) => `${field.name}: ${camelCase(field.spec)}`)
+}
+
+/** Each operation's number in the addon; throws one sentence that names the row and the file where they differ. */
+function compare(addon: Addon): ReadonlyMap<OperationName, number> {
+  const numbers = new Map(addon.operations.map(({ name }, index) => [camelCase(name) as OperationName, index]))
+  for (const name of operationNames) {
+    const index = numbers.get(name)
+    const file = `native/${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}.cc`
+    if (index === undefined) continue // BUILDING
+    if (index === undefined) {
+      throw new Error(`grpo-kernels: lib/ops.ts has a row ${name}, which the binary lacks: is ${file} built?`)
+    }
+    const fields = addon.operations[index]?.fields ?? []
+    const compiled = fields.map((field) => `${camelCase(field.name)}: ${camelCase(field.spec)}`)
+    const expected = fieldsOf(name)
+    for (let i = 0; i < Math.max(compiled.length, expected.length); i++) {
+      if (compiled[i] !== expected[i]) {
+        throw new Error(
+          `grpo-kernels: row ${name} of lib/ops.ts has "${expected[i] ?? 'nothing'}" where ` +
+            `${file} was compiled with "${compiled[i] ?? 'nothing'}"`,
+        )
+      }
+    }
+  }
+  return numbers
+}
+
+export const native = load()
+export const operationNumbers = compare(native)

@@ -1,0 +1,71 @@
+// The TypeScript types that a row of the table stands for, read from its specs by the compiler.
+import type { ArrayInput, DType, HostArray } from './array.js'
+import type { OperationName, ops } from './ops.js'
+
+/** Options of every call, besides those of its row. */
+export interface CallOptions<Outputs extends string = string> {
+  /** Writes an output into memory that the caller owns, or, with null, leaves it uncomputed. */
+  out?: { [Name in Outputs]?: ArrayInput | null }
+  /** A cudaStream_t; default: the package's own stream of the device. Ignored for host arrays. */
+  stream?: bigint
+  /** Stops a call of grpo-kernels/promises before it starts or between pieces of its work. */
+  signal?: AbortSignal
+}
+
+type DTypesOf<Spec> = Spec extends `${infer Types}[${string}`
+  ? Types extends 'any' | `=${string}` | `~${string}`
+    ? DType
+    : Split<Types> extends infer Names extends DType
+      ? Names
+      : never
+  : never
+type Split<Text> = Text extends `${infer Head}|${infer Tail}` ? Head | Split<Tail> : Text
+
+type IsOptional<Spec> = Spec extends `${string}] ?${string}` | `${string} if ${string}` ? true : false
+type Simple<T> = { [Key in keyof T]: T[Key] }
+type Arrays<Row, Kind extends 'input' | 'output'> = Simple<
+  {
+    [Name in keyof Row as IsOptional<Row[Name]> extends true ? never : Name]: One<Row[Name], Kind>
+  } & {
+    [Name in keyof Row as IsOptional<Row[Name]> extends true ? Name : never]?: One<Row[Name], Kind> | undefined
+  }
+>
+type One<Spec, Kind> = Kind extends 'input' ? ArrayInput<DTypesOf<Spec>> : HostArray<DTypesOf<Spec>>
+
+type OptionOf<Spec> = Spec extends `enum? ${infer Choices}`
+  ? Split<Choices> | null
+  : Spec extends `enum ${infer Choices}`
+    ? Split<Choices>
+    : Spec extends `boolean${string}`
+      ? boolean
+      : Spec extends `${'number' | 'integer'}? ${string}`
+        ? number | null
+        : number
+type HasDefault<Spec> = Spec extends `${string}=${string}`
+  ? Spec extends `integer >= ${string}`
+    ? false
+    : true
+  : Spec extends `enum${string}`
+    ? true
+    : false
+type OptionsFrom<Row> = Simple<
+  { -readonly [Name in keyof Row as HasDefault<Row[Name]> extends true ? Name : never]?: OptionOf<Row[Name]> } & {
+    -readonly [Name in keyof Row as HasDefault<Row[Name]> extends true ? never : Name]: OptionOf<Row[Name]>
+  }
+>
+
+type Table = typeof ops
+export type InputsOf<Name extends OperationName> = Arrays<{ -readonly [K in keyof Table[Name]['inputs']]: Table[Name]['inputs'][K] }, 'input'>
+export type OutputsOf<Name extends OperationName> = Arrays<{ -readonly [K in keyof Table[Name]['outputs']]: Table[Name]['outputs'][K] }, 'output'>
+export type OptionsOf<Name extends OperationName> = OptionsFrom<Table[Name]['options']>
+
+/** True if two types are the same to the letter. */
+export type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+
+/** The types that a public function writes out, held against its row: `true`, or a sentence that does not type-check. */
+export type Matches<Name extends OperationName, Inputs, Options> =
+  Same<Simple<Inputs>, InputsOf<Name>> extends true
+    ? Same<Simple<Omit<Options, keyof CallOptions | 'stride'>>, OptionsOf<Name>> extends true
+      ? true
+      : `the options of ${Name} differ from its row in lib/ops.ts`
+    : `the inputs of ${Name} differ from its row in lib/ops.ts`

@@ -1,0 +1,343 @@
+// The C interface of grpo-kernels: one struct of arguments and one function per operation, for every caller
+// (the Node addon, Python, C++, Rust) and for every backend (CPU, CUDA).
+//
+//   const grpo_api* api = grpo_kernels_api(GRPO_API_VERSION);
+//   grpo_group_advantage_args args;
+//   api->defaults("group_advantage", &args, NULL);      // size, null arrays, default options
+//   args.rewards = &rewards, args.group_start = &group_start, args.advantage = &advantage;
+//   if (api->group_advantage(&args, NULL) != GRPO_OK) { grpo_error error; api->last_error(&error); ... }
+//
+// Arrays are DLTensors (DLPack's published memory layout), row-major and dense; only logits may have a row stride.
+// A null input is absent, a null output is not wanted. Outputs belong to the caller. A struct begins with its size;
+// members are only ever appended, with a default that means "as before".
+// Options: double, int64_t, or int32_t for booleans and choices (numbered in the order of the descriptor). A null option
+// is NaN, -1 or -1. What an operation means, and its paper: the docstring of the TypeScript function of that name.
+#ifndef GRPO_KERNELS_OPS_H
+#define GRPO_KERNELS_OPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GRPO_API_VERSION 1
+
+// ---- DLPack's tensor ------------------------------------------------------------------------------------------------
+
+typedef struct { int32_t device_type, device_id; } DLDevice;           // 1 CPU, 2 CUDA
+typedef struct { uint8_t code, bits; uint16_t lanes; } DLDataType;     // code: 0 int, 1 uint, 2 float, 4 bfloat
+typedef struct {
+  void* data;
+  DLDevice device;
+  int32_t ndim;
+  DLDataType dtype;
+  int64_t* shape;
+  int64_t* strides;  // in elements; null = dense
+  uint64_t byte_offset;
+} DLTensor;
+
+// ---- status, errors, descriptors ------------------------------------------------------------------------------------
+
+enum {
+  GRPO_OK = 0,
+  GRPO_MISSING = -1,    // a required array is null
+  GRPO_DTYPE = -2,
+  GRPO_SHAPE = -3,
+  GRPO_VALUE = -4,      // the contents of an array: offsets, ids
+  GRPO_OPTION = -5,
+  GRPO_MEMORY = -6,
+  GRPO_CANCELLED = -7,
+  GRPO_DEVICE = -8,
+  GRPO_CUDA = -9,
+};
+
+// The last error of this thread. Names are as in this file; names inside `problem` stand in braces, so that a
+// language can spell them its own way: "has length 3, expected 4 (T = 4 from {logp})".
+typedef struct {
+  int32_t status;
+  const char* operation;
+  const char* argument;
+  const char* problem;
+} grpo_error;
+
+enum { GRPO_INPUT = 0, GRPO_OUTPUT = 1, GRPO_OPTION_FIELD = 2 };
+
+// One member of an args struct. `spec` is written in the language of lib/ops.ts, which says what it means.
+typedef struct {
+  const char* name;
+  int32_t role;
+  int32_t in_objective;  // the member lies in the grpo_objective that args->objective points to
+  const char* spec;
+  size_t offset;
+} grpo_field;
+
+typedef struct {
+  const char* name;
+  size_t args_size;
+  ptrdiff_t objective_offset;  // of `const grpo_objective* objective`, or -1
+  const grpo_field* fields;    // inputs, outputs, options, in the order of the struct
+  int32_t field_count;
+  int (*run)(const void* args, void* stream);
+} grpo_operation;
+
+// ---- groups and statistics ------------------------------------------------------------------------------------------
+
+typedef struct {
+  size_t size;
+  const DLTensor *rewards, *group_start, *mask;
+  DLTensor *advantage, *mean, *std;
+  int32_t center, scale;
+  int64_t ddof;
+  double eps;
+  int32_t eps_under_root;
+  int64_t virtual_count;
+  double virtual_reward;
+  int32_t singleton;
+} grpo_group_advantage_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *x, *mask;
+  DLTensor* moments;  // count, mean, sum of squared distances from the mean
+} grpo_moments_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *x, *mask, *moments;
+  DLTensor* out_x;
+  int64_t ddof;
+  double eps;
+  int32_t eps_under_root, center;
+} grpo_standardize_args;
+
+// ---- log-probabilities and losses -----------------------------------------------------------------------------------
+
+typedef struct {
+  size_t size;
+  int32_t surrogate, ratio;
+  double clip_low, clip_high, dual_clip, log_ratio_clamp;
+  double kl_coef;
+  int32_t kl, kl_gradient, kl_weight;
+  double kl_clamp, kl_value_clamp;
+  double entropy_coef;
+  int32_t entropy_aggregate;
+  double tau_positive, tau_negative;
+  int32_t aggregate;
+  double max_length;
+  int32_t count_empty;
+  double normalizer;
+} grpo_objective;
+
+typedef struct {
+  size_t size;
+  const DLTensor *logits, *token, *row, *mask;
+  DLTensor *logp, *entropy, *logsumexp;
+  double temperature;
+  int64_t vocab_start;
+} grpo_token_logprob_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *logits, *token, *row, *mask, *logsumexp, *entropy, *grad_logp, *grad_entropy;
+  DLTensor* grad_logits;
+  double temperature;
+  int64_t vocab_start;
+} grpo_token_logprob_backward_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *logp, *entropy, *logsumexp, *other_logp, *other_entropy, *other_logsumexp;
+  DLTensor *out_logp, *out_entropy, *out_logsumexp;
+} grpo_merge_token_logprob_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *logp, *old_logp, *ref_logp, *advantage, *token_advantage, *sequence_start, *mask, *weight, *entropy,
+      *ratio_low, *ratio_high;
+  DLTensor *loss, *grad_logp, *grad_entropy, *stats;
+  const grpo_objective* objective;
+} grpo_policy_loss_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *logits, *token, *row, *old_logp, *ref_logp, *advantage, *token_advantage, *sequence_start, *mask,
+      *weight, *ratio_low, *ratio_high;
+  DLTensor *loss, *grad_logits, *logp, *entropy, *stats;
+  double temperature;
+  const grpo_objective* objective;
+} grpo_policy_loss_from_logits_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *hidden, *head, *head_bias, *token, *row, *old_logp, *ref_logp, *advantage, *token_advantage,
+      *sequence_start, *mask, *weight, *ratio_low, *ratio_high;
+  DLTensor *loss, *grad_hidden, *grad_head, *grad_head_bias, *logp, *entropy, *stats;
+  double temperature;
+  int64_t chunk_rows;
+  const grpo_objective* objective;
+} grpo_linear_policy_loss_args;
+
+typedef struct {
+  size_t size;
+  DLTensor* peak_bytes;
+  int64_t rows, tokens, hidden_size, vocabulary;
+  int32_t dtype;
+  int64_t chunk_rows;
+} grpo_linear_policy_loss_plan_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *hidden, *head, *head_bias, *token, *row, *mask;
+  DLTensor *logp, *entropy, *logsumexp;
+  double temperature;
+  int64_t chunk_rows;
+} grpo_linear_token_logprob_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *hidden, *head, *head_bias, *token, *row, *mask, *logsumexp, *entropy, *grad_logp, *grad_entropy;
+  DLTensor *grad_hidden, *grad_head, *grad_head_bias;
+  double temperature;
+  int64_t chunk_rows;
+} grpo_linear_token_logprob_backward_args;
+
+// ---- layouts and attention ------------------------------------------------------------------------------------------
+
+typedef struct {
+  size_t size;
+  const DLTensor *length, *parent, *end;
+  DLTensor *sizes;  // P, N, T, G: call once with only this output, then again with arrays of those sizes
+  DLTensor *segment_start, *segment_end, *position, *group_start, *sequence_start, *row, *place;
+} grpo_tree_layout_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *q, *k, *v, *segment_start, *segment_parent, *segment_end;
+  DLTensor *out, *logsumexp;
+  double scale;
+} grpo_prefix_attention_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *grad_out, *q, *k, *v, *out, *logsumexp, *segment_start, *segment_parent, *segment_end;
+  DLTensor *grad_q, *grad_k, *grad_v;
+  double scale;
+} grpo_prefix_attention_backward_args;
+
+// ---- selection and rows ---------------------------------------------------------------------------------------------
+
+typedef struct {
+  size_t size;
+  const DLTensor *score, *group_start, *mask;
+  DLTensor* out_mask;
+  int64_t count;
+  double fraction;
+  int32_t scope, rule;
+} grpo_select_rollouts_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *advantage, *token_advantage, *entropy, *sequence_start, *mask;
+  DLTensor* out_mask;
+  int64_t count;
+  double fraction;
+  int32_t scope, rule;
+} grpo_select_tokens_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor* mask;
+  DLTensor *count, *index;  // call once with only `count`, then again with an index of that length
+} grpo_mask_index_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *x, *index;
+  DLTensor* out_x;
+} grpo_gather_rows_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *x, *index;
+  DLTensor* out_x;
+  int64_t rows;
+} grpo_scatter_rows_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *x, *sequence_start, *mask;
+  DLTensor* out_x;
+  int32_t mean;
+} grpo_sequence_sum_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *x, *sequence_start, *mask;
+  DLTensor* out_x;
+  int32_t mean;
+} grpo_sequence_expand_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor* ids;
+  DLTensor *count, *order, *group_start;  // count: number of groups; call once with only it, as mask_index
+} grpo_group_by_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor* x;
+  DLTensor* out_x;
+} grpo_convert_args;
+
+// ---- the table ------------------------------------------------------------------------------------------------------
+
+typedef struct {
+  size_t size;
+  uint32_t version;
+  const char* backend;  // "cpu", "cuda"
+  const grpo_operation* const* operations;
+  int32_t operation_count;
+  void (*last_error)(grpo_error* error);
+  int (*defaults)(const char* operation, void* args, grpo_objective* objective);
+
+  int (*group_advantage)(const grpo_group_advantage_args* args, void* stream);
+  int (*moments)(const grpo_moments_args* args, void* stream);
+  int (*standardize)(const grpo_standardize_args* args, void* stream);
+  int (*token_logprob)(const grpo_token_logprob_args* args, void* stream);
+  int (*token_logprob_backward)(const grpo_token_logprob_backward_args* args, void* stream);
+  int (*merge_token_logprob)(const grpo_merge_token_logprob_args* args, void* stream);
+  int (*policy_loss)(const grpo_policy_loss_args* args, void* stream);
+  int (*policy_loss_from_logits)(const grpo_policy_loss_from_logits_args* args, void* stream);
+  int (*linear_policy_loss)(const grpo_linear_policy_loss_args* args, void* stream);
+  int (*linear_policy_loss_plan)(const grpo_linear_policy_loss_plan_args* args, void* stream);
+  int (*linear_token_logprob)(const grpo_linear_token_logprob_args* args, void* stream);
+  int (*linear_token_logprob_backward)(const grpo_linear_token_logprob_backward_args* args, void* stream);
+  int (*tree_layout)(const grpo_tree_layout_args* args, void* stream);
+  int (*prefix_attention)(const grpo_prefix_attention_args* args, void* stream);
+  int (*prefix_attention_backward)(const grpo_prefix_attention_backward_args* args, void* stream);
+  int (*select_rollouts)(const grpo_select_rollouts_args* args, void* stream);
+  int (*select_tokens)(const grpo_select_tokens_args* args, void* stream);
+  int (*mask_index)(const grpo_mask_index_args* args, void* stream);
+  int (*gather_rows)(const grpo_gather_rows_args* args, void* stream);
+  int (*scatter_rows)(const grpo_scatter_rows_args* args, void* stream);
+  int (*sequence_sum)(const grpo_sequence_sum_args* args, void* stream);
+  int (*sequence_expand)(const grpo_sequence_expand_args* args, void* stream);
+  int (*group_by)(const grpo_group_by_args* args, void* stream);
+  int (*convert)(const grpo_convert_args* args, void* stream);
+} grpo_api;
+
+// Null if this library is older than `version`.
+#if defined(_WIN32)
+__declspec(dllexport)
+#else
+__attribute__((visibility("default")))
+#endif
+const grpo_api* grpo_kernels_api(uint32_t version);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
