@@ -1,0 +1,39 @@
+// The vector code for AVX2 with FMA (Intel Haswell, AMD Zen, and newer).
+// Compiled without -m options: the pragma covers what is included after it, and nothing else may be, or the
+// linker could give the other files a function that only this processor runs.
+#if defined(__x86_64__)
+
+#include "../vector.h"
+
+#include <immintrin.h>
+#include <math.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx,avx2,fma,f16c")
+#endif
+
+#define GRPO_AVX2 1
+
+namespace grpo {
+namespace {
+#include "simd.h"
+#include "rows.h"
+#include "tiles.h"
+}  // namespace
+
+extern const VectorKernels avx2_kernels;
+const VectorKernels avx2_kernels = {"avx2",         softmax_stats, softmax_gradient,      matmul_tile, matmul,
+                                     kMatmulScratch, softmax_tile,  softmax_tile_backward, convert};
+
+}  // namespace grpo
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // defined(__x86_64__)

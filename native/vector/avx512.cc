@@ -1,0 +1,45 @@
+// The vector code for AVX-512 (Intel Skylake-SP, AMD Zen 4, and newer).
+// Compiled without -m options: the pragma covers what is included after it, and nothing else may be, or the
+// linker could give the other files a function that only this processor runs.
+#if defined(__x86_64__)
+
+#include "../vector.h"
+
+// GCC 12 takes the undefined pass-through operand of its own AVX-512 intrinsics for a mistake of ours.
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+#include <immintrin.h>
+#include <math.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+
+#define GRPO_AVX512 1
+
+namespace grpo {
+namespace {
+#include "simd.h"
+#include "rows.h"
+#include "tiles.h"
+}  // namespace
+
+extern const VectorKernels avx512_kernels;
+const VectorKernels avx512_kernels = {"avx512",         softmax_stats, softmax_gradient,      matmul_tile, matmul,
+                                     kMatmulScratch, softmax_tile,  softmax_tile_backward, convert};
+
+}  // namespace grpo
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // defined(__x86_64__)

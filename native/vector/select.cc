@@ -1,0 +1,62 @@
+// Which instruction set's table is in use.
+#include "../vector.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+namespace grpo {
+
+extern const VectorKernels baseline_kernels;
+extern const VectorKernels avx2_kernels;
+extern const VectorKernels avx512_kernels;
+
+namespace {
+
+// Best first; null where this processor lacks it.
+const VectorKernels* available(int rank) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (rank == 0) {
+    const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return has ? &avx512_kernels : nullptr;
+  }
+  if (rank == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2_kernels : nullptr;
+#endif
+  return rank == 2 ? &baseline_kernels : nullptr;
+}
+
+const VectorKernels* find(const char* name) {
+  for (int rank = 0; rank < 3; ++rank) {
+    const VectorKernels* kernels = available(rank);
+    if (kernels == nullptr) continue;
+    if (name == nullptr || std::strcmp(name, kernels->name) == 0) return kernels;
+    // The last is the baseline everywhere, whatever it is called.
+    if (rank == 2 && std::strcmp(name, "baseline") == 0) return kernels;
+  }
+  return nullptr;
+}
+
+const VectorKernels* initial() {
+  const VectorKernels* wanted = find(std::getenv("GRPO_KERNELS_ISA"));
+  return wanted != nullptr ? wanted : find(nullptr);
+}
+
+std::atomic<const VectorKernels*>& in_use() {
+  static std::atomic<const VectorKernels*> kernels{initial()};
+  return kernels;
+}
+
+}  // namespace
+
+const VectorKernels& vector_kernels() { return *in_use().load(std::memory_order_acquire); }
+
+bool set_instruction_set(const char* name) {
+  const VectorKernels* kernels = find(name);
+  if (kernels == nullptr) return false;
+  in_use().store(kernels, std::memory_order_release);
+  return true;
+}
+
+}  // namespace grpo
