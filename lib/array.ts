@@ -1,5 +1,5 @@
-import { grpoError } from './errors.js'
 import type { DeviceArray } from './device_array.js'
+import { grpoError } from './errors.js'
 
 /** In the order that the addon numbers them. f64 is for statistics only. */
 export const dtypes = ['f32', 'bf16', 'f16', 'i32', 'u8', 'f64'] as const
@@ -94,12 +94,12 @@ export function hostArray(operation: string, name: string, value: unknown, mayBe
 }
 
 function checkHostArray(operation: string, name: string, x: HostArray, mayBeLonger: boolean): void {
-  const constructor = constructors[x.dtype]
-  if (constructor === undefined) {
+  const container = constructors[x.dtype]
+  if (container === undefined) {
     throw grpoError('dtype', operation, name, `has dtype ${String(x.dtype)}, expected one of ${dtypes.join(', ')}`)
   }
-  if (!(x.data instanceof constructor)) {
-    throw grpoError('dtype', operation, name, `holds ${describe(x.data)}, but ${x.dtype} lies in a ${constructor.name}`)
+  if (!(x.data instanceof container)) {
+    throw grpoError('dtype', operation, name, `holds ${describe(x.data)}, but ${x.dtype} lies in a ${container.name}`)
   }
   if (!Array.isArray(x.shape) || x.shape.length === 0 || x.shape.length > 4) {
     throw grpoError('kind', operation, name, `has shape ${describe(x.shape)}, expected a list of one to four sizes`)

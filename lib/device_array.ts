@@ -1,6 +1,6 @@
-import { grpoError } from './errors.js'
 import type { ArrayInput, DType, HostArray } from './array.js'
 import { hostArray, isDeviceArray } from './array.js'
+import { grpoError } from './errors.js'
 
 /** An array in the memory of a GPU. */
 export interface DeviceArray {
@@ -38,7 +38,8 @@ export const cuda = {
 }
 
 /** The values of an array, wherever it lies: a host array is returned as it is. */
-export const readSync = (x: ArrayInput): HostArray => (isDeviceArray(x) ? x.readSync() : hostArray('readSync', 'x', x, true))
+export const readSync = (x: ArrayInput): HostArray =>
+  isDeviceArray(x) ? x.readSync() : hostArray('readSync', 'x', x, true)
 
 /** As readSync, without waiting on the main thread for a device array. */
 export const read = async (x: ArrayInput): Promise<HostArray> =>

@@ -52,7 +52,8 @@ export function grpoError(
   return Object.assign(new error(text, { cause }), { code, operation, argument })
 }
 
-export const camelCase = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
+export const camelCase = (name: string): string =>
+  name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
 
 /** The error that the C interface reported: its names are in snake_case, those within the text in braces. */
 export function nativeError(operation: string, status: number, argument: string, problem: string): GrpoError {

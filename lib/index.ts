@@ -1,4 +1,5 @@
 export * from './array.js'
+export { fromBf16, fromF16, toBf16, toF16 } from './convert.js'
 export * from './device_array.js'
 export { CudaError, type GrpoError } from './errors.js'
-export { groupAdvantage, type GroupAdvantageInputs, type GroupAdvantageOptions } from './group_advantage.js'
+export { type GroupAdvantageInputs, type GroupAdvantageOptions, groupAdvantage } from './group_advantage.js'

@@ -35,8 +35,8 @@ function load(): Addon {
   try {
     return nodeGypBuild(root)
   } catch (cause) {
-    const { report } = process
-    const glibc = (report?.getReport() as { header?: { glibcVersionRuntime?: string } }).header?.glibcVersionRuntime
+    const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined
+    const glibc = report?.header?.glibcVersionRuntime
     const system = `${process.platform}-${process.arch}, ${glibc ? `glibc ${glibc}` : 'no glibc'}, Node ${process.version}`
     throw new Error(
       `grpo-kernels has no binary for this system (${system}). ` +
@@ -54,7 +54,9 @@ function fieldsOf(name: OperationName): string[] {
 
 /** Each operation's number in the addon; throws one sentence that names the row and the file where they differ. */
 function compare(addon: Addon): ReadonlyMap<OperationName, number> {
-  const numbers = new Map(addon.operations.map(({ name }, index) => [camelCase(name) as OperationName, index]))
+  const numbers = new Map(
+    addon.operations.map(({ name = '' /* BUILDING */ }, index) => [camelCase(name) as OperationName, index]),
+  )
   for (const name of operationNames) {
     const index = numbers.get(name)
     const file = `native/${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}.cc`

@@ -1,6 +1,15 @@
 // The one way from a public function to a kernel: looks at what only JavaScript knows (kinds of values, names), sizes and
 // allocates the outputs, and hands everything to the C interface, which checks the rest before anything is written.
-import { type ArrayInput, allocate, describe, type DType, dtypes, type HostArray, hostArray, isDeviceArray } from './array.js'
+import {
+  type ArrayInput,
+  allocate,
+  type DType,
+  describe,
+  dtypes,
+  type HostArray,
+  hostArray,
+  isDeviceArray,
+} from './array.js'
 import { grpoError, nativeError } from './errors.js'
 import { type NativeError, native, operationNumbers } from './native.js'
 import type { OperationName } from './ops.js'
@@ -24,7 +33,12 @@ function checkNames(operation: string, bag: unknown, allowed: readonly string[],
   }
   for (const name of Object.keys(bag)) {
     if (!allowed.includes(name)) {
-      throw grpoError('unknown', operation, name, `is no ${what} of this operation; it has ${allowed.join(', ') || 'none'}`)
+      throw grpoError(
+        'unknown',
+        operation,
+        name,
+        `is no ${what} of this operation; it has ${allowed.join(', ') || 'none'}`,
+      )
     }
   }
   return bag as Bag
@@ -85,16 +99,27 @@ function read(operation: string, name: string, value: unknown, strided: boolean)
 function checkStride(operation: string, name: string, x: HostArray, stride: unknown): number {
   if (stride === undefined) {
     if (x.data.length === x.shape.reduce((a, b) => a * b, 1)) return 0
-    throw grpoError('shape', operation, name, `holds ${x.data.length} values, more than its shape needs, and no stride is given`)
+    throw grpoError(
+      'shape',
+      operation,
+      name,
+      `holds ${x.data.length} values, more than its shape needs, and no stride is given`,
+    )
   }
   const [rows = 0, columns = 0] = x.shape
-  if (typeof stride !== 'number') throw grpoError('kind', operation, 'stride', `is ${describe(stride)}, expected a number`)
+  if (typeof stride !== 'number')
+    throw grpoError('kind', operation, 'stride', `is ${describe(stride)}, expected a number`)
   if (!Number.isSafeInteger(stride) || stride < columns) {
     throw grpoError('option', operation, 'stride', `is ${stride}, expected at least the ${columns} columns of ${name}`)
   }
   const needed = rows === 0 ? 0 : (rows - 1) * stride + columns
   if (x.data.length < needed) {
-    throw grpoError('shape', operation, name, `holds ${x.data.length} values, but ${rows} rows ${stride} apart need ${needed}`)
+    throw grpoError(
+      'shape',
+      operation,
+      name,
+      `holds ${x.data.length} values, but ${rows} rows ${stride} apart need ${needed}`,
+    )
   }
   return stride
 }
@@ -117,7 +142,12 @@ export function call<Name extends OperationName>(
   const strided = signature.inputs.some((spec) => spec.strided)
   const common = strided ? commonOptions : commonOptions.slice(0, 3)
   const givenOptions = checkNames(name, options ?? {}, [...optionNames, ...common], 'option')
-  const out = checkNames(name, givenOptions.out ?? {}, signature.outputs.map((spec) => spec.name), 'output')
+  const out = checkNames(
+    name,
+    givenOptions.out ?? {},
+    signature.outputs.map((spec) => spec.name),
+    'output',
+  )
 
   const axes: Axes = new Map(Object.entries(sizes))
   const arrays = new Map<string, HostArray>()
@@ -146,7 +176,12 @@ export function call<Name extends OperationName>(
     const wanted = given !== null && (spec.condition === undefined || arrays.has(spec.condition))
     const x = wanted
       ? (read(name, spec.name, given, spec.over !== undefined) ??
-        allocate(name, spec.name, dtypeOf(spec, arrays), shapeOf(axes, spec, (like) => arrays.get(like)?.shape.length)))
+        allocate(
+          name,
+          spec.name,
+          dtypeOf(spec, arrays),
+          shapeOf(axes, spec, (like) => arrays.get(like)?.shape.length),
+        ))
       : undefined
     if (x !== undefined) outputs[spec.name] = x
     all.push(x)

@@ -55,8 +55,14 @@ type OptionsFrom<Row> = Simple<
 >
 
 type Table = typeof ops
-export type InputsOf<Name extends OperationName> = Arrays<{ -readonly [K in keyof Table[Name]['inputs']]: Table[Name]['inputs'][K] }, 'input'>
-export type OutputsOf<Name extends OperationName> = Arrays<{ -readonly [K in keyof Table[Name]['outputs']]: Table[Name]['outputs'][K] }, 'output'>
+export type InputsOf<Name extends OperationName> = Arrays<
+  { -readonly [K in keyof Table[Name]['inputs']]: Table[Name]['inputs'][K] },
+  'input'
+>
+export type OutputsOf<Name extends OperationName> = Arrays<
+  { -readonly [K in keyof Table[Name]['outputs']]: Table[Name]['outputs'][K] },
+  'output'
+>
 export type OptionsOf<Name extends OperationName> = OptionsFrom<Table[Name]['options']>
 
 /** True if two types are the same to the letter. */

@@ -1,0 +1,241 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { type GroupAdvantageOptions, groupAdvantage } from '../lib/index.js'
+import { accurate, golden, identical, refuses } from './compare.js'
+import { random } from './random.js'
+
+// The float64 equation, from the papers: a divisor of exactly 0 divides nothing. With round = Math.fround it is the
+// plain float32 formula that the kernel's accuracy is measured against.
+function reference(
+  rewards: ArrayLike<number>,
+  start: ArrayLike<number>,
+  mask: ArrayLike<number> | undefined,
+  o: GroupAdvantageOptions = {},
+  round: (x: number) => number = (x) => x,
+) {
+  const { center = 'mean', scale = 'group_std', ddof = 1, eps = 1e-4, singleton = 'zero' } = o
+  const ghosts = Array<number>(o.virtualCount ?? 0).fill(o.virtualReward ?? 0)
+  const sum = (x: number[]) => x.reduce((total, v) => round(total + v), 0)
+  const mean = (x: number[]) =>
+    x.length === 0 ? 0 : x.every((v) => v === x[0]) ? (x[0] as number) : round(sum(x) / x.length)
+  const variance = (x: number[]) => {
+    const m = mean(x)
+    return x.length > ddof ? round(sum(x.map((v) => round((v - m) ** 2))) / (x.length - ddof)) : 0
+  }
+  const groups = Array.from({ length: start.length - 1 }, (_, g) => {
+    const members = Array.from(
+      { length: (start[g + 1] as number) - (start[g] as number) },
+      (_, i) => (start[g] as number) + i,
+    )
+    return members.filter((i) => mask === undefined || mask[i] !== 0)
+  })
+  const at = (members: number[]) => members.map((i) => rewards[i] as number)
+  const batch = variance(groups.flatMap((members) => (members.length ? [...at(members), ...ghosts] : [])))
+  const advantage = Array<number>(rewards.length).fill(0)
+  for (const members of groups) {
+    const all = [...at(members), ...ghosts]
+    for (const i of members) {
+      const r = rewards[i] as number
+      const single = members.length === 1
+      if (single && singleton === 'zero') continue
+      const others = [...at(members.filter((j) => j !== i)), ...ghosts]
+      const raw = single
+      const base = center === 'none' || raw ? 0 : center === 'mean' ? mean(all) : mean(others)
+      let divisor = 1
+      if (scale === 'mean') divisor = raw ? 1 : round(mean(all) + eps)
+      else if (scale !== 'none') {
+        const v = raw ? 1 : scale === 'group_std' ? variance(all) : scale === 'batch_std' ? batch : variance(others)
+        divisor = v === 0 ? 1 : o.epsUnderRoot ? round(Math.sqrt(round(v + eps))) : round(round(Math.sqrt(v)) + eps)
+      }
+      advantage[i] = round(round(r - base) / divisor)
+    }
+  }
+  return advantage
+}
+
+const groups = (...list: number[][]) => ({
+  rewards: Float32Array.from(list.flat()),
+  groupStart: Int32Array.from([0, ...list.map((_, g) => list.slice(0, g + 1).flat().length)]),
+})
+
+const options: GroupAdvantageOptions[] = []
+for (const center of ['mean', 'leave_one_out', 'none'] as const)
+  for (const scale of ['group_std', 'batch_std', 'leave_one_out_std', 'mean', 'none'] as const)
+    for (const ddof of [0, 1])
+      for (const extra of [
+        {},
+        { eps: 1e-6, epsUnderRoot: true },
+        { virtualCount: 2, virtualReward: 1.5, singleton: 'raw' as const },
+      ])
+        options.push({ center, scale, ddof, ...extra })
+
+describe('golden numbers', () => {
+  const g = groups([1, 0, 0.5, 0], [1, 1, 1, 1])
+  test.each<[string, GroupAdvantageOptions, number[]]>([
+    ['TRL group', {}, [1.3053097494, -0.7831858496, 0.2610619499, -0.7831858496]],
+    ['TRL batch', { scale: 'batch_std' }, [1.3641442499, -0.81848655, 0.27282885, -0.81848655]],
+    ['verl grpo', { eps: 1e-6, singleton: 'raw' }, [1.3055796924, -0.7833478154, 0.2611159385, -0.7833478154]],
+    ['OpenRLHF group_norm', { eps: 1e-9 }, [1.3055824169, -0.7833494502, 0.2611164834, -0.7833494502]],
+    ['population std', { ddof: 0, eps: 1e-6 }, [1.5075530865, -0.9045318519, 0.3015106173, -0.9045318519]],
+    ['Dr. GRPO', { scale: 'none' }, [0.625, -0.375, 0.125, -0.375]],
+    ['RLOO', { center: 'leave_one_out', scale: 'none' }, [0.8333333333, -0.5, 0.1666666667, -0.5]],
+    [
+      'NeMo-RL',
+      { center: 'leave_one_out', scale: 'leave_one_out_std', eps: 1e-6 },
+      [2.886741346, -0.999998, 0.2886746346, -0.999998],
+    ],
+    ['MaxRL', { scale: 'mean', eps: 1e-6 }, [1.6666622222, -0.9999973333, 0.3333324444, -0.9999973333]],
+  ])('%s', (_, o, expected) => {
+    golden(groupAdvantage(g, o).advantage, [...expected, 0, 0, 0, 0], 1)
+  })
+
+  const ngrpo = { eps: 1e-6, virtualCount: 1, virtualReward: 1, singleton: 'raw' } as const
+  test.each([
+    [[0, 0, 0, 0], Array(4).fill(-0.447212595502)],
+    [
+      [1, 0, 0, 0],
+      [1.095443115014, ...Array(3).fill(-0.730295410009)],
+    ],
+    [
+      [1, 1, 1, 0],
+      [...Array(3).fill(0.447212595502), -1.788850382009],
+    ],
+    [[1, 1, 1, 1], Array(4).fill(0)],
+    [Array(8).fill(0), Array(8).fill(-0.333332333336)],
+  ])('NGRPO %j', (rewards, expected) => {
+    golden(groupAdvantage(groups(rewards), ngrpo).advantage, expected, 1)
+  })
+
+  test('Train Long: population variance, eps under the root', () => {
+    const { advantage } = groupAdvantage(groups([1, 0, 0, 1]), { ddof: 0, eps: 0.01, epsUnderRoot: true })
+    golden(
+      advantage,
+      [1, -1, -1, 1].map((sign) => (sign * 0.5) / Math.sqrt(0.26)),
+      1,
+    )
+  })
+})
+
+describe('against float64', () => {
+  test.each(options)('%j', (o) => {
+    const r = random(7)
+    const groupStart = r.offsets(40, 9)
+    const n = groupStart[40] as number
+    const rewards = r.normals(n, 2, 3)
+    const mask = r.mask(n)
+    for (const m of [undefined, mask]) {
+      const { advantage } = groupAdvantage({ rewards, groupStart, mask: m }, o)
+      accurate(advantage, reference(rewards, groupStart, m, o), reference(rewards, groupStart, m, o, Math.fround))
+    }
+  })
+
+  test('offset 1e6: two passes keep the digits', () => {
+    const g = groups([1e6, 1e6 + 1, 1e6 + 3, 1e6 + 0.5])
+    golden(groupAdvantage(g).advantage, reference(g.rewards, g.groupStart, undefined), 1)
+  })
+
+  test('an outlier does not spoil the leave-one-out statistics of its own group', () => {
+    const g = groups([1e6, 0.1, 0.2, 0.3])
+    const o = { center: 'leave_one_out', scale: 'leave_one_out_std' } as const
+    const { advantage } = groupAdvantage(g, o)
+    const exact = reference(g.rewards, g.groupStart, undefined, o)
+    expect(Math.abs((advantage.data[0] as number) / (exact[0] as number) - 1)).toBeLessThan(2 ** -23)
+  })
+})
+
+describe('edges', () => {
+  const each = (rewards: number[], o: GroupAdvantageOptions) =>
+    Array.from(groupAdvantage(groups(rewards), o).advantage.data)
+
+  test.each(options)('equal rewards of 0.1 are exactly equal: %j', (o) => {
+    if (o.center === 'none' || o.virtualCount) return
+    expect(new Set(each(Array(8).fill(0.1), { ...o, eps: 1e-9 }))).toEqual(new Set([0]))
+  })
+  test('equal rewards give the exact mean and std 0', () => {
+    const { mean, std } = groupAdvantage(groups(Array(7).fill(0.1)))
+    expect([mean.data[0], std.data[0]]).toEqual([Math.fround(0.1), 0])
+  })
+  test('equal others of a leave-one-out divide nothing', () => {
+    const o = { center: 'leave_one_out', scale: 'leave_one_out_std', eps: 1e-6 } as const
+    expect(each([1, 0.1, 0.1, 0.1], o)[0]).toBe(Math.fround(1 - Math.fround(0.1)))
+  })
+  test('a group of one: zero, or the raw reward', () => {
+    expect(each([3], {})).toEqual([0])
+    golden(groupAdvantage(groups([3]), { singleton: 'raw', eps: 1e-6 }).advantage, [3 / (1 + 1e-6)], 1)
+    expect(each([3], { singleton: 'raw', scale: 'none' })).toEqual([3])
+    expect(each([3], { singleton: 'raw', scale: 'mean' })).toEqual([3])
+    expect(each([3], { virtualCount: 4, virtualReward: 1 })).toEqual([0])
+  })
+  test('rejected rollouts enter no statistic and get 0, NaN included', () => {
+    const rewards = new Float32Array([1, Number.NaN, 0, Number.POSITIVE_INFINITY])
+    const groupStart = new Int32Array([0, 4])
+    const { advantage, mean } = groupAdvantage({ rewards, groupStart, mask: new Uint8Array([1, 0, 1, 0]) })
+    const [a, b] = groupAdvantage(groups([1, 0])).advantage.data
+    expect(Array.from(advantage.data)).toEqual([a, 0, b, 0])
+    expect(mean.data[0]).toBe(0.5)
+  })
+  test('NaN in one group stays in that group', () => {
+    const { advantage } = groupAdvantage(groups([1, Number.NaN, 1], [1, 0]))
+    expect(Array.from(advantage.data, Number.isNaN)).toEqual([true, true, true, false, false])
+  })
+  test('no rollouts, empty groups, all rejected', () => {
+    expect(groupAdvantage(groups()).advantage.data.length).toBe(0)
+    const { advantage, mean, std } = groupAdvantage(groups([], [1, 2], []))
+    expect([advantage.data.length, ...mean.data, ...std.data.subarray(2)]).toEqual([2, 0, 1.5, 0, 0])
+    const none = groupAdvantage({ ...groups([1, 2]), mask: new Uint8Array(2) })
+    expect([...none.advantage.data, ...none.mean.data, ...none.std.data]).toEqual([0, 0, 0, 0])
+  })
+})
+
+describe('properties', () => {
+  const rewardLists = fc.array(fc.array(fc.float({ min: -8, max: 8, noNaN: true }), { maxLength: 6 }), { maxLength: 6 })
+
+  test('permuting the members of groups permutes the result', () => {
+    fc.assert(
+      fc.property(rewardLists, (lists) => {
+        const forward = groupAdvantage(groups(...lists)).advantage.data
+        const reversed = groupAdvantage(groups(...lists.map((list) => [...list].reverse()))).advantage.data
+        let first = 0
+        for (const list of lists) {
+          const there = forward.subarray(first, first + list.length)
+          const back = reversed
+            .subarray(first, first + list.length)
+            .slice()
+            .reverse()
+          // Sums in another order: equal to rounding of the float64 statistics, which float32 shows in its last digit.
+          there.forEach((a, i) => expect(Math.abs(a - (back[i] as number))).toBeLessThanOrEqual(2 ** -22 * Math.abs(a)))
+          first += list.length
+        }
+      }),
+    )
+  })
+  test('a group of a batch gets the bits that it gets alone', () => {
+    fc.assert(
+      fc.property(rewardLists, (lists) => {
+        const { advantage, groupStart } = { ...groupAdvantage(groups(...lists)), ...groups(...lists) }
+        lists.forEach((list, g) => {
+          const alone = groupAdvantage(groups(list)).advantage
+          const data = advantage.data.slice(groupStart[g], groupStart[g + 1])
+          identical({ dtype: 'f32', shape: [list.length], data }, alone)
+        })
+      }),
+    )
+  })
+})
+
+describe('bad input', () => {
+  const good = groups([1, 2], [3])
+  const shape = { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'groupStart' }
+  test.each([[[0, 2, 2]], [[1, 2, 3]], [[0, 2, 1, 3]], [[0, 4]]])('offsets %j', (start) => {
+    refuses(() => groupAdvantage({ ...good, groupStart: Int32Array.from(start) }), shape)
+  })
+  test('options', () => {
+    const option = (argument: string) => ({ error: RangeError, code: 'ERR_GRPO_OPTION', argument })
+    refuses(() => groupAdvantage(good, { ddof: 2 }), option('ddof'))
+    refuses(() => groupAdvantage(good, { eps: -1 }), option('eps'))
+    refuses(() => groupAdvantage(good, { eps: Number.NaN }), option('eps'))
+    refuses(() => groupAdvantage(good, { virtualCount: 1 }), option('virtualReward'))
+    refuses(() => groupAdvantage(good, { virtualCount: -1 }), option('virtualCount'))
+    refuses(() => groupAdvantage(good, { scale: 'variance' as 'none' }), option('scale'))
+  })
+})
