@@ -1,5 +1,6 @@
 export * from './array.js'
 export { fromBf16, fromF16, toBf16, toF16 } from './convert.js'
+export { cpu } from './cpu.js'
 export * from './device_array.js'
 export { CudaError, type GrpoError } from './errors.js'
 export { type GroupAdvantageInputs, type GroupAdvantageOptions, groupAdvantage } from './group_advantage.js'

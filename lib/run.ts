@@ -244,31 +244,54 @@ export function operation<Arguments extends unknown[], Result>(
 }
 
 // At most two calls at a time run on libuv's pool, so that its other threads stay free for files and name look-ups; each
-// uses all cores anyway.
+// call uses all cores anyway. The others wait here, in the order that they came.
 const limit = 2
 let running = 0
 const waiting: (() => void)[] = []
+
+function turn(signal: AbortSignal | undefined): Promise<void> {
+  if (running < limit) {
+    running++
+    return Promise.resolve()
+  }
+  return new Promise((resolve, reject) => {
+    const enter = () => {
+      signal?.removeEventListener('abort', leave)
+      resolve()
+    }
+    const leave = () => {
+      waiting.splice(waiting.indexOf(enter), 1)
+      reject(signal?.reason)
+    }
+    waiting.push(enter)
+    signal?.addEventListener('abort', leave, { once: true })
+  })
+}
+
+function leaveTurn(): void {
+  const next = waiting.shift()
+  if (next !== undefined) next()
+  else running--
+}
 
 async function queued(
   signal: AbortSignal | undefined,
   start: () => { promise: Promise<NativeError | undefined>; cancel(): void },
 ): Promise<NativeError | undefined> {
-  if (running >= limit) await new Promise<void>((resolve) => waiting.push(resolve))
-  else running++
-  let stop: (() => void) | undefined
+  signal?.throwIfAborted()
+  await turn(signal)
+  let cancel: (() => void) | undefined
   try {
     signal?.throwIfAborted()
-    const { promise, cancel } = start()
-    stop = cancel
+    const started = start()
+    cancel = started.cancel
     signal?.addEventListener('abort', cancel, { once: true })
-    const error = await promise
+    const error = await started.promise // the kernel has stopped touching the arrays, also after an abort
     signal?.throwIfAborted()
     return error
   } finally {
-    if (stop !== undefined) signal?.removeEventListener('abort', stop)
-    const next = waiting.shift()
-    if (next !== undefined) next()
-    else running--
+    if (cancel !== undefined) signal?.removeEventListener('abort', cancel)
+    leaveTurn()
   }
 }
 

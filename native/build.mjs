@@ -41,7 +41,14 @@ switch (process.argv[2]) {
     run(bin('prebuildify', 'bin.js'), ['--napi', '--strip', '--tag-libc', '--target', process.versions.node])
     break
   case 'sanitize':
-    run(bin('cmake-js', 'bin/cmake-js'), ['compile', '-O', 'build-sanitize', '--CDGRPO_SANITIZE=ON', '-p', jobs])
+    run(bin('cmake-js', 'bin/cmake-js'), [
+      'compile',
+      '-O',
+      'build-sanitize',
+      '--CDGRPO_SANITIZE=ON',
+      '--parallel',
+      jobs,
+    ])
     break
   case 'sources':
     console.log(sources().join('\n'))

@@ -3,8 +3,9 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    pool: 'forks',
+    pool: 'forks', // native code: a crash ends one file, not the run
+    maxWorkers: 2,
     testTimeout: 60_000,
-    reporters: ['default'],
+    reporters: ['default', './test/closing_line.mjs'],
   },
 })

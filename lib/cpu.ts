@@ -1,0 +1,29 @@
+import { describe } from './array.js'
+import { grpoError } from './errors.js'
+import { native } from './native.js'
+
+/**
+ * How the CPU kernels run, for the whole process. Results do not depend on `threads`; on `instructionSet` they do in the
+ * last digits, since the number of lanes decides the order of a sum.
+ */
+export const cpu = {
+  /** Threads that a call uses, its own included; starts at the processors that the process may run on. */
+  get threads(): number {
+    return native.threads()
+  },
+  set threads(count: number) {
+    if (!Number.isInteger(count) || count < 1 || count > 1024) {
+      throw grpoError('option', 'cpu', 'threads', `is ${describe(count)}, expected a whole number from 1 to 1024`)
+    }
+    native.setThreads(count)
+  },
+  /** 'baseline', 'avx2' or 'avx512' ('neon' on arm64): the best that the processor has, or GRPO_KERNELS_ISA. */
+  get instructionSet(): string {
+    return native.instructionSet()
+  },
+  set instructionSet(name: string) {
+    if (typeof name !== 'string' || !native.setInstructionSet(name)) {
+      throw grpoError('option', 'cpu', 'instructionSet', `is ${describe(name)}, which this processor or build lacks`)
+    }
+  },
+}

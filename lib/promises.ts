@@ -1,0 +1,5 @@
+// The operations as promises: they run off the main thread and take an AbortSignal, in the way of node:fs/promises.
+// Until a promise settles the caller leaves the inputs alone. Errors of the input reject, they do not throw.
+import * as operations from './index.js'
+
+export const groupAdvantage = operations.groupAdvantage.later
