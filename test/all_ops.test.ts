@@ -1,0 +1,266 @@
+// Sweeps the table: what must hold for every operation, whoever wrote it.
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+import { allocate, type DType, dtypes, type HostArray, type TypedArray } from '../lib/array.js'
+import { cpu } from '../lib/index.js'
+import { native } from '../lib/native.js'
+import type { OperationName } from '../lib/ops.js'
+import { call } from '../lib/run.js'
+import { operationNames, signatures } from '../lib/spec.js'
+import { identical, refuses } from './compare.js'
+import { type Sample, sample } from './samples.js'
+
+const root = join(__dirname, '..')
+const snakeCase = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+
+/** A backward pass, a plan and a layout's builder share the file of what they belong to. */
+const shares: Partial<Record<OperationName, string>> = {
+  tokenLogprobBackward: 'token_logprob',
+  linearTokenLogprobBackward: 'linear_token_logprob',
+  prefixAttentionBackward: 'prefix_attention',
+  linearPolicyLossPlan: 'linear_policy_loss',
+}
+
+type Outputs = Record<string, HostArray>
+const run = (
+  name: OperationName,
+  { inputs, options, sizes }: Sample,
+  out?: Record<string, HostArray | null>,
+): Outputs =>
+  call(name, inputs as never, { ...options, ...(out && { out }) } as never, sizes).now() as unknown as Outputs
+
+const copy = (x: HostArray): HostArray => ({ ...x, data: x.data.slice() }) as HostArray
+const dtypesOf = (name: OperationName): DType[] => {
+  const several = signatures[name].inputs.find((spec) => spec.dtypes.length > 1)
+  const any = signatures[name].inputs.some((spec) => spec.spec.startsWith('any'))
+  return any ? [...dtypes] : several ? [...several.dtypes] : ['f32']
+}
+const threads = cpu.threads
+const instructionSet = cpu.instructionSet
+afterEach(() => {
+  cpu.threads = threads
+  cpu.instructionSet = instructionSet
+})
+
+describe.each(operationNames)('%s', (name) => {
+  const { inputs, outputs, options } = signatures[name]
+
+  test('has its file in every layer', () => {
+    const file = shares[name] ?? snakeCase(name)
+    const steps = [
+      [`lib/${file}.ts`, 'the TypeScript function'],
+      [`native/${file}.cc`, 'the plain C++ version'],
+      [`test/${file}.test.ts`, 'the test with its float64 equation'],
+      [`bench/${file}.ts`, 'the benchmark'],
+    ] as const
+    for (const [path, what] of steps) expect(existsSync(join(root, path)), `next step: ${what}, ${path}`).toBe(true)
+    expect(readFileSync(join(root, `lib/${file}.ts`), 'utf8'), 'a docstring with shapes').toMatch(/@param|@returns/)
+  })
+
+  describe.each(dtypesOf(name))('%s', (dtype) => {
+    test('two runs, and any number of threads, give the same bits', () => {
+      const expected = run(name, sample(name, dtype))
+      for (const count of [1, 2, 3, 7]) {
+        cpu.threads = count
+        const actual = run(name, sample(name, dtype))
+        expect(Object.keys(actual)).toEqual(Object.keys(expected))
+        for (const key of Object.keys(expected)) identical(actual[key] as HostArray, expected[key] as HostArray)
+      }
+    })
+
+    test('every instruction set computes, and leaves the inputs alone', () => {
+      for (const set of ['baseline', 'avx2', 'avx512', 'neon']) {
+        if (!native.setInstructionSet(set)) continue
+        const given = sample(name, dtype)
+        const before = Object.fromEntries(Object.entries(given.inputs).map(([key, x]) => [key, copy(x)]))
+        const result = run(name, given)
+        for (const [key, x] of Object.entries(given.inputs)) identical(x, before[key] as HostArray)
+        for (const x of Object.values(result)) {
+          if (x.data instanceof Float32Array) expect(x.data.some(Number.isNaN), `NaN with ${set}`).toBe(false)
+        }
+      }
+    })
+
+    test('empty inputs give empty outputs', () => {
+      const result = run(name, sample(name, dtype, true))
+      for (const spec of outputs) {
+        const x = result[spec.name]
+        if (x !== undefined && spec.axes.some(({ letter, plus }) => letter !== '' && plus === 0)) {
+          expect(x.data.length, spec.name).toBe(0)
+        }
+      }
+      if (result.loss !== undefined) expect(result.loss.data[0]).toBe(0)
+    })
+
+    test('writes into given outputs, and not a byte beside them', () => {
+      const expected = run(name, sample(name, dtype))
+      const around = 64
+      const guarded = Object.fromEntries(
+        Object.entries(expected).map(([key, x]) => {
+          const bytes = new Uint8Array(x.data.byteLength + 2 * around).fill(0xa5)
+          const data = new (x.data.constructor as new (b: ArrayBuffer, o: number, n: number) => TypedArray)(
+            bytes.buffer,
+            around,
+            x.data.length,
+          )
+          return [key, { ...x, data } as HostArray]
+        }),
+      )
+      const result = run(name, sample(name, dtype), guarded)
+      for (const [key, x] of Object.entries(guarded)) {
+        expect(result[key]?.data).toBe(x.data)
+        identical(x, expected[key] as HostArray)
+        const bytes = new Uint8Array(x.data.buffer)
+        expect([...bytes.subarray(0, around), ...bytes.subarray(bytes.length - around)].every((b) => b === 0xa5)).toBe(
+          true,
+        )
+      }
+    })
+
+    test('leaves uncomputed what is not wanted', () => {
+      const expected = run(name, sample(name, dtype))
+      for (const key of Object.keys(expected)) {
+        const result = run(name, sample(name, dtype), { [key]: null })
+        expect(result).not.toHaveProperty(key)
+        for (const other of Object.keys(result)) identical(result[other] as HostArray, expected[other] as HostArray)
+      }
+    })
+  })
+
+  test('wrong inputs are refused by name, and nothing is written', () => {
+    const good = sample(name)
+    const out = Object.fromEntries(Object.entries(run(name, good)).map(([key, x]) => [key, copy(x)]))
+    for (const x of Object.values(out)) x.data.fill(77)
+    const refusesInput = (
+      argument: string,
+      value: unknown,
+      error: typeof TypeError | typeof RangeError,
+      code: string,
+    ) => {
+      const bad = { ...good, inputs: { ...good.inputs, [argument]: value as HostArray } }
+      refuses(() => run(name, bad, out), { error, code, argument })
+      for (const x of Object.values(out)) expect(x.data.every((v) => v === 77)).toBe(true)
+    }
+    for (const spec of inputs) {
+      const x = good.inputs[spec.name]
+      if (x === undefined) continue
+      refusesInput(spec.name, 'text', TypeError, 'ERR_GRPO_TYPE')
+      refusesInput(spec.name, [1, 2, 3], TypeError, 'ERR_GRPO_TYPE')
+      if (spec.dtypes.length > 0 || spec.like !== undefined) {
+        refusesInput(
+          spec.name,
+          allocate('test', spec.name, x.dtype === 'u8' ? 'i32' : 'u8', [...x.shape]),
+          TypeError,
+          'ERR_GRPO_DTYPE',
+        )
+      }
+      const first = spec.axes[0]
+      const firstToMention = inputs.find(
+        (s) => s.axes.some((axis) => axis.letter === first?.letter) && good.inputs[s.name],
+      )
+      if (firstToMention !== spec) {
+        const longer = allocate('test', spec.name, x.dtype, [(x.shape[0] as number) + 1, ...x.shape.slice(1)])
+        refusesInput(spec.name, longer, RangeError, 'ERR_GRPO_SHAPE')
+      }
+      refusesInput(spec.name, { ...x, shape: [...x.shape, 1, 1, 1, 1] }, TypeError, 'ERR_GRPO_TYPE')
+      refusesInput(spec.name, { ...x, shape: x.shape.map((size) => size + 1) }, RangeError, 'ERR_GRPO_SHAPE')
+      refusesInput(spec.name, { ...x, shape: [2 ** 31] }, RangeError, 'ERR_GRPO_SHAPE')
+      if (x.data.length > 0) {
+        const { buffer } = structuredClone(x.data, { transfer: [] })
+        const detached = copy(x)
+        structuredClone(detached.data.buffer, { transfer: [detached.data.buffer as ArrayBuffer] })
+        expect(buffer.byteLength).toBeGreaterThan(0)
+        expect(() => run(name, { ...good, inputs: { ...good.inputs, [spec.name]: detached } })).toThrow()
+      }
+      if (!spec.optional) refusesInput(spec.name, undefined, TypeError, 'ERR_GRPO_MISSING')
+    }
+    refusesInput('noSuchInput', new Float32Array(1), TypeError, 'ERR_GRPO_OPTION')
+  })
+
+  test('offsets and ids are held to their range', () => {
+    const good = sample(name)
+    for (const spec of inputs) {
+      const x = good.inputs[spec.name]
+      if (x === undefined || x.data.length === 0) continue
+      const poke = (value: number, at = 0) => {
+        const bad = copy(x)
+        bad.data[at] = value
+        const mask = good.inputs.mask
+        const unmasked =
+          mask === undefined ? {} : { mask: { ...mask, data: new Uint8Array(mask.data.length).fill(1) } as HostArray }
+        const call = { ...good, inputs: { ...good.inputs, ...unmasked, [spec.name]: bad } }
+        refuses(() => run(name, call), { error: RangeError, code: 'ERR_GRPO_VALUE', argument: spec.name })
+      }
+      if (spec.offsets !== undefined) {
+        poke(1)
+        poke(2 ** 30, x.data.length - 1)
+        poke(-1, x.data.length - 1)
+      }
+      if (/below|vocabulary/.test(spec.spec)) {
+        poke(-1)
+        poke(2 ** 31 - 1)
+      }
+    }
+  })
+
+  test('wrong options are refused by name', () => {
+    const good = sample(name)
+    const refusesOption = (argument: string, value: unknown, error: typeof TypeError | typeof RangeError) =>
+      refuses(() => run(name, { ...good, options: { ...good.options, [argument]: value } }), {
+        error,
+        code: error === TypeError && argument !== 'noSuchOption' ? 'ERR_GRPO_TYPE' : 'ERR_GRPO_OPTION',
+        argument,
+      })
+    for (const spec of options) {
+      refusesOption(spec.name, Symbol('x'), TypeError)
+      refusesOption(spec.name, {}, TypeError)
+      if (spec.kind === 'enum') refusesOption(spec.name, 'no such choice', RangeError)
+      if (spec.kind === 'number' || spec.kind === 'integer') {
+        refusesOption(spec.name, '1', TypeError)
+        refusesOption(spec.name, Number.NaN, RangeError)
+        refusesOption(spec.name, Number.POSITIVE_INFINITY, RangeError)
+        if (!spec.nullable) refusesOption(spec.name, null, TypeError)
+      }
+      if (spec.kind === 'integer') refusesOption(spec.name, 0.5, RangeError)
+      if (spec.kind === 'integer') refusesOption(spec.name, -2, RangeError)
+      if (/> 0/.test(spec.spec)) refusesOption(spec.name, 0, RangeError)
+      if (/>= 0|> 0|0\.\.1/.test(spec.spec)) refusesOption(spec.name, -0.5, RangeError)
+    }
+    refusesOption('noSuchOption', 1, TypeError)
+  })
+
+  test('outputs overlap nothing', () => {
+    const good = sample(name)
+    const result = run(name, good)
+    for (const output of outputs) {
+      const x = result[output.name]
+      if (x === undefined || x.data.byteLength === 0) continue
+      for (const input of inputs) {
+        const y = good.inputs[input.name]
+        if (y === undefined || y.data.byteLength === 0 || output.over === input.name) continue
+        const size = Math.max(x.data.byteLength + 8, y.data.byteLength)
+        const buffer = new ArrayBuffer(size)
+        const view = (model: HostArray) =>
+          ({
+            ...model,
+            data: new (model.data.constructor as new (b: ArrayBuffer, o: number, n: number) => TypedArray)(
+              buffer,
+              0,
+              model.data.length,
+            ),
+          }) as HostArray
+        const shared = view(y)
+        shared.data.set(y.data)
+        refuses(
+          () => run(name, { ...good, inputs: { ...good.inputs, [input.name]: shared } }, { [output.name]: view(x) }),
+          {
+            error: RangeError,
+            code: 'ERR_GRPO_VALUE',
+            argument: output.name,
+          },
+        )
+      }
+    }
+  })
+})
