@@ -5,12 +5,22 @@ constexpr int64_t kChunk = 2048;
 // Elements that are added in float, 32 in a lane; these sums are added in double.
 constexpr int64_t kRun = 32 * kLanes;
 
+constexpr int64_t kStep = kWide * kLanes;
+
 template <Float kType>
 static float largest_of(const void* x, int64_t begin, int64_t end) {
-  F32 most = broadcast(-kInfinity);  // NaN is passed over here and comes back through its exponential
+  // NaN is passed over here and comes back through its exponential.
+  Wide most;
+  for (int v = 0; v < kWide; ++v) most.v[v] = broadcast(-kInfinity);
   int64_t i = begin;
-  for (; i + kLanes <= end; i += kLanes) most = larger(load<kType>(x, i), most);
-  float result = largest_of_lanes(most);
+  for (; i + kStep <= end; i += kStep) {
+    const Wide value = load_wide<kType, kType == Float::kBf16>(x, i);
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide; ++v) most.v[v] = larger(value.v[v], most.v[v]);
+  }
+  for (; i + kLanes <= end; i += kLanes) most.v[0] = larger(load<kType>(x, i), most.v[0]);
+  for (int v = 1; v < kWide; ++v) most.v[0] = larger(most.v[v], most.v[0]);
+  float result = largest_of_lanes(most.v[0]);
   for (; i < end; ++i) {
     const float value = load<kType>(x, i, 1)[0];
     if (value > result) result = value;
@@ -18,25 +28,56 @@ static float largest_of(const void* x, int64_t begin, int64_t end) {
   return result;
 }
 
-struct Sums {
-  F32 sum;
-  F32 weighted;
+// What e^(scale * (x - origin)) needs of its row.
+struct Row {
+  F32 origin;
+  F32 scale;
+  F32 scale_log2e;
+  F32 lowest;  // x - origin below which the exponential is 0
+
+  GRPO_INLINE Row of(float origin, float scale) {
+    const float lowest = kLowestExponent / scale;
+    return {broadcast(origin), broadcast(scale), broadcast(scale * kLog2E),
+            broadcast(lowest > -3e38f ? lowest : -3e38f)};
+  }
 };
 
-GRPO_INLINE void add_exponentials(F32 x, F32 origin, F32 scale, Sums& sums) {
-  const F32 u = (x - origin) * scale;
-  const F32 p = exponential(u);
+// e^(scale * offset), offset = x - origin. The product is never rounded by itself, so that the exponent is as exact
+// as the offset.
+template <class T>
+GRPO_INLINE T exponential_of(const T& offset, const Row& row) {
+  const T shifted = multiply_add(offset, row.scale_log2e, broadcast(kShifter));
+  const T n = shifted - broadcast(kShifter);
+  const T r = multiply_add(n, broadcast(-kLn2Low), multiply_add(offset, row.scale, n * broadcast(-kLn2High)));
+  return times_power(exponential_of_remainder(r), shifted, n);
+}
+
+struct Sums {
+  F32 sum;       // e^(scale * offset)
+  F32 weighted;  // the same times offset
+};
+
+GRPO_INLINE void add(F32 p, F32 offset, Sums& sums) {
   sums.sum += p;
-  // Clamped: exp(-inf) * -inf is to add 0, and NaN passes.
-  sums.weighted = multiply_add(p, larger(broadcast(-200.0f), u), sums.weighted);
+  sums.weighted = multiply_add(p, offset, sums.weighted);
 }
 
 template <Float kType>
-GRPO_INLINE Sums exponentials_of(const void* x, int64_t begin, int64_t end, F32 origin, F32 scale) {
+GRPO_INLINE Sums exponentials_of(const void* x, int64_t begin, int64_t end, const Row& row) {
   Sums sums = {};
   int64_t i = begin;
-  for (; i + kLanes <= end; i += kLanes) add_exponentials(load<kType>(x, i), origin, scale, sums);
-  if (i < end) add_exponentials(load<kType>(x, i, static_cast<int>(end - i), -kInfinity), origin, scale, sums);
+  for (; i + kStep <= end; i += kStep) {
+    const Wide offset = load_wide<kType, kType == Float::kBf16>(x, i) - row.origin;
+    const Wide p = zero_below(row.lowest, offset, exponential_of(offset, row));
+    const Wide finite = zero_below(row.lowest, offset, offset);  // 0 * -inf would be NaN
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide; ++v) add(p.v[v], finite.v[v], sums);
+  }
+  for (; i < end; i += kLanes) {
+    const F32 value = i + kLanes <= end ? load<kType>(x, i) : load<kType>(x, i, static_cast<int>(end - i), -kInfinity);
+    const F32 offset = value - row.origin;
+    add(zero_below(row.lowest, offset, exponential_of(offset, row)), zero_below(row.lowest, offset, offset), sums);
+  }
   return sums;
 }
 
@@ -57,15 +98,15 @@ static SoftmaxStats softmax_stats_of(const void* x, int64_t n, float scale) {
       max = most;
     }
     // While only -inf was seen: measured from 0, it adds 0, and a NaN still shows.
-    const F32 origin = broadcast(max > -kInfinity ? max : 0.0f);
+    const Row row = Row::of(max > -kInfinity ? max : 0.0f, scale);
     Doubles chunk_sum = {}, chunk_weighted = {};
     for (int64_t i = begin; i < end; i += kRun) {
-      const Sums sums = exponentials_of<kType>(x, i, end - i < kRun ? end : i + kRun, origin, broadcast(scale));
+      const Sums sums = exponentials_of<kType>(x, i, end - i < kRun ? end : i + kRun, row);
       add_float(chunk_sum, sums.sum);
       add_float(chunk_weighted, sums.weighted);
     }
     sum += sum_of_lanes(chunk_sum);
-    weighted += sum_of_lanes(chunk_weighted);
+    weighted += scale * sum_of_lanes(chunk_weighted);
   }
   if (max == -kInfinity) sum = weighted = __builtin_nan("");
   return {max, sum, weighted};
@@ -77,24 +118,25 @@ static SoftmaxStats softmax_stats(const void* x, Float type, int64_t n, float sc
   return softmax_stats_of<Float::kF16>(x, n, scale);
 }
 
-// y = e^u * (a + b * u): the constants of the row are folded into a and b.
-GRPO_INLINE F32 gradient_of(F32 x, F32 max, F32 scale, F32 a, F32 b) {
-  const F32 u = (x - max) * scale;
-  const F32 y = exponential(u) * multiply_add(b, u, a);
-  return u == -kInfinity ? broadcast(0.0f) : y;
+// y = e^(scale * (x - max)) * (a + b * (x - max)): the constants of the row are folded into a and b.
+template <class T>
+GRPO_INLINE T gradient_of(const T& x, const Row& row, F32 a, F32 b) {
+  const T offset = x - row.origin;
+  return zero_below(row.lowest, offset, exponential_of(offset, row) * multiply_add(offset, b, a));
 }
 
 template <Float kType, Float kResult>
 static void softmax_gradient_of(const void* x, int64_t n, float scale, float max, float a, float b, void* y) {
+  constexpr bool kPaired = kType == Float::kBf16 && kResult == Float::kBf16;
+  const Row row = Row::of(max, scale);
+  const F32 row_a = broadcast(a), row_b = broadcast(b);
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const F32 value = load<kType>(x, i);
-    store<kResult>(y, i, gradient_of(value, broadcast(max), broadcast(scale), broadcast(a), broadcast(b)));
-  }
+  for (; i + kStep <= n; i += kStep)
+    store_wide<kResult, kPaired>(y, i, gradient_of(load_wide<kType, kPaired>(x, i), row, row_a, row_b));
+  for (; i + kLanes <= n; i += kLanes) store<kResult>(y, i, gradient_of(load<kType>(x, i), row, row_a, row_b));
   if (i == n) return;
   const int count = static_cast<int>(n - i);
-  const F32 value = load<kType>(x, i, count);
-  store<kResult>(y, i, gradient_of(value, broadcast(max), broadcast(scale), broadcast(a), broadcast(b)), count);
+  store<kResult>(y, i, gradient_of(load<kType>(x, i, count), row, row_a, row_b), count);
 }
 
 template <Float kType>
@@ -111,7 +153,7 @@ static void softmax_gradient(const void* x, Float type, int64_t n, float scale, 
   const double offset = static_cast<double>(max) * scale;
   const double inverse = exp(offset - logsumexp);
   const float row_a = static_cast<float>(inverse * (a - b * (shift - offset)));
-  const float row_b = static_cast<float>(inverse * b);
+  const float row_b = static_cast<float>(inverse * b * scale);
   if (type == Float::kF32) return softmax_gradient_from<Float::kF32>(x, n, scale, max, row_a, row_b, y, y_type);
   if (type == Float::kBf16) return softmax_gradient_from<Float::kBf16>(x, n, scale, max, row_a, row_b, y, y_type);
   softmax_gradient_from<Float::kF16>(x, n, scale, max, row_a, row_b, y, y_type);

@@ -107,28 +107,161 @@ GRPO_INLINE F32 larger(F32 a, F32 b) {
 #endif
 }
 
-// e^x. Relative error below 1e-7; 0 below 2^-126, infinity above the largest float, NaN for NaN.
-GRPO_INLINE F32 exponential(F32 x) {
-  // x = n ln 2 + r. Adding 1.5 * 2^23 rounds x / ln 2 to the integer n, which then stands in the low bits.
-  const F32 shifter = broadcast(12582912.0f);
-  const F32 shifted = multiply_add(x, broadcast(1.44269504f), shifter);
-  const F32 n = shifted - shifter;
-  // Two parts of ln 2: the first has 9 bits, so that n times it is exact also where multiply_add rounds twice.
-  const F32 r = multiply_add(n, broadcast(2.12194440e-4f), multiply_add(n, broadcast(-0.693359375f), x));
-  // Minimax for |r| <= ln(2) / 2 with the first two coefficients held at 1: relative error 3.1e-9.
-  F32 p = broadcast(0x1.6a4cb4p-10f);
-  p = multiply_add(p, r, broadcast(0x1.123986p-7f));
-  p = multiply_add(p, r, broadcast(0x1.5558b0p-5f));
-  p = multiply_add(p, r, broadcast(0x1.555492p-3f));
-  p = multiply_add(p, r, broadcast(0x1.fffffcp-2f));
-  p = multiply_add(p, r, broadcast(1.0f));
-  p = multiply_add(p, r, broadcast(1.0f));
-  // 2^n in two factors, each a normal number for every n that is kept below. NaN passes both selections.
-  const I32 exponent = (I32)(bits_of(shifted) - bits_of(shifter));
-  const I32 half = exponent >> 1;
-  const F32 result = p * (F32)((half + 127) << 23) * (F32)((exponent - half + 127) << 23);
-  const F32 low = x < -87.3365402f ? broadcast(0.0f) : result;
-  return x > 88.7228317f ? broadcast(kInfinity) : low;
+// x, but at most `limit`; NaN for NaN.
+GRPO_INLINE F32 not_above(F32 limit, F32 x) {
+#if GRPO_AVX512
+  return (F32)_mm512_min_ps((__m512)limit, (__m512)x);
+#elif GRPO_AVX2
+  return (F32)_mm256_min_ps((__m256)limit, (__m256)x);
+#else
+  return limit < x ? limit : x;
+#endif
+}
+
+// Lanes chosen by a comparison.
+#if GRPO_AVX512
+typedef __mmask16 Mask;
+GRPO_INLINE Mask not_below(F32 x, F32 bound) {  // true for NaN
+  return _mm512_cmp_ps_mask((__m512)x, (__m512)bound, _CMP_NLT_UQ);
+}
+GRPO_INLINE Mask above(I32 x, int32_t bound) { return _mm512_cmpgt_epi32_mask((__m512i)x, _mm512_set1_epi32(bound)); }
+GRPO_INLINE Mask equal(F32 a, F32 b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ); }
+GRPO_INLINE F32 zero_unless(Mask mask, F32 x) { return (F32)_mm512_maskz_mov_ps(mask, (__m512)x); }
+GRPO_INLINE F32 select(Mask mask, F32 x, F32 otherwise) {
+  return (F32)_mm512_mask_mov_ps((__m512)otherwise, mask, (__m512)x);
+}
+#else
+typedef I32 Mask;
+GRPO_INLINE Mask not_below(F32 x, F32 bound) { return ~(x < bound); }
+GRPO_INLINE Mask above(I32 x, int32_t bound) { return x > bound; }
+GRPO_INLINE Mask equal(F32 a, F32 b) { return a == b; }
+GRPO_INLINE F32 zero_unless(Mask mask, F32 x) { return (F32)(mask & (I32)x); }
+GRPO_INLINE F32 select(Mask mask, F32 x, F32 otherwise) { return mask ? x : otherwise; }
+#endif
+
+// Several vectors that go through a chain of dependent operations in step, because the processor would not look far
+// enough ahead to overlap one chain with the next. Operations take a Wide or one vector for all of them.
+#if GRPO_AVX512 || defined(__aarch64__)
+constexpr int kWide = 4;
+#else
+constexpr int kWide = 2;
+#endif
+
+struct Wide {
+  F32 v[kWide];
+};
+
+GRPO_INLINE F32 at(F32 x, int) { return x; }
+GRPO_INLINE F32 at(const Wide& x, int i) { return x.v[i]; }
+
+template <class A, class B, class C>
+GRPO_INLINE Wide multiply_add(const A& a, const B& b, const C& c) {
+  Wide result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kWide; ++i) result.v[i] = multiply_add(at(a, i), at(b, i), at(c, i));
+  return result;
+}
+
+template <class B>
+GRPO_INLINE Wide operator-(const Wide& a, const B& b) {
+  Wide result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kWide; ++i) result.v[i] = a.v[i] - at(b, i);
+  return result;
+}
+
+template <class B>
+GRPO_INLINE Wide operator+(const Wide& a, const B& b) {
+  Wide result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kWide; ++i) result.v[i] = a.v[i] + at(b, i);
+  return result;
+}
+
+template <class B>
+GRPO_INLINE Wide operator*(const Wide& a, const B& b) {
+  Wide result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kWide; ++i) result.v[i] = a.v[i] * at(b, i);
+  return result;
+}
+
+// y, but 0 where x < bound.
+GRPO_INLINE F32 zero_below(F32 bound, F32 x, F32 y) { return zero_unless(not_below(x, bound), y); }
+GRPO_INLINE Wide zero_below(F32 bound, const Wide& x, const Wide& y) {
+  Wide result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kWide; ++i) result.v[i] = zero_below(bound, x.v[i], y.v[i]);
+  return result;
+}
+
+GRPO_INLINE Wide not_above(F32 limit, const Wide& x) {
+  Wide result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kWide; ++i) result.v[i] = not_above(limit, x.v[i]);
+  return result;
+}
+
+// ---- Exponentials: e^x = 2^n e^r with |r| <= ln(2) / 2. T is F32 or Wide.
+
+constexpr float kLog2E = 1.44269504f;
+// Two parts of ln 2. The first has 9 bits, so that n times it is exact.
+constexpr float kLn2High = 0.693359375f;
+constexpr float kLn2Low = -2.12194440e-4f;
+// Adding it rounds to an integer, which stands in the low bits with the exponent's bias of 127 on top.
+constexpr float kShifter = 12582912.0f + 127.0f;
+// ln(2^-126): below it the exponential counts as 0.
+constexpr float kLowestExponent = -87.3365448f;
+
+// p * 2^n, where n + kShifter = shifted and -126 <= n <= 127. NaN for NaN.
+GRPO_INLINE F32 times_power(F32 p, F32 shifted, F32 n) {
+#if GRPO_AVX512
+  (void)shifted;
+  return (F32)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+  (void)n;
+  return p * float_of(bits_of(shifted) << 23);
+#endif
+}
+
+GRPO_INLINE Wide times_power(const Wide& p, const Wide& shifted, const Wide& n) {
+  Wide result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kWide; ++i) result.v[i] = times_power(p.v[i], shifted.v[i], n.v[i]);
+  return result;
+}
+
+// e^r. Minimax with the first two coefficients held at 1: relative error 3.1e-9.
+template <class T>
+GRPO_INLINE T exponential_of_remainder(const T& r) {
+  const T p6 = multiply_add(r, broadcast(0x1.6a4cb4p-10f), broadcast(0x1.123986p-7f));
+  const T p5 = multiply_add(p6, r, broadcast(0x1.5558b0p-5f));
+  const T p4 = multiply_add(p5, r, broadcast(0x1.555492p-3f));
+  const T p3 = multiply_add(p4, r, broadcast(0x1.fffffcp-2f));
+  const T p2 = multiply_add(p3, r, broadcast(1.0f));
+  return multiply_add(p2, r, broadcast(1.0f));
+}
+
+// e^x for x <= 0 or NaN. Relative error below 1e-7; 0 below 2^-126.
+template <class T>
+GRPO_INLINE T exponential_below_zero(const T& x) {
+  const T shifted = multiply_add(x, broadcast(kLog2E), broadcast(kShifter));
+  const T n = shifted - broadcast(kShifter);
+  const T r = multiply_add(n, broadcast(-kLn2Low), multiply_add(n, broadcast(-kLn2High), x));
+  return zero_below(broadcast(kLowestExponent), x, times_power(exponential_of_remainder(r), shifted, n));
+}
+
+// e^x for any x: infinity above the largest float.
+template <class T>
+GRPO_INLINE T exponential(const T& x) {
+  // Computed with n - 1, which stays at 127 up to the limit, and doubled, which overflows there.
+  const T limited = not_above(broadcast(89.0f), x);
+  const T shifted = multiply_add(limited, broadcast(kLog2E), broadcast(kShifter - 1.0f));
+  const T less = shifted - broadcast(kShifter);
+  const T n = less + broadcast(1.0f);
+  const T r = multiply_add(n, broadcast(-kLn2Low), multiply_add(n, broadcast(-kLn2High), limited));
+  const T half = times_power(exponential_of_remainder(r), shifted, less);
+  return zero_below(broadcast(kLowestExponent), x, half + half);
 }
 
 // Sums in double of as many lanes.
@@ -166,12 +299,24 @@ GRPO_INLINE float largest_of_lanes(F32 v) {
 
 GRPO_INLINE F32 float_of_bf16(U16 x) { return float_of(__builtin_convertvector(x, U32) << 16); }
 
-// Rounds to nearest even; NaN keeps its sign and becomes quiet (rounding could carry it over to infinity).
-GRPO_INLINE U16 bf16_of_float(F32 x) {
+// The upper half of every lane, rounded to nearest even; the lower half is rubbish. NaN keeps its sign and becomes
+// quiet (rounding could carry it over to zero).
+GRPO_INLINE U32 rounded_to_bf16(F32 x) {
+#if GRPO_AVX512
+  const __m512i bits = (__m512i)x;
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+  const __m512i even = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+  const __m512i rounded = _mm512_mask_add_epi32(even, odd, bits, _mm512_set1_epi32(0x8000));
+  const __mmask16 is_nan = _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q);
+  return (U32)_mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(0x400000));
+#else
   const U32 bits = bits_of(x);
   const U32 rounded = bits + (((bits >> 16) & 1u) + 0x7fffu);
-  return __builtin_convertvector((x != x ? bits | 0x400000u : rounded) >> 16, U16);
+  return x != x ? bits | 0x400000u : rounded;
+#endif
 }
+
+GRPO_INLINE U16 bf16_of_float(F32 x) { return __builtin_convertvector(rounded_to_bf16(x) >> 16, U16); }
 
 GRPO_INLINE F32 float_of_f16(U16 x) {
 #if GRPO_AVX512
@@ -254,5 +399,40 @@ GRPO_INLINE void store(void* base, int64_t i, F32 v, int count) {
     store_first(static_cast<float*>(base) + i, v, count);
   } else {
     store_first(static_cast<uint16_t*>(base) + i, kType == Float::kBf16 ? bf16_of_float(v) : f16_of_float(v), count);
+  }
+}
+
+// kWide vectors. Of bf16, with kPaired, the even elements of 2 * kLanes come as one vector and the odd ones as the
+// next: that takes shifts instead of shuffles, and suits whoever adds them up or stores them the same way.
+template <Float kType, bool kPaired>
+GRPO_INLINE Wide load_wide(const void* base, int64_t i) {
+  Wide result;
+  if constexpr (kPaired) {
+    static_assert(kType == Float::kBf16);
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide; v += 2) {
+      const U32 pair = load_vector<U32>(static_cast<const uint16_t*>(base) + i + v * kLanes);
+      result.v[v] = float_of(pair << 16);
+      result.v[v + 1] = float_of(pair & 0xffff0000u);
+    }
+  } else {
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide; ++v) result.v[v] = load<kType>(base, i + v * kLanes);
+  }
+  return result;
+}
+
+template <Float kType, bool kPaired>
+GRPO_INLINE void store_wide(void* base, int64_t i, const Wide& x) {
+  if constexpr (kPaired) {
+    static_assert(kType == Float::kBf16);
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide; v += 2) {
+      const U32 pair = rounded_to_bf16(x.v[v]) >> 16 | (rounded_to_bf16(x.v[v + 1]) & 0xffff0000u);
+      store_vector(static_cast<uint16_t*>(base) + i + v * kLanes, pair);
+    }
+  } else {
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide; ++v) store<kType>(base, i + v * kLanes, x.v[v]);
   }
 }
