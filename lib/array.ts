@@ -55,12 +55,22 @@ export const sizeOf = (shape: readonly number[]): number => shape.reduce((produc
  * @param dtype  'bf16' or 'f16' for a Uint16Array
  * @throws TypeError if the dtype does not fit the typed array; RangeError if the array is shorter than the shape
  */
-export function array<D extends DType>(data: DataOf[D], shape?: readonly number[], dtype?: D): HostArray<D> {
+export function array(data: Float32Array, shape?: readonly number[]): HostArray<'f32'>
+export function array(data: Int32Array, shape?: readonly number[]): HostArray<'i32'>
+export function array(data: Uint8Array, shape?: readonly number[]): HostArray<'u8'>
+export function array(data: Float64Array, shape?: readonly number[]): HostArray<'f64'>
+export function array<D extends 'bf16' | 'f16'>(
+  data: Uint16Array,
+  shape: readonly number[] | undefined,
+  dtype: D,
+): HostArray<D>
+export function array(data: TypedArray, shape?: readonly number[], dtype?: DType): HostArray
+export function array(data: TypedArray, shape?: readonly number[], dtype?: DType): HostArray {
   const actual = dtype ?? plainDtype(data)
   if (actual === undefined || !(actual in constructors)) {
     throw grpoError('dtype', 'array', 'dtype', `is ${String(dtype)}, expected 'bf16' or 'f16' for a Uint16Array`)
   }
-  const wrapped = { dtype: actual as D, shape: shape ?? [data.length], data }
+  const wrapped = { dtype: actual, shape: shape ?? [data.length], data } as HostArray
   checkHostArray('array', 'data', wrapped, true)
   return Object.freeze(wrapped)
 }

@@ -12,25 +12,32 @@ export interface CallOptions<Outputs extends string = string> {
   signal?: AbortSignal
 }
 
-type DTypesOf<Spec> = Spec extends `${infer Types}[${string}`
-  ? Types extends 'any' | `=${string}` | `~${string}`
+/** The dtypes of a spec; `=q` and `~q` have those of the row's input q. */
+type DTypesOf<Spec, Inputs> = Spec extends `${infer Types}[${string}`
+  ? Types extends 'any'
     ? DType
-    : Split<Types> extends infer Names extends DType
-      ? Names
-      : never
+    : Types extends `${'=' | '~'}${infer Model}`
+      ? Model extends keyof Inputs
+        ? DTypesOf<Inputs[Model], Inputs>
+        : never
+      : Split<Types> extends infer Names extends DType
+        ? Names
+        : never
   : never
 type Split<Text> = Text extends `${infer Head}|${infer Tail}` ? Head | Split<Tail> : Text
 
 type IsOptional<Spec> = Spec extends `${string}] ?${string}` | `${string} if ${string}` ? true : false
 type Simple<T> = { [Key in keyof T]: T[Key] }
-type Arrays<Row, Kind extends 'input' | 'output'> = Simple<
+type Arrays<Row, Inputs, Kind extends 'input' | 'output'> = Simple<
   {
-    [Name in keyof Row as IsOptional<Row[Name]> extends true ? never : Name]: One<Row[Name], Kind>
+    [Name in keyof Row as IsOptional<Row[Name]> extends true ? never : Name]: One<Row[Name], Inputs, Kind>
   } & {
-    [Name in keyof Row as IsOptional<Row[Name]> extends true ? Name : never]?: One<Row[Name], Kind> | undefined
+    [Name in keyof Row as IsOptional<Row[Name]> extends true ? Name : never]?: One<Row[Name], Inputs, Kind> | undefined
   }
 >
-type One<Spec, Kind> = Kind extends 'input' ? ArrayInput<DTypesOf<Spec>> : HostArray<DTypesOf<Spec>>
+type One<Spec, Inputs, Kind> = Kind extends 'input'
+  ? ArrayInput<DTypesOf<Spec, Inputs>>
+  : HostArray<DTypesOf<Spec, Inputs>>
 
 type OptionOf<Spec> = Spec extends `enum? ${infer Choices}`
   ? Split<Choices> | null
@@ -55,14 +62,10 @@ type OptionsFrom<Row> = Simple<
 >
 
 type Table = typeof ops
-export type InputsOf<Name extends OperationName> = Arrays<
-  { -readonly [K in keyof Table[Name]['inputs']]: Table[Name]['inputs'][K] },
-  'input'
->
-export type OutputsOf<Name extends OperationName> = Arrays<
-  { -readonly [K in keyof Table[Name]['outputs']]: Table[Name]['outputs'][K] },
-  'output'
->
+type Writable<T> = { -readonly [Key in keyof T]: T[Key] }
+type Inputs<Name extends OperationName> = Writable<Table[Name]['inputs']>
+export type InputsOf<Name extends OperationName> = Arrays<Inputs<Name>, Inputs<Name>, 'input'>
+export type OutputsOf<Name extends OperationName> = Arrays<Writable<Table[Name]['outputs']>, Inputs<Name>, 'output'>
 export type OptionsOf<Name extends OperationName> = OptionsFrom<Table[Name]['options']>
 
 /** True if two types are the same to the letter. */

@@ -167,10 +167,8 @@ describe.each(operationNames)('%s', (name) => {
       refusesInput(spec.name, { ...x, shape: x.shape.map((size) => size + 1) }, RangeError, 'ERR_GRPO_SHAPE')
       refusesInput(spec.name, { ...x, shape: [2 ** 31] }, RangeError, 'ERR_GRPO_SHAPE')
       if (x.data.length > 0) {
-        const { buffer } = structuredClone(x.data, { transfer: [] })
         const detached = copy(x)
         structuredClone(detached.data.buffer, { transfer: [detached.data.buffer as ArrayBuffer] })
-        expect(buffer.byteLength).toBeGreaterThan(0)
         expect(() => run(name, { ...good, inputs: { ...good.inputs, [spec.name]: detached } })).toThrow()
       }
       if (!spec.optional) refusesInput(spec.name, undefined, TypeError, 'ERR_GRPO_MISSING')
@@ -186,11 +184,13 @@ describe.each(operationNames)('%s', (name) => {
       const poke = (value: number, at = 0) => {
         const bad = copy(x)
         bad.data[at] = value
-        const mask = good.inputs.mask
-        const unmasked =
-          mask === undefined ? {} : { mask: { ...mask, data: new Uint8Array(mask.data.length).fill(1) } as HostArray }
-        const call = { ...good, inputs: { ...good.inputs, ...unmasked, [spec.name]: bad } }
-        refuses(() => run(name, call), { error: RangeError, code: 'ERR_GRPO_VALUE', argument: spec.name })
+        const inputs = { ...good.inputs, [spec.name]: bad }
+        delete inputs.mask // ids under a mask are not looked at
+        refuses(() => run(name, { ...good, inputs }), {
+          error: RangeError,
+          code: 'ERR_GRPO_VALUE',
+          argument: spec.name,
+        })
       }
       if (spec.offsets !== undefined) {
         poke(1)

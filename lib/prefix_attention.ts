@@ -1,0 +1,88 @@
+import { type ArrayInput, describe } from './array.js'
+import { grpoError } from './errors.js'
+import { call, operation } from './run.js'
+import type { Layout } from './tree_layout.js'
+import type { CallOptions } from './types.js'
+
+type Floating = ArrayInput<'f32' | 'bf16' | 'f16'>
+
+export interface PrefixAttentionInputs {
+  q: Floating
+  k: Floating
+  v: Floating
+  layout: Pick<Layout, 'segmentStart' | 'segmentParent' | 'segmentEnd'>
+}
+
+export interface PrefixAttentionBackwardInputs extends PrefixAttentionInputs {
+  gradOut: Floating
+  out: Floating
+  logsumexp: ArrayInput<'f32'>
+}
+
+export interface PrefixAttentionOptions extends CallOptions<'out' | 'logsumexp'> {
+  scale?: number | null
+}
+
+export interface PrefixAttentionBackwardOptions extends CallOptions<'gradQ' | 'gradK' | 'gradV'> {
+  scale?: number | null
+}
+
+/** The arrays of a layout that attention reads. */
+function segmentsOf(operation: string, layout: PrefixAttentionInputs['layout']) {
+  if (typeof layout !== 'object' || layout === null || !('segmentParent' in layout)) {
+    throw grpoError(
+      'kind',
+      operation,
+      'layout',
+      `is ${describe(layout)}, expected a layout of prefixLayout or treeLayout`,
+    )
+  }
+  const { segmentStart, segmentParent, segmentEnd } = layout
+  return { segmentStart, segmentParent, segmentEnd }
+}
+
+/**
+ * Attention over a packed layout, in which shared prefixes stand once.
+ *
+ *   out[p,h] = sum_j softmax_j(scale * q[p,h] . k[j,h']) v[j,h'],   j over the tokens that p sees,  h' = floor(h K / H)
+ *   logsumexp[p,h] = log sum_j exp(scale * q[p,h] . k[j,h'])
+ *
+ * A token sees all tokens of its ancestor segments, and its own segment up to itself; so a response sees its prompt and
+ * itself, as if it stood alone behind a copy of the prompt, but keys and values of a prompt are never copied. A layout
+ * without children is ordinary packed causal attention. H is a multiple of K (grouped-query attention). No score matrix
+ * larger than a tile exists; statistics are float32 whatever the dtype. The bits depend neither on the number of threads
+ * nor on other groups.
+ *
+ * @param inputs.q       [P,H,D]  f32, bf16 or f16; positions (RoPE) are applied by the caller, from layout.position
+ * @param inputs.k       [P,K,D]  the dtype of q
+ * @param inputs.v       [P,K,E]  the dtype of q
+ * @param inputs.layout  of prefixLayout or treeLayout
+ * @param options.scale  default 1 / sqrt(D)
+ * @returns out [P,H,E] in the dtype of q; logsumexp f32[P,H], which the backward pass needs
+ * @throws TypeError for other dtypes; RangeError if H is not a multiple of K, or the layout has not P tokens
+ * @see Prefix Grouper, arXiv:2506.05433; FlashAttention, arXiv:2205.14135
+ */
+export const prefixAttention = operation(
+  ({ layout, ...arrays }: PrefixAttentionInputs, options: PrefixAttentionOptions = {}) =>
+    call('prefixAttention', { ...arrays, ...segmentsOf('prefixAttention', layout) }, options),
+)
+
+/**
+ * Gradients of prefixAttention. Those of a shared prefix's keys and values are the plain sum over all responses that see
+ * them: exactly what repeated prefixes would add up to.
+ *
+ *   p = exp(scale * q . k - logsumexp),   gradV[j] = sum p gradOut,   ds = p (gradOut . v - gradOut . out)
+ *   gradQ = scale * sum_j ds k,           gradK[j] = scale * sum ds q
+ *
+ * @param inputs.gradOut    [P,H,E]  derivative of the loss with respect to out; the dtype of q
+ * @param inputs.out        [P,H,E]  as prefixAttention returned it
+ * @param inputs.logsumexp  f32[P,H] likewise
+ * @param options.scale     as in the forward pass
+ * @returns gradQ [P,H,D], gradK [P,K,D], gradV [P,K,E], in the dtypes of q, k, v, or f32 where `out` asks for it
+ * @throws as prefixAttention
+ * @see Prefix Grouper, arXiv:2506.05433, 3.2; FlashAttention, arXiv:2205.14135
+ */
+export const prefixAttentionBackward = operation(
+  ({ layout, ...arrays }: PrefixAttentionBackwardInputs, options: PrefixAttentionBackwardOptions = {}) =>
+    call('prefixAttentionBackward', { ...arrays, ...segmentsOf('prefixAttentionBackward', layout) }, options),
+)

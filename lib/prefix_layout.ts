@@ -1,0 +1,48 @@
+import { array, describe } from './array.js'
+import { grpoError } from './errors.js'
+import { type Call, operation } from './run.js'
+import { integers, type Layout, layoutCall } from './tree_layout.js'
+
+/** A prompt of `prefix` tokens and its responses' lengths. */
+export interface PromptGroup {
+  prefix: number
+  responses: readonly number[]
+}
+
+/**
+ * The packed layout of prompts with their responses, [prompt, response, response, ..., prompt, ...]: each prompt's
+ * tokens stand once, however many responses share them.
+ *
+ *   position: 0, 1, ... in the prompt; every response goes on from the prompt's length
+ *   row[t]:   the place that predicts loss token t: the one before it, for a response's first token the prompt's last
+ *
+ * A prompt without responses and a response without tokens are allowed. After an empty prompt the first token of a
+ * response has row -1: nothing predicts it, so mask it. Responses of different prompts never see each other.
+ *
+ * @param groups  one entry per prompt: tokens of the prompt, and of each response
+ * @returns the arrays of Layout (N = responses, T = response tokens, G = prompts), and pack([prompt, ...responses, ...])
+ * @throws TypeError or RangeError if a length is not a whole number from 0, or the tokens reach 2^31
+ * @see Prefix Grouper, arXiv:2506.05433
+ */
+export const prefixLayout = operation((groups: readonly PromptGroup[]): Call<Layout> => {
+  const name = 'prefixLayout'
+  if (!Array.isArray(groups))
+    throw grpoError('kind', name, 'groups', `is ${describe(groups)}, expected a list of prompts`)
+  const length: number[] = []
+  const parent: number[] = []
+  const end: number[] = []
+  groups.forEach((group, g) => {
+    if (typeof group !== 'object' || group === null) {
+      throw grpoError('kind', name, 'groups', `has ${describe(group)} at ${g}, expected { prefix, responses }`)
+    }
+    const root = length.length
+    length.push(group.prefix)
+    parent.push(-1)
+    for (const tokens of integers(name, 'responses', group.responses).data) {
+      end.push(length.length)
+      length.push(tokens)
+      parent.push(root)
+    }
+  })
+  return layoutCall(integers(name, 'prefix', length), array(Int32Array.from(parent)), array(Int32Array.from(end)))
+})

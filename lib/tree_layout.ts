@@ -1,0 +1,133 @@
+import { array, describe, type HostArray } from './array.js'
+import { grpoError } from './errors.js'
+import { type Call, call, chain, map, operation } from './run.js'
+
+/**
+ * How the tokens of a forest of segments lie packed, each segment once: what attention, the loss and a model's forward
+ * pass need to know. Axes: B segments, P packed tokens, G groups (one per root), N sequences, T loss tokens.
+ */
+export interface Layout {
+  /** i32[B+1]  first packed token of each segment; ends with P */
+  readonly segmentStart: HostArray<'i32'>
+  /** i32[B]    the segment that it continues; -1 for a root */
+  readonly segmentParent: HostArray<'i32'>
+  /** i32[B]    first segment after its subtree */
+  readonly segmentEnd: HostArray<'i32'>
+  /** i32[P]    position id of each packed token; goes on from the parent */
+  readonly position: HostArray<'i32'>
+  /** i32[G+1]  first sequence of each root; ends with N */
+  readonly groupStart: HostArray<'i32'>
+  /** i32[N+1]  first loss token of each sequence; ends with T */
+  readonly sequenceStart: HostArray<'i32'>
+  /** i32[T]    packed place of the token before a loss token, whose logits predict it; -1 after an empty prefix */
+  readonly row: HostArray<'i32'>
+  /** i32[T]    packed place of each loss token */
+  readonly place: HostArray<'i32'>
+  /** The packed tokens, i32[P], of the B segments' own tokens, in the order of the segments. */
+  pack(segments: readonly Int32Array[]): HostArray<'i32'>
+}
+
+/** A forest of B segments in depth-first order. */
+export interface Forest {
+  /** tokens of each segment; 0 is allowed */
+  length: readonly number[] | Int32Array
+  /** the segment that each continues, -1 for a root */
+  parent: readonly number[] | Int32Array
+  /** the segment that each sequence ends with, in the order of the roots; default: every leaf that is not a root */
+  end?: readonly number[] | Int32Array | undefined
+}
+
+/** A list of whole numbers as an i32 array. */
+export function integers(operation: string, name: string, list: unknown): HostArray<'i32'> {
+  if (list instanceof Int32Array) return array(list)
+  if (!Array.isArray(list)) throw grpoError('kind', operation, name, `is ${describe(list)}, expected a list of numbers`)
+  list.forEach((value, i) => {
+    if (typeof value !== 'number')
+      throw grpoError('kind', operation, name, `has ${describe(value)} at ${i}, expected a number`)
+    if ((value | 0) !== value)
+      throw grpoError('value', operation, name, `has ${value} at ${i}, expected a whole number below 2147483648`)
+  })
+  return array(Int32Array.from(list))
+}
+
+function pack(segmentStart: Int32Array, segments: readonly Int32Array[]): HostArray<'i32'> {
+  const count = segmentStart.length - 1
+  if (!Array.isArray(segments) || segments.length !== count) {
+    throw grpoError('shape', 'pack', 'segments', `is ${describe(segments)}, expected a list of ${count} Int32Arrays`)
+  }
+  const packed = new Int32Array(segmentStart[count] as number)
+  segments.forEach((tokens, b) => {
+    const length = (segmentStart[b + 1] as number) - (segmentStart[b] as number)
+    if (!(tokens instanceof Int32Array)) {
+      throw grpoError('dtype', 'pack', 'segments', `has ${describe(tokens)} at ${b}, expected an Int32Array`)
+    }
+    if (tokens.length !== length) {
+      throw grpoError(
+        'shape',
+        'pack',
+        'segments',
+        `has ${tokens.length} tokens at ${b}, expected ${length} as in the layout`,
+      )
+    }
+    packed.set(tokens, segmentStart[b])
+  })
+  return array(packed)
+}
+
+/** The layout of a forest whose lists have been looked at; names in errors are those of treeLayout. */
+export function layoutCall(
+  length: HostArray<'i32'>,
+  segmentParent: HostArray<'i32'>,
+  end?: HostArray<'i32'>,
+): Call<Layout> {
+  const inputs = { length, parent: segmentParent, end }
+  const none = {
+    segmentStart: null,
+    segmentEnd: null,
+    position: null,
+    groupStart: null,
+    sequenceStart: null,
+    row: null,
+    place: null,
+  }
+  const full = chain(call('treeLayout', inputs, { out: none }), ({ sizes }) => {
+    const [P = 0, N = 0, T = 0, G = 0] = sizes.data
+    return call('treeLayout', inputs, { out: { sizes: null } }, { P, N, T, G })
+  })
+  return map(full, ({ segmentStart, segmentEnd, position, groupStart, sequenceStart, row, place }) => ({
+    segmentStart,
+    segmentParent,
+    segmentEnd,
+    position,
+    groupStart,
+    sequenceStart,
+    row,
+    place,
+    pack: (segments) => pack(segmentStart.data, segments),
+  }))
+}
+
+/**
+ * The packed layout of token trees: rollouts that share prefixes at any depth, each segment packed once.
+ *
+ * Sequence i is the path below a root to segment end[i]; its loss tokens are all tokens on that path, so a token of an
+ * inner segment counts once for each sequence through it. Equal rollouts name one segment twice. By default there is a
+ * sequence for each leaf, in order; a root without children is a prompt without responses and has none.
+ * Attention over a layout without children is ordinary packed causal attention.
+ *
+ * @param forest.length  B sizes of segments in depth-first order: a segment follows its parent or its parent's subtree
+ * @param forest.parent  B parents, -1 for roots
+ * @param forest.end     N segments, in the order of their roots
+ * @returns the arrays of Layout, and pack()
+ * @throws RangeError if the segments are not in depth-first order, a length is negative, `end` names no segment or goes
+ *         back to an earlier root, or P or T reaches 2^31
+ * @see Prefix Grouper, arXiv:2506.05433; trees: TreePO, arXiv:2508.17445
+ */
+export const treeLayout = operation(({ length, parent, end }: Forest): Call<Layout> => {
+  const name = 'treeLayout'
+  return layoutCall(
+    integers(name, 'length', length),
+    integers(name, 'parent', parent),
+    end === undefined ? undefined : integers(name, 'end', end),
+  )
+})

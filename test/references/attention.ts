@@ -1,0 +1,104 @@
+// Attention and its gradients in the contract's words: a mask of who sees whom, and plain loops. With round = Math.fround
+// it is the plain float32 formula.
+export interface AttentionArrays {
+  q: ArrayLike<number>
+  k: ArrayLike<number>
+  v: ArrayLike<number>
+}
+export interface AttentionShape {
+  P: number
+  H: number
+  K: number
+  D: number
+  E: number
+  scale?: number
+}
+
+type Round = (x: number) => number
+const exact: Round = (x) => x
+
+/** probability[p][j] for one head, and the logsumexp of each row. */
+function probabilities({ q, k }: AttentionArrays, sees: boolean[][], h: number, s: AttentionShape, round: Round) {
+  const { P, H, K, D } = s
+  const scale = s.scale ?? 1 / Math.sqrt(D)
+  const head = Math.floor((h * K) / H)
+  const logsumexp: number[] = []
+  const probability = Array.from({ length: P }, (_, p) => {
+    const scores = Array.from({ length: P }, (_, j) => {
+      if (!(sees[p] as boolean[])[j]) return Number.NEGATIVE_INFINITY
+      let dot = 0
+      for (let d = 0; d < D; d++) {
+        dot = round(dot + round((q[(p * H + h) * D + d] as number) * (k[(j * K + head) * D + d] as number)))
+      }
+      return round(scale * dot)
+    })
+    const max = Math.max(...scores)
+    const sum = scores.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
+    logsumexp.push(round(max + round(Math.log(sum))))
+    return scores.map((x) => round(round(Math.exp(round(x - max))) / sum))
+  })
+  return { probability, logsumexp, head, scale }
+}
+
+export function attentionReference(arrays: AttentionArrays, sees: boolean[][], s: AttentionShape, round = exact) {
+  const { P, H, K, E } = s
+  const out = Array<number>(P * H * E).fill(0)
+  const logsumexp = Array<number>(P * H).fill(0)
+  for (let h = 0; h < H; h++) {
+    const row = probabilities(arrays, sees, h, s, round)
+    for (let p = 0; p < P; p++) {
+      logsumexp[p * H + h] = row.logsumexp[p] as number
+      for (let j = 0; j < P; j++) {
+        if (!(sees[p] as boolean[])[j]) continue
+        for (let e = 0; e < E; e++) {
+          const at = (p * H + h) * E + e
+          const term =
+            ((row.probability[p] as number[])[j] as number) * (arrays.v[(j * K + row.head) * E + e] as number)
+          out[at] = round((out[at] as number) + round(term))
+        }
+      }
+    }
+  }
+  return { out, logsumexp }
+}
+
+export function attentionGradients(
+  arrays: AttentionArrays & { gradOut: ArrayLike<number> },
+  sees: boolean[][],
+  s: AttentionShape,
+  round = exact,
+) {
+  const { P, H, K, D, E } = s
+  const { q, k, v, gradOut } = arrays
+  const gradQ = Array<number>(P * H * D).fill(0)
+  const gradK = Array<number>(P * K * D).fill(0)
+  const gradV = Array<number>(P * K * E).fill(0)
+  const add = (x: number[], at: number, value: number) => {
+    x[at] = round((x[at] as number) + round(value))
+  }
+  for (let h = 0; h < H; h++) {
+    const { probability, head, scale } = probabilities(arrays, sees, h, s, round)
+    for (let p = 0; p < P; p++) {
+      const row = probability[p] as number[]
+      const dots = row.map((_, j) => {
+        let dot = 0
+        for (let e = 0; e < E; e++)
+          dot = round(dot + round((gradOut[(p * H + h) * E + e] as number) * (v[(j * K + head) * E + e] as number)))
+        return dot
+      })
+      const seen = row.map((_, j) => j).filter((j) => (sees[p] as boolean[])[j])
+      const delta = seen.reduce((sum, j) => round(sum + round((row[j] as number) * (dots[j] as number))), 0)
+      for (const j of seen) {
+        const weight = row[j] as number
+        const gradScore = round(scale * round(weight * round((dots[j] as number) - delta)))
+        for (let e = 0; e < E; e++)
+          add(gradV, (j * K + head) * E + e, weight * (gradOut[(p * H + h) * E + e] as number))
+        for (let d = 0; d < D; d++) {
+          add(gradQ, (p * H + h) * D + d, gradScore * (k[(j * K + head) * D + d] as number))
+          add(gradK, (j * K + head) * D + d, gradScore * (q[(p * H + h) * D + d] as number))
+        }
+      }
+    }
+  }
+  return { gradQ, gradK, gradV }
+}
