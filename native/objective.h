@@ -1,0 +1,34 @@
+// The objective of the three loss operations. Their formulas stand in token_loss.h.
+#pragma once
+
+#include <cstdint>
+
+namespace grpo {
+
+enum class Surrogate : int32_t { kClip, kCispo, kSapo, kReinforce };
+enum class Ratio : int32_t { kToken, kSequence, kSequenceToken, kSequenceProduct, kGeometric };
+enum class Kl : int32_t { kK3, kK1, kK2, kAbs };
+enum class KlGradient : int32_t { kExact, kK2 };
+enum class KlWeight : int32_t { kNone, kRatio };
+enum class Aggregate : int32_t { kNull = -1, kTokenMean, kSequenceMean, kSequenceSum, kConstant, kTokenSum };
+
+// A nullable number is NaN when it is null.
+struct Objective {
+  Surrogate surrogate;
+  Ratio ratio;
+  double clip_low, clip_high, dual_clip, log_ratio_clamp;  // nullable
+  double kl_coef;
+  Kl kl;
+  KlGradient kl_gradient;
+  KlWeight kl_weight;
+  double kl_clamp, kl_value_clamp;  // nullable
+  double entropy_coef;
+  Aggregate entropy_aggregate;  // kNull: as `aggregate`
+  double tau_positive, tau_negative;
+  Aggregate aggregate;
+  double max_length;  // nullable
+  bool count_empty;
+  double normalizer;  // nullable
+};
+
+}  // namespace grpo

@@ -1,0 +1,174 @@
+// The body of policy_loss_range.cc, included inside a namespace once per instruction set; kLanes doubles are a vector.
+// Static and inlined as everything there: a function for AVX-512 that the linker also used elsewhere would end the
+// process on an older machine. Hence also no lambdas and no std templates.
+
+#define GRPO_LANES static inline __attribute__((always_inline))
+
+typedef double Lanes __attribute__((vector_size(kLanes * 8)));
+typedef float HalfLanes __attribute__((vector_size(kLanes * 4)));
+typedef Mask<Lanes> LaneMask;
+
+// p[t] to p[t + count - 1] (count <= kLanes) where live, and `otherwise` in the other lanes or without an array.
+GRPO_LANES Lanes load(const float* p, int64_t t, int count, LaneMask live, double otherwise) {
+  if (p == nullptr) return constant<Lanes>(otherwise);
+  HalfLanes x = {};
+  if (count == kLanes) __builtin_memcpy(&x, p + t, sizeof x);
+  else
+    for (int i = 0; i < count; ++i) x[i] = p[t + i];
+  return live ? __builtin_convertvector(x, Lanes) : constant<Lanes>(otherwise);
+}
+
+GRPO_LANES LaneMask live_lanes(const uint8_t* mask, int64_t t, int count) {
+  LaneMask live = {};
+  if (mask == nullptr && count == kLanes) return live - 1;
+  for (int i = 0; i < count; ++i) live[i] = mask == nullptr || mask[t + i] != 0 ? -1 : 0;
+  return live;
+}
+
+GRPO_LANES void store(float* p, int64_t t, int count, Lanes x) {
+  const HalfLanes y = __builtin_convertvector(x, HalfLanes);
+  if (count == kLanes) __builtin_memcpy(p + t, &y, sizeof y);
+  else
+    for (int i = 0; i < count; ++i) p[t + i] = y[i];
+}
+
+GRPO_LANES double sum_of(Lanes x) {
+  double sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += x[i];
+  return sum;
+}
+
+GRPO_LANES double count_of(LaneMask mask) {
+  int64_t count = 0;
+  for (int i = 0; i < kLanes; ++i) count -= mask[i];
+  return static_cast<double>(count);
+}
+
+// x * factor where it counts. Not 0 * x: a denominator of 0 gives 0, also where x is NaN.
+GRPO_LANES Lanes scaled(LaneMask live, Lanes factor, Lanes x) {
+  const Lanes zero = {};
+  return live & (factor != zero) ? factor * x : zero;
+}
+
+// What differs between sequences, for the tokens of one vector.
+struct LaneSequence {
+  Lanes advantage, factor, entropy_factor;
+};
+
+GRPO_LANES double advantage_of(const LossInputs& in, int64_t s) { return in.advantage == nullptr ? 0 : in.advantage[s]; }
+
+GRPO_LANES LaneSequence one_sequence(const LossInputs& in, const Denominators& denominators, int64_t s) {
+  return {constant<Lanes>(advantage_of(in, s)), constant<Lanes>(factor_at(denominators.policy, denominators, s)),
+          constant<Lanes>(factor_at(denominators.entropy, denominators, s))};
+}
+
+// Of the tokens t to t + count - 1, of which the first belongs to sequence s; s becomes that of the last.
+GRPO_LANES LaneSequence several_sequences(const LossInputs& in, const Denominators& denominators, int64_t t, int count,
+                                          int64_t& s) {
+  LaneSequence lanes = {};
+  for (int i = 0; i < count; ++i) {
+    while (in.sequence_start[s + 1] <= t + i) ++s;
+    lanes.advantage[i] = advantage_of(in, s);
+    lanes.factor[i] = factor_at(denominators.policy, denominators, s);
+    lanes.entropy_factor[i] = factor_at(denominators.entropy, denominators, s);
+  }
+  return lanes;
+}
+
+static void range_loss(const LossInputs& in, const Denominators& denominators, const TokenRange& range,
+                       float* grad_logp, float* grad_entropy, RangeSums& sums, const Objective& given) {
+  Objective objective = given;
+  // Every estimate of the KL of x = 0 is 0: without a reference take the one that costs nothing.
+  if (in.ref_logp == nullptr) objective.kl = Kl::kK1;
+  const bool own_ratio = objective.ratio == Ratio::kToken, geometric = objective.ratio == Ratio::kGeometric;
+  const bool own_gradient = own_ratio || objective.ratio == Ratio::kSequenceToken;
+  const Interval<Lanes> interval = clip_interval<Lanes>(objective);
+  const Lanes zero = {}, infinity = constant<Lanes>(INFINITY);
+
+  Lanes total = {}, policy = {}, kl_loss = {}, entropy = {}, ratios = {}, approx_kl = {}, kl = {}, grad_log_ratio = {};
+  Lanes ratio_min = infinity, ratio_max = -infinity;
+  LaneMask clipped_low = {}, clipped_high = {}, clipped_dual = {}, non_finite = {};
+  ImportanceRatio<Lanes> ratio = importance_ratio(objective, constant<Lanes>(own_ratio ? 0 : range.log_ratio));
+  int64_t sequence = range.sequence, held = -1;
+  LaneSequence of = {};
+
+  for (int64_t t = range.begin; t < range.end; t += kLanes) {
+    const int count = range.end - t < kLanes ? static_cast<int>(range.end - t) : kLanes;
+    while (in.sequence_start[sequence + 1] <= t) ++sequence;
+    if (in.sequence_start[sequence + 1] < t + count) {
+      of = several_sequences(in, denominators, t, count, sequence);
+      held = -1;
+    } else if (held != sequence) {
+      of = one_sequence(in, denominators, held = sequence);
+    }
+
+    const LaneMask live = live_lanes(in.mask, t, count);
+    // What is masked reads as ordinary numbers, with nothing to exponentiate and no advantage.
+    const Lanes logp = load(in.logp, t, count, live, 0), old_logp = load(in.old_logp, t, count, live, 0);
+    const Lanes ref_logp = load(in.ref_logp, t, count, live, 0), entropies = load(in.entropy, t, count, live, 0);
+    const Lanes log_ratio = in.old_logp == nullptr ? zero : logp - old_logp;
+    if (own_ratio && in.old_logp != nullptr) ratio = importance_ratio(objective, log_ratio);
+
+    Token<Lanes> token;
+    token.logp = logp;
+    token.advantage = in.token_advantage != nullptr ? load(in.token_advantage, t, count, live, 0)
+                                                    : live ? of.advantage : zero;
+    token.weight = load(in.weight, t, count, live, 1);
+    token.ratio = ratio;
+    token.interval = interval;
+    if (in.ratio_low != nullptr) token.interval.low = load(in.ratio_low, t, count, live, 0);
+    if (in.ratio_high != nullptr) token.interval.high = load(in.ratio_high, t, count, live, 0);
+    const Interval<Lanes> bounds = token.interval;
+    if (geometric) token.interval = {-infinity, infinity};
+    token.ref_log_ratio = in.ref_logp == nullptr ? zero : logp - ref_logp;
+    const TokenLoss<Lanes> loss = token_loss(objective, token);
+
+    total += scaled(live, of.factor, loss.policy + loss.kl_loss);
+    if (objective.entropy_coef != 0) total -= scaled(live, of.entropy_factor, entropies * objective.entropy_coef);
+    policy += live ? loss.policy : zero;
+    kl_loss += live ? loss.kl_loss : zero;
+    entropy += entropies;
+    ratios += live ? ratio.value : zero;
+    ratio_min = live & (ratio.value < ratio_min) ? ratio.value : ratio_min;
+    ratio_max = live & (ratio.value > ratio_max) ? ratio.value : ratio_max;
+    approx_kl -= log_ratio;
+    kl += live ? loss.kl : zero;
+    grad_log_ratio += live ? loss.grad_log_ratio : zero;
+    const Clipping<Lanes> clip = clipping(objective, token.advantage, geometric ? log_ratio : ratio.value, bounds);
+    clipped_low += clip.low, clipped_high += clip.high, clipped_dual += clip.dual;
+    // A sum of floats is finite in double exactly where all of them are.
+    const Lanes all = logp + old_logp + ref_logp + entropies + token.advantage + token.weight + loss.policy + loss.kl_loss;
+    non_finite += live & ((all - all != 0) | (bounds.low != bounds.low) | (bounds.high != bounds.high));
+
+    if (grad_logp != nullptr) {
+      Lanes through_ratio = own_gradient ? loss.grad_log_ratio : constant<Lanes>(range.sequence_gradient);
+      if (geometric) {
+        const Lanes kept = geometric_log_ratio(log_ratio, token.advantage, bounds);
+        through_ratio = kept == log_ratio ? through_ratio : zero;
+      }
+      store(grad_logp, t, count, scaled(live, of.factor, loss.grad_logp + through_ratio) + 0);  // + 0: no -0
+    }
+    if (grad_entropy != nullptr)
+      store(grad_entropy, t, count, live ? 0 - objective.entropy_coef * of.entropy_factor : zero);
+  }
+
+  double* stats = sums.stats;
+  stats[kStatTokens] = stats[kStatSequences] = stats[kStatBadIndex] = 0;
+  stats[kStatPolicy] = sum_of(policy);
+  stats[kStatKlLoss] = sum_of(kl_loss);
+  stats[kStatEntropy] = sum_of(entropy);
+  stats[kStatClippedLow] = count_of(clipped_low);
+  stats[kStatClippedHigh] = count_of(clipped_high);
+  stats[kStatDualClipped] = count_of(clipped_dual);
+  stats[kStatRatio] = sum_of(ratios);
+  stats[kStatApproxKl] = sum_of(approx_kl);
+  stats[kStatKl] = sum_of(kl);
+  stats[kStatNonFinite] = count_of(non_finite);
+  stats[kStatRatioMin] = INFINITY, stats[kStatRatioMax] = -INFINITY;
+  for (int i = 0; i < kLanes; ++i) {
+    if (ratio_min[i] < stats[kStatRatioMin]) stats[kStatRatioMin] = ratio_min[i];
+    if (ratio_max[i] > stats[kStatRatioMax]) stats[kStatRatioMax] = ratio_max[i];
+  }
+  sums.loss = sum_of(total);
+  sums.grad_log_ratio = sum_of(grad_log_ratio);
+}

@@ -1,0 +1,64 @@
+// Compiled without -m options, as the files in vector/: the pragma covers what is included after it, and nothing else
+// may be.
+#include "policy_loss_range.h"
+
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "vector.h"
+
+namespace grpo {
+namespace {
+
+namespace baseline {
+constexpr int kLanes = 2;
+#include "token_loss.h"
+#include "policy_loss_lanes.h"
+}  // namespace baseline
+
+#if defined(__x86_64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx,avx2,fma")
+#endif
+namespace avx2 {
+constexpr int kLanes = 4;
+#include "token_loss.h"
+#include "policy_loss_lanes.h"
+}  // namespace avx2
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#endif
+namespace avx512 {
+constexpr int kLanes = 8;
+#include "token_loss.h"
+#include "policy_loss_lanes.h"
+}  // namespace avx512
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // defined(__x86_64__)
+
+}  // namespace
+
+RangeLoss range_loss() {
+#if defined(__x86_64__)
+  if (std::strcmp(vector_kernels().name, "avx512") == 0) return avx512::range_loss;
+  if (std::strcmp(vector_kernels().name, "avx2") == 0) return avx2::range_loss;
+#endif
+  return baseline::range_loss;
+}
+
+}  // namespace grpo
