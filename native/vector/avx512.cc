@@ -26,6 +26,7 @@
 namespace grpo {
 namespace {
 #include "simd.h"
+#include "matmul.h"
 #include "rows.h"
 #include "tiles.h"
 }  // namespace

@@ -39,21 +39,21 @@ GRPO_INLINE V load_vector(const T* p) {
   return v;
 }
 
-template <class V, class T>
-GRPO_INLINE V load_first(const T* p, int count) {
-  V v = {};
-  __builtin_memcpy(&v, p, count * sizeof(T));
-  return v;
-}
 
 template <class V, class T>
 GRPO_INLINE void store_vector(T* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
-template <class V, class T>
-GRPO_INLINE void store_first(T* p, V v, int count) {
-  __builtin_memcpy(p, &v, count * sizeof(T));
+// In pieces of a fixed size: a copy of `count` elements would be a function call.
+GRPO_INLINE void copy_first(uint16_t* to, const uint16_t* from, int count) {
+#pragma GCC unroll 4
+  for (int piece = kLanes / 2; piece > 0; piece /= 2) {
+    if ((count & piece) == 0) continue;
+    __builtin_memcpy(to, from, piece * sizeof(uint16_t));
+    to += piece;
+    from += piece;
+  }
 }
 
 #if GRPO_AVX512
@@ -61,6 +61,12 @@ GRPO_INLINE __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u
 GRPO_INLINE F32 load_first(const float* p, int count) { return (F32)_mm512_maskz_loadu_ps(first_lanes(count), p); }
 GRPO_INLINE void store_first(float* p, F32 v, int count) {
   _mm512_mask_storeu_ps(p, first_lanes(count), (__m512)v);
+}
+GRPO_INLINE U16 load_first(const uint16_t* p, int count) {
+  return (U16)_mm256_maskz_loadu_epi16(first_lanes(count), p);
+}
+GRPO_INLINE void store_first(uint16_t* p, U16 v, int count) {
+  _mm256_mask_storeu_epi16(p, first_lanes(count), (__m256i)v);
 }
 #elif GRPO_AVX2
 GRPO_INLINE __m256i first_lanes(int count) {
@@ -80,6 +86,43 @@ GRPO_INLINE void store_first(float* p, F32 v, int count) {
   if (count > 2) p[2] = v[2];
 }
 #endif
+#if !GRPO_AVX512
+GRPO_INLINE U16 load_first(const uint16_t* p, int count) {
+  uint16_t lane[kLanes] = {};
+  copy_first(lane, p, count);
+  return load_vector<U16>(lane);
+}
+GRPO_INLINE void store_first(uint16_t* p, U16 v, int count) {
+  uint16_t lane[kLanes];
+  store_vector(lane, v);
+  copy_first(p, lane, count);
+}
+#endif
+
+// a[0] b[0] a[1] b[1] .. from the lower halves of a and b, and from the upper ones.
+GRPO_INLINE F32 interleave_low(F32 a, F32 b) {
+#if GRPO_AVX512
+  const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  return (F32)_mm512_permutex2var_ps((__m512)a, order, (__m512)b);
+#elif GRPO_AVX2
+  const __m256 low = _mm256_unpacklo_ps((__m256)a, (__m256)b), high = _mm256_unpackhi_ps((__m256)a, (__m256)b);
+  return (F32)_mm256_permute2f128_ps(low, high, 0x20);
+#else
+  return F32{a[0], b[0], a[1], b[1]};
+#endif
+}
+
+GRPO_INLINE F32 interleave_high(F32 a, F32 b) {
+#if GRPO_AVX512
+  const __m512i order = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  return (F32)_mm512_permutex2var_ps((__m512)a, order, (__m512)b);
+#elif GRPO_AVX2
+  const __m256 low = _mm256_unpacklo_ps((__m256)a, (__m256)b), high = _mm256_unpackhi_ps((__m256)a, (__m256)b);
+  return (F32)_mm256_permute2f128_ps(low, high, 0x31);
+#else
+  return F32{a[2], b[2], a[3], b[3]};
+#endif
+}
 
 // ---- Arithmetic.
 
@@ -371,7 +414,7 @@ GRPO_INLINE F32 load(const void* base, int64_t i, int count) {
   if constexpr (kType == Float::kF32) {
     return load_first(static_cast<const float*>(base) + i, count);
   } else {
-    const U16 x = load_first<U16>(static_cast<const uint16_t*>(base) + i, count);
+    const U16 x = load_first(static_cast<const uint16_t*>(base) + i, count);
     return kType == Float::kBf16 ? float_of_bf16(x) : float_of_f16(x);
   }
 }
