@@ -4,6 +4,15 @@ export { cpu } from './cpu.js'
 export * from './device_array.js'
 export { CudaError, type GrpoError } from './errors.js'
 export { type GroupAdvantageInputs, type GroupAdvantageOptions, groupAdvantage } from './group_advantage.js'
+export { type MergeTokenLogprobOptions, mergeTokenLogprob, type TokenLogprobPart } from './merge_token_logprob.js'
 export * from './prefix_attention.js'
 export * from './prefix_layout.js'
+export {
+  type TokenLogprobBackwardInputs,
+  type TokenLogprobBackwardOptions,
+  type TokenLogprobInputs,
+  type TokenLogprobOptions,
+  tokenLogprob,
+  tokenLogprobBackward,
+} from './token_logprob.js'
 export { type Forest, type Layout, treeLayout } from './tree_layout.js'

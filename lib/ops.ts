@@ -118,7 +118,7 @@ export const ops = {
       gradLogp: 'f32[T]',
       gradEntropy: 'f32[T] ?',
     },
-    outputs: { gradLogits: '~logits[R,V] over logits' },
+    outputs: { gradLogits: '~logits[R,V] strided over logits' },
     options: { temperature, vocabStart: 'integer? = null >= 0' },
     paper: 'Milakov and Gimelshein, arXiv:1805.02867',
   },
@@ -145,7 +145,7 @@ export const ops = {
     inputs: { logits, ...tokens, ...policyInputs, ...ratioBounds },
     outputs: {
       loss: 'f32[1]',
-      gradLogits: '~logits[R,V] over logits',
+      gradLogits: '~logits[R,V] strided over logits',
       logp: 'f32[T]',
       entropy: 'f32[T]',
       stats: 'f64[15]',

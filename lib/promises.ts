@@ -3,3 +3,6 @@
 import * as operations from './index.js'
 
 export const groupAdvantage = operations.groupAdvantage.later
+export const mergeTokenLogprob = operations.mergeTokenLogprob.later
+export const tokenLogprob = operations.tokenLogprob.later
+export const tokenLogprobBackward = operations.tokenLogprobBackward.later

@@ -1,0 +1,88 @@
+import { type ArrayInput, describe, type HostArray, hostArray, isDeviceArray } from './array.js'
+import { grpoError } from './errors.js'
+import { type Call, call, chain, operation } from './run.js'
+import type { CallOptions, InputsOf, OutputsOf, Same } from './types.js'
+
+/** What tokenLogprob returns for one part of the vocabulary. */
+export interface TokenLogprobPart {
+  logp: ArrayInput<'f32'>
+  entropy: ArrayInput<'f32'>
+  logsumexp: ArrayInput<'f32'>
+}
+
+export interface MergeTokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {}
+
+type Inputs = TokenLogprobPart & {
+  otherLogp: ArrayInput<'f32'>
+  otherEntropy: ArrayInput<'f32'>
+  otherLogsumexp: ArrayInput<'f32'>
+}
+export const matches: Same<{ [Name in keyof Inputs]: Inputs[Name] }, InputsOf<'mergeTokenLogprob'>> = true
+
+type Whole = OutputsOf<'mergeTokenLogprob'>
+const names = ['logp', 'entropy', 'logsumexp'] as const
+
+/** The parts as arrays of one length, so that the error for another is in the caller's words. */
+function checked(list: readonly TokenLogprobPart[]): Whole[] {
+  const refuse = (kind: 'kind' | 'value' | 'shape' | 'dtype' | 'device', argument: string, problem: string) =>
+    grpoError(kind, 'mergeTokenLogprob', argument, problem)
+  if (!Array.isArray(list)) throw refuse('kind', 'list', `is ${describe(list)}, expected a list`)
+  if (list.length === 0) throw refuse('value', 'list', 'is empty, expected the outputs of tokenLogprob for each part')
+  let length = -1
+  return list.map((part: unknown, i) => {
+    if (typeof part !== 'object' || part === null) {
+      throw refuse('kind', `list[${i}]`, `is ${describe(part)}, expected an object with ${names.join(', ')}`)
+    }
+    const arrays = names.map((name): HostArray<'f32'> => {
+      const x = (part as Partial<Record<typeof name, unknown>>)[name]
+      const argument = `list[${i}].${name}`
+      if (isDeviceArray(x)) throw refuse('device', argument, 'lies on a GPU, but there is no CUDA library')
+      const { dtype, shape, data } = hostArray('mergeTokenLogprob', argument, x, false)
+      if (dtype !== 'f32') throw refuse('dtype', argument, `has dtype ${dtype}, expected f32`)
+      if (length < 0) length = data.length
+      if (shape.length !== 1 || data.length !== length) {
+        throw refuse('shape', argument, `has shape [${shape.join(', ')}], expected [${length}], as list[0].logp`)
+      }
+      return { dtype, shape, data } as HostArray<'f32'>
+    })
+    return { logp: arrays[0], entropy: arrays[1], logsumexp: arrays[2] } as Whole
+  })
+}
+
+const join = (a: Whole, b: Whole, options: MergeTokenLogprobOptions): Call<Whole> =>
+  call('mergeTokenLogprob', { ...a, otherLogp: b.logp, otherEntropy: b.entropy, otherLogsumexp: b.logsumexp }, options)
+
+/**
+ * The outputs of tokenLogprob for the whole of a vocabulary, from those of its parts (one per rank).
+ *
+ *   logsumexp = log sum_i exp(logsumexp_i),   p_i = exp(logsumexp_i - logsumexp)
+ *   entropy = sum_i p_i (entropy_i - log p_i),   logp = logp_i + log p_i for the part i that holds the token
+ *
+ * Computed in float64 from the float32 values of the parts, two parts at a time, from first to last; the order changes
+ * last digits. Parts whose logits are all -inf add nothing; if all parts are, logp and logsumexp are -inf and the entropy
+ * is 0. A token that is in no part has logp -inf. Masked tokens, whose values are 0 in every part, stay 0. NaN spreads.
+ *
+ * @param list  for each part { logp, entropy, logsumexp }, f32[T] each, computed with `vocabStart` and the same mask;
+ *              a list of one gives copies
+ * @returns logp, entropy, logsumexp f32[T], in nats, as tokenLogprob returns them and tokenLogprobBackward takes them
+ * @throws RangeError if the list is empty or lengths differ
+ * @see vocabulary-parallel cross entropy: Megatron-LM, arXiv:1909.08053
+ */
+export const mergeTokenLogprob = operation(
+  (list: readonly TokenLogprobPart[], options: MergeTokenLogprobOptions = {}): Call<Whole> => {
+    const [first, ...others] = checked(list) as [Whole, ...Whole[]]
+    // Merging a part of nothing but -inf copies the other, and holds the options against their spec.
+    const nothing = (): Whole => {
+      const filled = (value: number) => ({ ...first.logp, data: new Float32Array(first.logp.data.length).fill(value) })
+      return { logp: filled(-Infinity), entropy: filled(0), logsumexp: filled(-Infinity) }
+    }
+    const parts = others.length > 0 ? others : [nothing()]
+    const optionsOf = (i: number) => (i === parts.length - 1 ? options : {})
+    return parts
+      .slice(1)
+      .reduce(
+        (merged, part, i) => chain(merged, (whole) => join(whole, part, optionsOf(i + 1))),
+        join(first, parts[0] as Whole, optionsOf(0)),
+      )
+  },
+)

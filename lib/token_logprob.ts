@@ -1,0 +1,97 @@
+import type { ArrayInput } from './array.js'
+import { call, operation } from './run.js'
+import type { CallOptions, Matches } from './types.js'
+
+export interface TokenLogprobInputs {
+  logits: ArrayInput<'f32' | 'bf16' | 'f16'>
+  token: ArrayInput<'i32'>
+  row?: ArrayInput<'i32'> | undefined
+  mask?: ArrayInput<'u8'> | undefined
+}
+
+export interface TokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {
+  temperature?: number
+  vocabStart?: number | null
+  stride?: number
+}
+
+export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOptions> = true
+
+/**
+ * Log-probability of each token under softmax(logits / temperature), and the entropy of that distribution.
+ *
+ *   u = logits[row[t]] / temperature
+ *   logsumexp[t] = log sum_v exp(u[v]),   logp[t] = u[token[t]] - logsumexp[t]
+ *   entropy[t] = -sum_v p[v] log p[v],    p[v] = exp(u[v] - logsumexp[t])
+ *
+ * Several tokens may share a row: in a shared-prefix layout the last token of a prompt predicts the first token of every
+ * response. A row is read once, whatever the number of its tokens, and not at all if no unmasked token names it. Sums
+ * over the vocabulary are formed relative to the row's largest logit, in float64 over float32 runs; adding a constant to a
+ * row changes neither logp nor entropy. A logit of -inf has probability 0; a row with a NaN, with +inf, or of nothing but
+ * -inf gives NaN. The entropy of a row with one possible token is exactly 0.
+ *
+ * A vocabulary split over ranks: each rank passes its own columns and their first token id as `vocabStart` (0 included).
+ * Then logsumexp and entropy are those of these columns alone (-inf and 0 if all are -inf), a token of another rank has
+ * logp -inf, and mergeTokenLogprob puts the ranks together.
+ *
+ * @param inputs.logits        f32, bf16 or f16 [R,V]
+ * @param inputs.token         i32[T]  token ids, from 0 to V - 1; with vocabStart any id of the whole vocabulary
+ * @param inputs.row           i32[T]  the row of logits that predicts token t; default: row t (then T = R)
+ * @param inputs.mask          u8[T]   0 = skipped: its token and row may hold anything, its outputs are 0
+ * @param options.temperature  divides the logits; 1 by default
+ * @param options.vocabStart   null (default): the V columns are the whole vocabulary
+ * @param options.stride       elements from one row of logits to the next, where they lie apart
+ * @returns logp, entropy, logsumexp f32[T], in nats, of the logits divided by the temperature; entropy and logsumexp
+ *          repeat for the tokens of a row
+ * @throws RangeError if an unmasked token or row is out of range, T differs from R without `row`, or the temperature is
+ *         not positive
+ * @see online softmax: Milakov and Gimelshein, arXiv:1805.02867
+ */
+export const tokenLogprob = operation((inputs: TokenLogprobInputs, options: TokenLogprobOptions = {}) =>
+  call('tokenLogprob', inputs, options),
+)
+
+export interface TokenLogprobBackwardInputs extends TokenLogprobInputs {
+  logsumexp: ArrayInput<'f32'>
+  entropy?: ArrayInput<'f32'> | undefined
+  gradLogp: ArrayInput<'f32'>
+  gradEntropy?: ArrayInput<'f32'> | undefined
+}
+
+export interface TokenLogprobBackwardOptions extends CallOptions<'gradLogits'> {
+  temperature?: number
+  vocabStart?: number | null
+  stride?: number
+}
+
+export const matchesBackward: Matches<'tokenLogprobBackward', TokenLogprobBackwardInputs, TokenLogprobBackwardOptions> =
+  true
+
+/**
+ * The gradient of tokenLogprob with respect to the logits.
+ *
+ *   gradLogits[r,v] = sum over unmasked t with row[t] = r of
+ *     (gradLogp[t] ([v = token[t]] - p[v]) - gradEntropy[t] p[v] (u[v] - logsumexp[t] + entropy[t])) / temperature
+ *
+ * A row that no unmasked token names, or whose tokens all have gradLogp and gradEntropy 0, gets exactly 0 and is not read.
+ * The entries of the tokens themselves are formed in float64 and rounded once. A logit of -inf has p = 0. A row whose
+ * softmax does not exist (NaN, +inf, nothing but -inf) gets NaN.
+ *
+ * p is formed from the logsumexp that is given. Where that is the row's own but for its rounding to float32, the rounding
+ * is undone: it alone would be an error of 1e-6 in every p at a logsumexp of 20, and 5e-4 at 1e4. With a vocabulary
+ * split over ranks logsumexp and entropy are the merged ones (mergeTokenLogprob), and each rank gets its own columns.
+ *
+ * @param inputs               logits, token, row, mask as in tokenLogprob
+ * @param inputs.logsumexp     f32[T]  as tokenLogprob gave it
+ * @param inputs.entropy       f32[T]  as tokenLogprob gave it; needed with gradEntropy
+ * @param inputs.gradLogp      f32[T]  derivative of the loss with respect to logp; not looked at where masked
+ * @param inputs.gradEntropy   f32[T]  with respect to the entropy
+ * @param options              temperature, vocabStart, stride as in tokenLogprob
+ * @param options.out          gradLogits may be the logits themselves (written in place), or f32 for any logits
+ * @returns gradLogits [R,V]  in the dtype of the logits
+ * @throws TypeError if gradEntropy is given without entropy; RangeError as tokenLogprob
+ */
+export const tokenLogprobBackward = operation(
+  (inputs: TokenLogprobBackwardInputs, options: TokenLogprobBackwardOptions = {}) =>
+    call('tokenLogprobBackward', inputs, options),
+)

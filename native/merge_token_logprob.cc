@@ -1,0 +1,76 @@
+// The log-probabilities of a vocabulary from those of two parts of it, each of which measured its own columns.
+#include <cmath>
+#include <utility>
+
+#include "operation.h"
+
+namespace grpo {
+namespace {
+
+struct TokenLogprob {
+  double logp, entropy, logsumexp;
+};
+
+// With p = exp(part's logsumexp - logsumexp), the share of a part:
+//   logsumexp = log sum exp(part's logsumexp),   entropy = sum p (part's entropy - log p),   logp = part's logp + log p
+TokenLogprob merge(TokenLogprob a, TokenLogprob b) {
+  // A token is in one of the parts: two finite log-probabilities are the zeros of a masked token.
+  if (std::isfinite(a.logp) && std::isfinite(b.logp)) return {0, 0, 0};
+  if (a.logsumexp < b.logsumexp) std::swap(a, b);
+  if (b.logsumexp == -INFINITY && !std::isnan(a.logsumexp)) return a;  // b holds nothing but -inf, as a may too
+  const double excess = std::log1p(std::exp(b.logsumexp - a.logsumexp));
+  const double log_share_a = -excess, log_share_b = b.logsumexp - a.logsumexp - excess;
+  const double share_a = std::exp(log_share_a), share_b = std::exp(log_share_b);
+  const double logp_a = a.logp + log_share_a, logp_b = b.logp + log_share_b;
+  return {std::isnan(logp_b) || logp_a < logp_b ? logp_b : logp_a,
+          share_a * (a.entropy - log_share_a) + share_b * (b.entropy - log_share_b), a.logsumexp + excess};
+}
+
+void merge_token_logprob(const float* logp,             // [T]
+                         const float* entropy,          // [T]
+                         const float* logsumexp,        // [T]
+                         const float* other_logp,       // [T]
+                         const float* other_entropy,    // [T]
+                         const float* other_logsumexp,  // [T]
+                         float* out_logp,               // [T], may be null, as the other two
+                         float* out_entropy,            // [T]
+                         float* out_logsumexp,          // [T]
+                         int64_t T) {
+  parallel_for(T, 4096, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      const TokenLogprob whole =
+          merge({logp[t], entropy[t], logsumexp[t]}, {other_logp[t], other_entropy[t], other_logsumexp[t]});
+      if (out_logp != nullptr) out_logp[t] = static_cast<float>(whole.logp);
+      if (out_entropy != nullptr) out_entropy[t] = static_cast<float>(whole.entropy);
+      if (out_logsumexp != nullptr) out_logsumexp[t] = static_cast<float>(whole.logsumexp);
+    }
+  });
+}
+
+using Args = grpo_merge_token_logprob_args;
+
+int run(const Args& args, const Axes& axes) {
+  merge_token_logprob(data<float>(args.logp), data<float>(args.entropy), data<float>(args.logsumexp),
+                      data<float>(args.other_logp), data<float>(args.other_entropy), data<float>(args.other_logsumexp),
+                      data<float>(args.out_logp), data<float>(args.out_entropy), data<float>(args.out_logsumexp),
+                      axes['T']);
+  return GRPO_OK;
+}
+
+const grpo_field kFields[] = {
+    GRPO_IN(logp, "f32[T]"),
+    GRPO_IN(entropy, "f32[T]"),
+    GRPO_IN(logsumexp, "f32[T]"),
+    GRPO_IN(other_logp, "f32[T]"),
+    GRPO_IN(other_entropy, "f32[T]"),
+    GRPO_IN(other_logsumexp, "f32[T]"),
+    GRPO_OUT_AS(logp, out_logp, "f32[T]"),
+    GRPO_OUT_AS(entropy, out_entropy, "f32[T]"),
+    GRPO_OUT_AS(logsumexp, out_logsumexp, "f32[T]"),
+};
+
+}  // namespace
+
+GRPO_OPERATION(kMergeTokenLogprob, merge_token_logprob, kFields);
+
+}  // namespace grpo

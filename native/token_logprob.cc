@@ -1,0 +1,132 @@
+// Log-probabilities of tokens and the entropy of the policy there, and the way back. A row of logits is read from memory
+// once, whatever the number of its tokens, and not at all without one. Forward: one exponential per logit. Backward: two,
+// the second one while the row is in cache, and one write.
+#include <cmath>
+
+#include "logits.h"
+
+namespace grpo {
+namespace {
+
+// Null outputs are not wanted.
+void token_logprob(const Logits& logits, const RowTokens& tokens,
+                   float* logp,       // [T]
+                   float* entropy,    // [T]
+                   float* logsumexp,  // [T]
+                   int64_t T) {
+  for (float* output : {logp, entropy, logsumexp})
+    if (output != nullptr) std::fill(output, output + T, 0.0f);  // what masked tokens keep
+  for_rows(logits, tokens, [&](int64_t r, int64_t i) {
+    if (i < 0) return;
+    const RowSoftmax softmax = softmax_of_row(logits, r);
+    for (int32_t j = tokens.start[i]; j < tokens.start[i + 1]; ++j) {
+      const int32_t t = tokens.t[j];
+      if (logp != nullptr) logp[t] = static_cast<float>(logp_of_token(logits, r, softmax, t));
+      if (entropy != nullptr) entropy[t] = static_cast<float>(softmax.entropy);
+      if (logsumexp != nullptr) logsumexp[t] = static_cast<float>(softmax.logsumexp(logits.scale));
+    }
+  });
+}
+
+bool equal_but_for_rounding(double given, double own) {
+  return std::isfinite(own) && std::abs(given - own) <= 0x1p-22 * std::max(1.0, std::abs(own));
+}
+
+// The softmax with the logsumexp and the entropy that are given: those of the whole vocabulary, where the row is a part
+// of it. Where they are the row's own but for their rounding to float32, the unrounded ones are taken: the last bit of
+// a logsumexp of 1e4 is worth 1e-3 of every probability.
+RowSoftmax with_given(const Logits& logits, RowSoftmax softmax, float logsumexp, const float* entropy) {
+  if (!equal_but_for_rounding(logsumexp, softmax.logsumexp(logits.scale)))
+    softmax.log_sum = logsumexp - static_cast<double>(logits.scale) * softmax.max;
+  if (entropy != nullptr && !equal_but_for_rounding(*entropy, softmax.entropy)) softmax.entropy = *entropy;
+  return softmax;
+}
+
+void token_logprob_backward(const Logits& logits, const RowTokens& tokens,
+                            const float* logsumexp,     // [T]
+                            const float* entropy,       // [T], null without grad_entropy
+                            const float* grad_logp,     // [T]
+                            const float* grad_entropy,  // [T], may be null
+                            const GradLogits& grad_logits,
+                            Target* targets) {  // [T], scratch
+  for_rows(logits, tokens, [&](int64_t r, int64_t i) {
+    if (i < 0 || row_gradient(tokens, i, grad_logp, grad_entropy).zero) return write_zero_row(logits, grad_logits, r);
+    const int32_t t = tokens.t[tokens.start[i]];
+    const RowSoftmax softmax =
+        with_given(logits, softmax_of_row(logits, r), logsumexp[t], entropy == nullptr ? nullptr : entropy + t);
+    gradient_of_row(logits, softmax, tokens, i, grad_logp, grad_entropy, grad_logits, targets);
+  });
+}
+
+template <class Args>
+Logits maybe_part(const Args& args, const Axes& axes) {
+  Logits logits = logits_of(args, axes);
+  logits.part = !is_null(args.vocab_start);
+  if (logits.part) logits.vocab_start = args.vocab_start;
+  return logits;
+}
+
+int run(const grpo_token_logprob_args& args, const Axes& axes) {
+  if (const int status = check_rows(args.row, axes)) return status;
+  const int64_t T = axes['T'], R = axes['R'];
+  Scratch<int32_t> scratch(row_tokens_scratch(T, R));
+  const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
+  token_logprob(maybe_part(args, axes), tokens, data<float>(args.logp), data<float>(args.entropy),
+                data<float>(args.logsumexp), T);
+  return GRPO_OK;
+}
+
+int run(const grpo_token_logprob_backward_args& args, const Axes& axes) {
+  if (const int status = check_rows(args.row, axes)) return status;
+  if (args.grad_entropy != nullptr && args.entropy == nullptr)
+    return fail(GRPO_MISSING, "entropy", "is missing, expected the entropy of each token, since {grad_entropy} is given");
+  if (args.grad_logits == nullptr) return GRPO_OK;
+  const int64_t T = axes['T'], R = axes['R'];
+  Scratch<int32_t> scratch(row_tokens_scratch(T, R));
+  Scratch<Target> targets(T);
+  const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
+  const float* grad_entropy = data<float>(args.grad_entropy);
+  token_logprob_backward(maybe_part(args, axes), tokens, data<float>(args.logsumexp),
+                         grad_entropy == nullptr ? nullptr : data<float>(args.entropy), data<float>(args.grad_logp),
+                         grad_entropy, grad_logits_of(args.grad_logits), targets.data());
+  return GRPO_OK;
+}
+
+namespace forward {
+using Args = grpo_token_logprob_args;
+const grpo_field kFields[] = {
+    GRPO_IN(logits, "f32|bf16|f16[R,V] strided"),
+    GRPO_IN(token, "i32[T] vocabulary V"),
+    GRPO_IN(row, "i32[T] ? below R"),
+    GRPO_IN(mask, "u8[T] ?"),
+    GRPO_OUT(logp, "f32[T]"),
+    GRPO_OUT(entropy, "f32[T]"),
+    GRPO_OUT(logsumexp, "f32[T]"),
+    GRPO_OPT(temperature, "number = 1 > 0"),
+    GRPO_OPT(vocab_start, "integer? = null >= 0"),
+};
+}  // namespace forward
+
+namespace backward {
+using Args = grpo_token_logprob_backward_args;
+const grpo_field kFields[] = {
+    GRPO_IN(logits, "f32|bf16|f16[R,V] strided"),
+    GRPO_IN(token, "i32[T] vocabulary V"),
+    GRPO_IN(row, "i32[T] ? below R"),
+    GRPO_IN(mask, "u8[T] ?"),
+    GRPO_IN(logsumexp, "f32[T]"),
+    GRPO_IN(entropy, "f32[T] ?"),
+    GRPO_IN(grad_logp, "f32[T]"),
+    GRPO_IN(grad_entropy, "f32[T] ?"),
+    GRPO_OUT(grad_logits, "~logits[R,V] strided over logits"),
+    GRPO_OPT(temperature, "number = 1 > 0"),
+    GRPO_OPT(vocab_start, "integer? = null >= 0"),
+};
+}  // namespace backward
+
+}  // namespace
+
+GRPO_OPERATION(kTokenLogprob, token_logprob, forward::kFields);
+GRPO_OPERATION(kTokenLogprobBackward, token_logprob_backward, backward::kFields);
+
+}  // namespace grpo

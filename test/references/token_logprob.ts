@@ -1,0 +1,76 @@
+// Log-probability and entropy of tokens, and the gradient of both with respect to the logits, in float64 from the
+// definition. With round = Math.fround every operation is rounded: the plain float32 formula.
+type Numbers = ArrayLike<number>
+type Round = (x: number) => number
+
+export interface LogitsInputs {
+  /** Row-major, V columns. */
+  logits: Numbers
+  V: number
+  token: Numbers
+  row?: Numbers | undefined
+  mask?: Numbers | undefined
+  temperature?: number | undefined
+}
+
+const exact: Round = (x) => x
+
+function softmax(
+  { logits, V, temperature = 1 }: LogitsInputs,
+  r: number,
+  round: Round,
+  whole?: { t: number; logsumexp: Numbers; entropy: Numbers },
+) {
+  const u = Array.from({ length: V }, (_, v) => round((logits[r * V + v] as number) / round(temperature)))
+  const max = u.reduce((most, x) => Math.max(most, x), -Infinity)
+  const sum = u.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
+  const logsumexp = (whole?.logsumexp[whole.t] as number | undefined) ?? round(max + round(Math.log(sum)))
+  const logp = u.map((x) => round(x - logsumexp))
+  const p = logp.map((x) => round(Math.exp(x)))
+  const entropy = -p.reduce((total, x, v) => (x === 0 ? total : round(total + round(x * (logp[v] as number)))), 0)
+  return { logp, p, entropy: (whole?.entropy[whole.t] as number | undefined) ?? entropy + 0, logsumexp }
+}
+
+const tokensOf = ({ token, row, mask }: LogitsInputs) =>
+  Array.from({ length: token.length }, (_, t) => ({ t, r: row?.[t] ?? t })).filter(({ t }) => mask?.[t] !== 0)
+
+export function tokenLogprobReference(inputs: LogitsInputs, round: Round = exact) {
+  const zeros = () => Array<number>(inputs.token.length).fill(0)
+  const result = { logp: zeros(), entropy: zeros(), logsumexp: zeros() }
+  const rows = new Map<number, ReturnType<typeof softmax>>()
+  for (const { t, r } of tokensOf(inputs)) {
+    const row = rows.get(r) ?? softmax(inputs, r, round)
+    rows.set(r, row)
+    result.logp[t] = row.logp[inputs.token[t] as number] as number
+    result.entropy[t] = row.entropy
+    result.logsumexp[t] = row.logsumexp
+  }
+  return result
+}
+
+/** `whole`: what belongs to a vocabulary of which the logits are columns `vocabStart`.. */
+export function tokenLogprobBackwardReference(
+  inputs: LogitsInputs & { whole?: { logsumexp: Numbers; entropy: Numbers; vocabStart: number } },
+  gradLogp: Numbers,
+  gradEntropy?: Numbers,
+  round: Round = exact,
+): number[] {
+  const { V, token, temperature = 1, whole } = inputs
+  const gradient = Array<number>(inputs.logits.length).fill(0)
+  const rows = new Map<number, ReturnType<typeof softmax>>()
+  for (const { t, r } of tokensOf(inputs)) {
+    const row = rows.get(r) ?? softmax(inputs, r, round, whole && { t, ...whole })
+    rows.set(r, row)
+    const a = gradLogp[t] as number
+    const b = gradEntropy?.[t] ?? 0
+    if (a === 0 && b === 0) continue
+    for (let v = 0; v < V; v++) {
+      const p = row.p[v] as number
+      const onehot = v + (whole?.vocabStart ?? 0) === token[t] ? 1 : 0
+      const spread = p === 0 ? 0 : round(round(b * p) * round((row.logp[v] as number) + row.entropy))
+      const own = round(round(round(a * round(onehot - p)) - spread) / round(temperature))
+      gradient[r * V + v] = round((gradient[r * V + v] as number) + own)
+    }
+  }
+  return gradient
+}
