@@ -13,7 +13,7 @@ interface Part {
   logsumexp: F32
 }
 const names = ['logp', 'entropy', 'logsumexp'] as const
-const f32 = (...x: number[]): F32 => array<'f32'>(Float32Array.from(x))
+const f32 = (...x: number[]): F32 => array(Float32Array.from(x))
 const part = (logp: number, entropy: number, logsumexp: number): Part => ({
   logp: f32(logp),
   entropy: f32(entropy),
@@ -47,9 +47,9 @@ function split(cuts: number[], R = 12, V = 211, seed = 2) {
     const width = end - begin
     const columns = new Float32Array(R * width)
     for (let row = 0; row < R; row++) columns.set(data.subarray(row * V + begin, row * V + end), row * width)
-    return { logits: array<'f32'>(columns, [R, width]), vocabStart: begin }
+    return { logits: array(columns, [R, width]), vocabStart: begin }
   })
-  return { r, R, V, data, token, logits: array<'f32'>(data, [R, V]), shards }
+  return { r, R, V, data, token, logits: array(data, [R, V]), shards }
 }
 
 describe('parts of a vocabulary', () => {
@@ -87,7 +87,7 @@ describe('parts of a vocabulary', () => {
   })
 
   test('a token of another rank has logp -inf here; vocabStart 0 is a part, null is the whole', () => {
-    const logits = array<'f32'>(new Float32Array([1, 2]), [1, 2])
+    const logits = array(new Float32Array([1, 2]), [1, 2])
     const token = new Int32Array([5])
     const logsumexp = Math.log(Math.exp(1) + Math.exp(2))
     const here = tokenLogprob({ logits, token }, { vocabStart: 0 })
@@ -101,8 +101,8 @@ describe('parts of a vocabulary', () => {
   })
 
   test('columns that are all -inf add nothing, forward and backward', () => {
-    const none = array<'f32'>(new Float32Array(3).fill(-Infinity), [1, 3])
-    const some = array<'f32'>(new Float32Array([1, 2]), [1, 2])
+    const none = array(new Float32Array(3).fill(-Infinity), [1, 3])
+    const some = array(new Float32Array([1, 2]), [1, 2])
     const token = new Int32Array([4])
     const nothing = tokenLogprob({ logits: none, token }, { vocabStart: 0 })
     expect(only(nothing)).toEqual([-Infinity, 0, -Infinity])

@@ -12,9 +12,11 @@ import {
 type Logits = HostArray<'f32' | 'bf16' | 'f16'>
 type LogitsDType = Logits['dtype']
 
-const bits = { f32: (x: Float32Array) => x, bf16: toBf16, f16: toF16 }
-const logitsOf = (dtype: LogitsDType, data: Float32Array, V: number): Logits =>
-  array(bits[dtype](data) as Float32Array, [data.length / V, V], dtype as 'f32')
+const logitsOf = (dtype: LogitsDType, data: Float32Array, V: number): Logits => {
+  const shape = [data.length / V, V]
+  if (dtype === 'f32') return array(data, shape)
+  return dtype === 'bf16' ? array(toBf16(data), shape, 'bf16') : array(toF16(data), shape, 'f16')
+}
 const rows = (...list: number[][]): Logits => logitsOf('f32', Float32Array.from(list.flat()), list[0]!.length)
 const numbers = (x: HostArray) => Array.from(values(x))
 const filled = (n: number, value: number) => new Float32Array(n).fill(value)
@@ -198,7 +200,7 @@ describe('edges', () => {
     expect(tokenLogprob({ logits, ...none }).logp.data.length).toBe(0)
     const empty = { logsumexp: filled(0, 0), gradLogp: filled(0, 0) }
     expect(Array.from(tokenLogprobBackward({ logits, ...none, ...empty }).gradLogits.data)).toEqual([0, 0])
-    const noRows = array<'f32'>(new Float32Array(0), [0, 5])
+    const noRows = array(new Float32Array(0), [0, 5])
     expect(tokenLogprob({ logits: noRows, token: none.token }).logp.data.length).toBe(0)
   })
   test('masked tokens and rows without tokens: not looked at, exactly 0, in place too', () => {
@@ -376,8 +378,8 @@ describe('bad input', () => {
     const dtype = { error: TypeError, code: 'ERR_GRPO_DTYPE', argument: 'gradLogits' }
     refuses(() => tokenLogprobBackward(good, { out: { gradLogits: half } }), dtype)
     const memory = new Float32Array(7)
-    const first = array<'f32'>(memory.subarray(0, 6), [2, 3])
-    const second = array<'f32'>(memory.subarray(1), [2, 3])
+    const first = array(memory.subarray(0, 6), [2, 3])
+    const second = array(memory.subarray(1), [2, 3])
     const overlap = { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'gradLogits' }
     refuses(() => tokenLogprobBackward({ ...good, logits: first }, { out: { gradLogits: second } }), overlap)
   })
