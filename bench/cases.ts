@@ -1,0 +1,79 @@
+// What a benchmark consists of. bench/<operation>.ts exports `cases`: each names its size, makes the inputs and calls this
+// package; the peers do the same work on the same inputs under the same name, in bench/peers/.
+import type { HostArray, TypedArray } from '../lib/index.js'
+import { random } from '../test/random.js'
+
+export type Arrays = Record<string, HostArray>
+export type Outputs = Record<string, HostArray | TypedArray | number | null | undefined>
+export type Numbers = Record<string, number>
+
+/** One way of calling this package. */
+export interface Variant {
+  /** What distinguishes it: 'in place', 'new arrays'. */
+  name: string
+  run(): Outputs
+  /** Runs before every timed call, and is not timed: restores what the call overwrites. */
+  before?(): void
+  /** Where they differ from the work's own. */
+  inputs?: Arrays
+  flops?: number
+  /** The outputs in the order of the first variant's, to compare them. */
+  comparable?(outputs: Outputs): Outputs
+}
+
+export interface Work {
+  inputs: Arrays
+  /** Sizes and options that the peers need. */
+  numbers?: Numbers
+  /** Multiplications and additions of matrix products, if that is where the time goes. */
+  flops?: number
+  /** The first is the one that everything is compared with. */
+  variants: [Variant, ...Variant[]]
+  /** What the peers get if it is not `inputs`, and the variant that does the same work as they. */
+  peers?: { inputs: Arrays; flops?: number; variant: number }
+}
+
+export interface Case {
+  /** The public function; peers look it up. */
+  operation: string
+  size: string
+  /** What a sentence of the design or an issue promises: at least `times` as fast as rows whose name starts so. */
+  goals?: { against: string; times: number }[]
+  prepare(): Work
+}
+
+// A prime: rows of any width fall on another part of the pattern each time.
+const patternLength = 1048573
+
+/** Normal numbers, repeated after `patternLength`. */
+export function normals(n: number, scale = 1, mean = 0): Float32Array {
+  const x = new Float32Array(n)
+  x.set(random(n).normals(Math.min(n, patternLength), scale, mean))
+  for (let filled = patternLength; filled < n; filled *= 2) x.copyWithin(filled, 0, Math.min(filled, n - filled))
+  return x
+}
+
+/** Exponentially distributed numbers, none repeated on purpose: entropies, scores to select from. */
+export function exponentials(n: number, mean: number): Float32Array {
+  const { uniform } = random(n)
+  return Float32Array.from({ length: n }, () => -mean * Math.log(1 - uniform()))
+}
+
+export function integers(n: number, end: number): Int32Array {
+  const { integer } = random(n)
+  return Int32Array.from({ length: n }, () => integer(end))
+}
+
+/** Offsets of groups of `size`. */
+export const evenly = (n: number, size: number): Int32Array =>
+  Int32Array.from({ length: n / size + 1 }, (_, group) => group * size)
+
+/** Offsets of groups of 0 to `2 * mean` that end with n. */
+export function ragged(n: number, mean: number): Int32Array {
+  const { integer } = random(n)
+  const start = [0]
+  for (let end = 0; end < n; start.push(end)) end = Math.min(n, end + integer(2 * mean + 1))
+  return Int32Array.from(start)
+}
+
+export const thousands = (n: number): string => String(n).replace(/\B(?=(\d{3})+$)/g, ',')

@@ -1,0 +1,402 @@
+"""The peers' side: PyTorch on the CPU, eager, as trainers such as TRL and verl write it.
+
+Answers JSON lines on standard input with JSON lines on standard output; bench/peers/pytorch.ts is the other end. It times
+itself, so that the way between the processes costs nothing.
+"""
+
+import json
+import math
+import sys
+import time
+
+import numpy
+import torch
+import torch.nn.functional as F
+
+IMPLEMENTATIONS = {}
+
+
+def way(operation, label=""):
+    """Registers a way of doing an operation: (inputs, numbers) -> a function that does it and returns named results."""
+
+    def register(make):
+        IMPLEMENTATIONS.setdefault(operation, {})[label] = make
+        return make
+
+    return register
+
+
+def lengths_of(start):
+    return (start[1:] - start[:-1]).long()
+
+
+def clipped_loss(logp, x, n):
+    """Clipped surrogate with token mean, and k3 where klCoef asks for it."""
+    advantage = x["advantage"].repeat_interleave(lengths_of(x["sequenceStart"]))
+    ratio = torch.exp(logp - x["oldLogp"])
+    clipped = torch.clamp(ratio, 1 - n["clipLow"], 1 + n["clipHigh"])
+    loss = -torch.min(ratio * advantage, clipped * advantage)
+    if n.get("klCoef", 0) > 0:
+        difference = x["refLogp"] - logp
+        loss = loss + n["klCoef"] * (torch.exp(difference) - difference - 1)
+    return loss.mean()
+
+
+def token_logp(logits, token):
+    return torch.log_softmax(logits, -1).gather(-1, token.long().unsqueeze(-1)).squeeze(-1)
+
+
+def entropy_of(logits):
+    log_probabilities = torch.log_softmax(logits, -1)
+    return -(log_probabilities.exp() * log_probabilities).sum(-1)
+
+
+def leaf(x):
+    return x.detach().requires_grad_()
+
+
+@way("groupAdvantage")
+def group_advantage(x, n):
+    rewards = x["rewards"]
+    if n["group"]:
+
+        def even():
+            groups = rewards.view(-1, n["group"])
+            advantage = (groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + n["eps"])
+            return {"advantage": advantage.view(-1)}
+
+        return even
+
+    def ragged():
+        length = lengths_of(x["groupStart"])
+        group = torch.arange(len(length)).repeat_interleave(length)
+        mean = torch.zeros(len(length)).index_add_(0, group, rewards) / length.clamp(min=1)
+        centred = rewards - mean[group]
+        squares = torch.zeros(len(length)).index_add_(0, group, centred.square())
+        std = (squares / (length - 1).clamp(min=1)).sqrt()
+        return {"advantage": centred / (std[group] + n["eps"])}
+
+    return ragged
+
+
+@way("moments")
+def moments(x, n):
+    def run():
+        variance, mean = torch.var_mean(x["x"], unbiased=False)
+        return {"mean": mean, "m2": variance * x["x"].numel()}
+
+    return run
+
+
+@way("standardize")
+def standardize(x, n):
+    return lambda: {"x": (x["x"] - n["mean"]) / (n["std"] + n["eps"])}
+
+
+@way("tokenLogprob")
+def token_logprob(x, n):
+    def run():
+        with torch.no_grad():
+            logits = x["logits"] / n["temperature"]
+            return {"logp": token_logp(logits, x["token"]), "entropy": entropy_of(logits)}
+
+    return run
+
+
+@way("tokenLogprobBackward", "autograd")
+def token_logprob_backward(x, n):
+    logits = leaf(x["logits"])
+    logp = token_logp(logits / n["temperature"], x["token"])
+
+    def run():
+        (gradient,) = torch.autograd.grad(logp, logits, x["gradLogp"].to(logp.dtype), retain_graph=True)
+        return {"gradLogits": gradient}
+
+    return run
+
+
+@way("mergeTokenLogprob")
+def merge_token_logprob(x, n):
+    def run():
+        logsumexp = torch.logaddexp(x["logsumexp"], x["otherLogsumexp"])
+        p, q = (x["logsumexp"] - logsumexp).exp(), (x["otherLogsumexp"] - logsumexp).exp()
+        entropy = logsumexp + p * (x["entropy"] - x["logsumexp"]) + q * (x["otherEntropy"] - x["otherLogsumexp"])
+        logp = torch.maximum(x["logp"] + x["logsumexp"], x["otherLogp"] + x["otherLogsumexp"]) - logsumexp
+        return {"logp": logp, "entropy": entropy, "logsumexp": logsumexp}
+
+    return run
+
+
+@way("policyLoss", "eager + autograd")
+def policy_loss(x, n):
+    def run():
+        logp = leaf(x["logp"])
+        loss = clipped_loss(logp, x, n)
+        loss.backward()
+        return {"loss": loss, "gradLogp": logp.grad}
+
+    return run
+
+
+def loss_from_logits(with_entropy):
+    def make(x, n):
+        logits = leaf(x["logits"])
+
+        def run():
+            logits.grad = None
+            scaled = logits / n["temperature"]
+            logp = token_logp(scaled, x["token"])
+            results = {"logp": logp}
+            if with_entropy:
+                with torch.no_grad():
+                    results["entropy"] = entropy_of(scaled)
+            loss = clipped_loss(logp, x, n)
+            loss.backward()
+            return {**results, "loss": loss, "gradLogits": logits.grad}
+
+        return run
+
+    return make
+
+
+way("policyLossFromLogits", "eager + autograd, no entropy")(loss_from_logits(False))
+way("policyLossFromLogits", "eager + autograd, with entropy")(loss_from_logits(True))
+
+
+@way("linearPolicyLoss", "eager + autograd, no entropy")
+def linear_policy_loss(x, n):
+    hidden, head = leaf(x["hidden"]), leaf(x["head"])
+
+    def run():
+        hidden.grad = head.grad = None
+        logp = token_logp(hidden @ head.T / n["temperature"], x["token"])
+        loss = clipped_loss(logp, x, n)
+        loss.backward()
+        return {"loss": loss, "logp": logp, "gradHidden": hidden.grad, "gradHead": head.grad}
+
+    return run
+
+
+@way("linearTokenLogprob")
+def linear_token_logprob(x, n):
+    def run():
+        with torch.no_grad():
+            logits = x["hidden"] @ x["head"].T / n["temperature"]
+            return {"logp": token_logp(logits, x["token"]), "entropy": entropy_of(logits)}
+
+    return run
+
+
+@way("linearTokenLogprobBackward", "autograd, logits kept")
+def linear_token_logprob_backward(x, n):
+    hidden, head = leaf(x["hidden"]), leaf(x["head"])
+    logp = token_logp(hidden @ head.T / n["temperature"], x["token"])
+
+    def run():
+        gradient = x["gradLogp"].to(logp.dtype)
+        grad_hidden, grad_head = torch.autograd.grad(logp, (hidden, head), gradient, retain_graph=True)
+        return {"gradHidden": grad_hidden, "gradHead": grad_head}
+
+    return run
+
+
+def sdpa(q, k, v):
+    """Causal attention over [B,L,H,D]."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).contiguous()
+
+
+def eager_attention(q, k, v):
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    length = q.shape[2]
+    hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
+    scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(hidden, -math.inf)
+    return (torch.softmax(scores, -1) @ v).transpose(1, 2).contiguous()
+
+
+def attention_ways(label, attend):
+    @way("prefixAttention", label)
+    def forward(x, n):
+        def run():
+            with torch.no_grad():
+                return {"out": attend(x["q"], x["k"], x["v"])}
+
+        return run
+
+    @way("prefixAttentionBackward", label + ", autograd")
+    def backward(x, n):
+        q, k, v = leaf(x["q"]), leaf(x["k"]), leaf(x["v"])
+        out = attend(q, k, v)
+
+        def run():
+            gradients = torch.autograd.grad(out, (q, k, v), x["gradOut"], retain_graph=True)
+            return dict(zip(("gradQ", "gradK", "gradV"), gradients))
+
+        return run
+
+
+if hasattr(F, "scaled_dot_product_attention"):
+    attention_ways("SDPA, prefix repeated", sdpa)
+else:
+    attention_ways("softmax(QK)V, prefix repeated", eager_attention)
+
+
+@way("selectRollouts")
+def select_rollouts(x, n):
+    group, count = n["group"], n["count"]
+
+    def run():
+        score, order = x["score"].view(-1, group).sort(1, descending=True)
+        subsets = torch.stack(
+            [torch.cat((score[:, :k], score[:, group - count + k :]), 1) for k in range(count + 1)], 1
+        )
+        best = subsets.var(2).argmax(1, keepdim=True)
+        place = torch.arange(group)
+        kept = ((place < best) | (place >= group - count + best)).to(torch.uint8)
+        return {"mask": torch.zeros_like(kept).scatter_(1, order, kept).view(-1)}
+
+    return run
+
+
+@way("selectTokens", "topk")
+def select_tokens(x, n):
+    def run():
+        advantage = x["advantage"].repeat_interleave(lengths_of(x["sequenceStart"]))
+        score = advantage.abs() * x["entropy"]
+        kept = score.topk(math.ceil(n["fraction"] * score.numel()), sorted=False).indices
+        return {"mask": torch.zeros(score.shape, dtype=torch.uint8).index_fill_(0, kept, 1)}
+
+    return run
+
+
+@way("maskIndex", "nonzero")
+def mask_index(x, n):
+    return lambda: {"index": x["mask"].nonzero().squeeze(1)}
+
+
+@way("gatherRows", "index_select")
+def gather_rows(x, n):
+    return lambda: {"x": x["x"].index_select(0, x["index"])}
+
+
+@way("scatterRows", "index_add_")
+def scatter_rows(x, n):
+    return lambda: {"x": torch.zeros(n["rows"], x["x"].shape[1]).index_add_(0, x["index"], x["x"])}
+
+
+@way("sequenceSum", "index_add_")
+def sequence_sum(x, n):
+    def run():
+        length = lengths_of(x["sequenceStart"])
+        sequence = torch.arange(len(length)).repeat_interleave(length)
+        return {"x": torch.zeros(len(length)).index_add_(0, sequence, x["x"])}
+
+    return run
+
+
+@way("sequenceExpand", "repeat_interleave")
+def sequence_expand(x, n):
+    return lambda: {"x": x["x"].repeat_interleave(lengths_of(x["sequenceStart"]))}
+
+
+@way("groupBy", "stable sort + unique_consecutive")
+def group_by(x, n):
+    def run():
+        ids, order = torch.sort(x["ids"], stable=True)
+        count = torch.unique_consecutive(ids, return_counts=True)[1]
+        return {"order": order, "groupStart": F.pad(count.cumsum(0), (1, 0))}
+
+    return run
+
+
+@way("convert", "to(bfloat16)")
+def convert(x, n):
+    return lambda: {"x": x["x"].to(torch.bfloat16)}
+
+
+def tensor(spec):
+    stored = {"f32": "float32", "bf16": "int16", "f16": "float16", "i32": "int32", "u8": "uint8", "f64": "float64"}
+    x = torch.from_numpy(numpy.fromfile(spec["path"], stored[spec["dtype"]])).reshape(spec["shape"])
+    return x.view(torch.bfloat16) if spec["dtype"] == "bf16" else x
+
+
+def fingerprint(x):
+    """As bench/fingerprint.ts: a thousand values, and the length as a vector."""
+    flat = x.detach().reshape(-1).double()
+    count = min(1000, flat.numel())
+    places = torch.arange(count) * flat.numel() // max(count, 1)
+    return {"norm": flat.square().sum().sqrt().item(), "sample": flat[places].tolist()}
+
+
+def multiply_rate(size, dtype, multiply=torch.matmul, seconds=0.5):
+    """GFLOP/s of a product of square matrices, the best of as many as fit into the time."""
+    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+    if multiply is numpy.matmul:
+        a, b = a.numpy(), b.numpy()
+    multiply(a, b)
+    best = math.inf
+    until = time.perf_counter() + seconds
+    while best == math.inf or time.perf_counter() < until:
+        start = time.perf_counter()
+        multiply(a, b)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e9
+
+
+class Peer:
+    def __init__(self):
+        self.prepared = {}
+
+    def hello(self, request):
+        torch.set_num_threads(request["threads"])
+        blas = next((name for name in ("mkl", "openblas", "accelerate") if name in torch.__config__.show().lower()), "")
+        return {
+            "version": torch.__version__,
+            "numpy": numpy.__version__,
+            "threads": torch.get_num_threads(),
+            "blas": "" if torch.backends.mkl.is_available() else blas or "reference BLAS",
+            "gflops": multiply_rate(512, torch.float32, seconds=0.2),
+            "ways": {operation: list(ways) for operation, ways in IMPLEMENTATIONS.items()},
+        }
+
+    def multiply(self, request):
+        """How fast this machine multiplies, as far as PyTorch and NumPy can tell."""
+        return {
+            "bf16": multiply_rate(1024, torch.bfloat16),
+            "f32": multiply_rate(1024, torch.float32),
+            "numpy": multiply_rate(1024, torch.float32, numpy.matmul),
+        }
+
+    def prepare(self, request):
+        inputs = {name: tensor(spec) for name, spec in request["inputs"].items()}
+        make = IMPLEMENTATIONS[request["operation"]][request["way"]]
+        self.prepared[request["id"]] = {"run": make(inputs, request["numbers"]), "results": {}}
+        return {}
+
+    def run(self, request):
+        work = self.prepared[request["id"]]
+        work["results"] = {}
+        start = time.perf_counter()
+        work["results"] = work["run"]()
+        return {"seconds": time.perf_counter() - start}
+
+    def results(self, request):
+        return {name: fingerprint(x) for name, x in self.prepared[request["id"]]["results"].items()}
+
+    def dispose(self, request):
+        del self.prepared[request["id"]]
+        return {}
+
+
+def main():
+    peer = Peer()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(peer, request["request"])(request)
+        except Exception as error:  # The other end names it as the reason why this peer was skipped.
+            answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        print(json.dumps(answer), flush=True)
+
+
+main()

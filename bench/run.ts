@@ -1,0 +1,160 @@
+// npm run bench [-- operation ...] [-- --no-peers]
+//
+// Runs bench/<operation>.ts for every operation of the table, or for those named (policy_loss or policyLoss): checks that
+// everyone computes the same, times all in turns, prints a table, and writes JSON and a chart to bench/results/.
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { operationNames } from '../lib/spec.js'
+import type { Case } from './cases.js'
+import { chart } from './chart.js'
+import { runCase } from './contest.js'
+import { copyRate, describeMachine, fastest, type Machine, type Rate } from './machine.js'
+import { javascript } from './peers/javascript.js'
+import { jaxjs } from './peers/jax.js'
+import type { Peer } from './peers/peer.js'
+import { type PyTorch, pytorch } from './peers/pytorch.js'
+import { tensorflow } from './peers/tensorflow.js'
+import type { CaseResult, Goal, Results } from './results.js'
+import { duration, table } from './table.js'
+
+const snakeCase = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+const seconds = () => performance.now() / 1e3
+
+/** What is going on, in one line that the next replaces; nothing where nobody watches. */
+function say(text: string): void {
+  const clock = `${Math.floor(seconds() / 60)}:${String(Math.floor(seconds() % 60)).padStart(2, '0')}`
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[2K${text && `[${clock}] ${text}`}`)
+}
+
+/** The cases of these operations, in the order of the table; of all operations if none is named. */
+async function casesOf(names: readonly string[]): Promise<Case[]> {
+  const files = [...new Set(operationNames.map(snakeCase))].filter((file) => existsSync(join(__dirname, `${file}.ts`)))
+  for (const name of names) {
+    if (!files.includes(snakeCase(name)))
+      throw new Error(`there is no benchmark of ${name}; there are ${files.join(', ')}`)
+  }
+  const wanted = names.length === 0 ? files : files.filter((file) => names.map(snakeCase).includes(file))
+  const modules = await Promise.all(wanted.map((file) => import(`./${file}.ts`) as Promise<{ cases: Case[] }>))
+  return modules.flatMap(({ cases }) => cases)
+}
+
+async function startPeers(): Promise<{ peers: Peer[]; torch: PyTorch | undefined; absent: Results['peers'] }> {
+  const absent: Results['peers'] = []
+  const start = async <P extends Peer>(name: string, load: () => Promise<P | undefined>, why: string) => {
+    say(`starting ${name}`)
+    try {
+      const peer = await load()
+      if (peer !== undefined) return [peer]
+      absent.push({ name, version: '', absent: why })
+    } catch (error) {
+      absent.push({ name, version: '', absent: (error as Error).message.split('\n')[0] as string })
+    }
+    return []
+  }
+  const [torch] = await start('PyTorch', pytorch, 'not installed for $PYTHON, python3 or /usr/bin/python3')
+  const others = [
+    ...(await start('plain JavaScript', javascript, '')),
+    ...(await start('TensorFlow.js', tensorflow, '')),
+    ...(await start('jax-js', jaxjs, '')),
+  ]
+  return { peers: torch === undefined ? others : [torch, ...others], torch, absent }
+}
+
+function goalsOf(cases: readonly Case[], results: readonly CaseResult[]): Goal[] {
+  return cases.flatMap(({ goals = [], operation, size }, i) =>
+    goals.flatMap(({ against, times }) => {
+      const rivals = (results[i]?.rows ?? []).filter(({ name }) => name.startsWith(against))
+      const reached = Math.min(...rivals.map((row) => row.times))
+      return rivals.length === 0 ? [] : [{ operation, size, against, wanted: times, reached }]
+    }),
+  )
+}
+
+/** The fastest matrix products of this run, by dtype: those of PyTorch and NumPy, and this package's own. */
+async function multiplyRates(torch: PyTorch | undefined, cases: readonly CaseResult[]): Promise<Record<string, Rate>> {
+  const theirs = await torch?.multiplyRates()
+  const ours = cases.flatMap(({ operation, size, dtype, rows }) =>
+    rows.flatMap(({ ours, gigaflop, median }) =>
+      ours && gigaflop !== undefined ? [{ dtype, rate: gigaflop / median, how: `${operation}, ${size}` }] : [],
+    ),
+  )
+  const rates: Record<string, Rate> = {}
+  for (const dtype of ['f32', 'bf16'] as const) {
+    const best = fastest([...(theirs?.[dtype] ?? []), ...ours.filter((x) => x.dtype === dtype)])
+    if (best !== undefined) rates[dtype] = { rate: best.rate, how: best.how }
+  }
+  return rates
+}
+
+function addShares({ cases, copy, multiply }: Results): void {
+  for (const { dtype, rows } of cases) {
+    for (const row of rows) {
+      const rate = multiply[dtype]?.rate
+      if (row.gigabytes !== undefined) row.shareOfCopy = row.gigabytes / row.median / copy.rate
+      if (row.gigaflop !== undefined && rate) row.shareOfMultiply = row.gigaflop / row.median / rate
+    }
+  }
+}
+
+function write(results: Results, names: readonly string[]): string {
+  const folder = join(__dirname, 'results')
+  mkdirSync(folder, { recursive: true })
+  const { date, cpu } = results.machine
+  const words = [date.slice(0, 10), ...cpu.split(/[^A-Za-z0-9]+/).filter(Boolean), ...names.map(snakeCase)]
+  const path = join(folder, words.join('-').toLowerCase())
+  writeFileSync(`${path}.json`, `${JSON.stringify(results, null, 1)}\n`)
+  writeFileSync(`${path}.svg`, chart(results))
+  return path
+}
+
+const describe = ({ cpu, cores, threads, instructionSet, node, commit, load }: Machine) =>
+  `${cpu}, ${cores} cores, ${threads} threads, ${instructionSet}, Node ${node}, commit ${commit}` +
+  (load > 1 ? `; other work was running (load ${load})` : '')
+
+async function main(): Promise<void> {
+  const names = process.argv.slice(2).filter((word) => !word.startsWith('--'))
+  const cases = await casesOf(names)
+  const machine = describeMachine()
+  console.log(describe(machine))
+  say('copying')
+  const before = await copyRate()
+  const { peers, torch, absent } = process.argv.includes('--no-peers')
+    ? { peers: [], torch: undefined, absent: [] }
+    : await startPeers()
+  say('')
+  for (const { name, version, gflops } of peers) console.log(`${name} ${version}: ${gflops.toPrecision(3)} GFLOP/s`)
+  if (torch !== undefined) console.log(`PyTorch is that of ${torch.python}`)
+  for (const { name, absent: why } of absent) console.log(`${name} skipped: ${why}`)
+
+  const done: CaseResult[] = []
+  for (const one of cases) {
+    const where = `${done.length + 1}/${cases.length} ${one.operation}, ${one.size}`
+    done.push(await runCase(one, peers, (what) => say(`${where}: ${what}`)))
+    say('')
+  }
+  say('multiplying and copying')
+  const results: Results = {
+    machine,
+    copy: fastest([before, await copyRate()]) as Rate,
+    multiply: await multiplyRates(torch, done),
+    peers: [...peers.map(({ name, version, gflops }) => ({ name, version, gflops })), ...absent],
+    cases: done,
+    goals: goalsOf(cases, done),
+    seconds: seconds(),
+  }
+  for (const peer of peers) peer.close()
+  addShares(results)
+  say('')
+  console.log(`\n${table(results)}\n`)
+  console.log(`This machine copies ${results.copy.rate.toFixed(1)} GB/s (${results.copy.how})`)
+  for (const [dtype, { rate, how }] of Object.entries(results.multiply))
+    console.log(`and multiplies ${rate.toFixed(0)} GFLOP/s in ${dtype} (${how})`)
+  const path = write(results, names)
+  console.log(`${path}.json, .svg; ${duration(seconds())}`)
+  if (done.some(({ rows }) => rows.some((row) => row.difference !== undefined))) process.exitCode = 1
+}
+
+main().catch((error: Error) => {
+  console.error(`\n${error.stack}`)
+  process.exit(1)
+})
