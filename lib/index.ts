@@ -5,8 +5,10 @@ export * from './device_array.js'
 export { CudaError, type GrpoError } from './errors.js'
 export { type GroupAdvantageInputs, type GroupAdvantageOptions, groupAdvantage } from './group_advantage.js'
 export { type MergeTokenLogprobOptions, mergeTokenLogprob, type TokenLogprobPart } from './merge_token_logprob.js'
+export { type Moments, type MomentsInputs, type MomentsOptions, mergeMoments, moments } from './moments.js'
 export * from './prefix_attention.js'
 export * from './prefix_layout.js'
+export { type StandardizeInputs, type StandardizeOptions, standardize } from './standardize.js'
 export {
   type TokenLogprobBackwardInputs,
   type TokenLogprobBackwardOptions,

@@ -6,3 +6,6 @@ export const groupAdvantage = operations.groupAdvantage.later
 export const mergeTokenLogprob = operations.mergeTokenLogprob.later
 export const tokenLogprob = operations.tokenLogprob.later
 export const tokenLogprobBackward = operations.tokenLogprobBackward.later
+export const mergeMoments = operations.mergeMoments.later
+export const moments = operations.moments.later
+export const standardize = operations.standardize.later

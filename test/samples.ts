@@ -92,7 +92,8 @@ export function sample(name: OperationName, dtype: DType = 'f32', empty = false,
   for (const spec of signatures[name].inputs) {
     if (without.includes(spec.name)) continue
     const own = spec.dtypes.length > 1 || spec.dtypes.length === 0 ? dtype : (spec.dtypes[0] as DType)
-    const values = empty ? undefined : set[spec.name]
+    const sized = spec.axes.some(({ letter }) => letter !== '')
+    const values = empty && sized ? undefined : set[spec.name]
     const shape = spec.axes.map(({ letter, plus }) => (letter === '' ? plus : (sizes[letter] as number) + plus))
     if (values !== undefined && shape.length === 1) shape[0] = values.length
     const x = allocate('sample', spec.name, own, shape)

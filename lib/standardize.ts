@@ -1,0 +1,51 @@
+import { type ArrayInput, array } from './array.js'
+import { checkMoments, type Moments } from './moments.js'
+import { call, operation } from './run.js'
+import type { CallOptions, Matches } from './types.js'
+
+export interface StandardizeInputs {
+  x: ArrayInput<'f32'>
+  mask?: ArrayInput<'u8'> | undefined
+}
+
+export interface StandardizeOptions extends CallOptions<'x'> {
+  moments: Moments
+  ddof?: number
+  eps?: number
+  epsUnderRoot?: boolean
+  center?: boolean
+}
+
+export const matches: Matches<
+  'standardize',
+  StandardizeInputs & { moments: ArrayInput<'f64'> },
+  Omit<StandardizeOptions, 'moments'>
+> = true
+
+/**
+ * Whitening of a batch: centres and scales it by statistics that may span all ranks.
+ *
+ *   out[i] = (x[i] - mean) / (sqrt(m2 / (count - ddof)) + eps)
+ *
+ * With epsUnderRoot the divisor is sqrt(m2 / (count - ddof) + eps); with center false the mean is not subtracted. float64,
+ * rounded once. A standard deviation of exactly 0 divides nothing; that of too few values for ddof is 0. Masked values are
+ * 0, whatever they hold; NaN and infinity elsewhere propagate.
+ *
+ * verl's masked_whiten and REINFORCE++: { epsUnderRoot: true } over the tokens. OpenRLHF's reinforce_baseline: { ddof: 0,
+ * eps: 0 } (its variance is at least 1e-8). To scale only: { center: false }.
+ *
+ * @param inputs.x         f32[N]  any unit
+ * @param inputs.mask      u8[N]   0 = does not count, and gets 0
+ * @param options.moments  of `moments`, perhaps merged by `mergeMoments`; usually over these values, but any will do
+ * @param options.eps      added to the standard deviation; with epsUnderRoot to the variance instead
+ * @returns x f32[N], in standard deviations
+ * @throws TypeError if options.moments is not { count, mean, m2 }; RangeError if its count or m2 is negative, or an option
+ *         is out of range
+ * @see REINFORCE++, arXiv:2501.03262
+ */
+export const standardize = operation((inputs: StandardizeInputs, options: StandardizeOptions) => {
+  const { moments, ...rest } = options ?? {}
+  checkMoments('standardize', 'moments', moments)
+  const { count, mean, m2 } = moments
+  return call('standardize', { ...inputs, moments: array(Float64Array.of(count, mean, m2)) }, rest)
+})
