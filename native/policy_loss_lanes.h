@@ -55,7 +55,9 @@ struct LaneSequence {
   Lanes advantage, factor, entropy_factor;
 };
 
-GRPO_LANES double advantage_of(const LossInputs& in, int64_t s) { return in.advantage == nullptr ? 0 : in.advantage[s]; }
+GRPO_LANES double advantage_of(const LossInputs& in, int64_t s) {
+  return in.advantage == nullptr ? 0 : in.advantage[s];
+}
 
 GRPO_LANES LaneSequence one_sequence(const LossInputs& in, const Denominators& denominators, int64_t s) {
   return {constant<Lanes>(advantage_of(in, s)), constant<Lanes>(factor_at(denominators.policy, denominators, s)),
@@ -78,8 +80,8 @@ GRPO_LANES LaneSequence several_sequences(const LossInputs& in, const Denominato
 static void range_loss(const LossInputs& in, const Denominators& denominators, const TokenRange& range,
                        float* grad_logp, float* grad_entropy, RangeSums& sums, const Objective& given) {
   Objective objective = given;
-  // Every estimate of the KL of x = 0 is 0: without a reference take the one that costs nothing.
-  if (in.ref_logp == nullptr) objective.kl = Kl::kK1;
+  // k2 and its derivative are 0 at x = 0 as those of the others are, without an exponential.
+  if (in.ref_logp == nullptr) objective.kl = Kl::kK2;
   const bool own_ratio = objective.ratio == Ratio::kToken, geometric = objective.ratio == Ratio::kGeometric;
   const bool own_gradient = own_ratio || objective.ratio == Ratio::kSequenceToken;
   const Interval<Lanes> interval = clip_interval<Lanes>(objective);
@@ -137,7 +139,8 @@ static void range_loss(const LossInputs& in, const Denominators& denominators, c
     const Clipping<Lanes> clip = clipping(objective, token.advantage, geometric ? log_ratio : ratio.value, bounds);
     clipped_low += clip.low, clipped_high += clip.high, clipped_dual += clip.dual;
     // A sum of floats is finite in double exactly where all of them are.
-    const Lanes all = logp + old_logp + ref_logp + entropies + token.advantage + token.weight + loss.policy + loss.kl_loss;
+    const Lanes read = logp + old_logp + ref_logp + entropies + token.advantage + token.weight;
+    const Lanes all = read + loss.policy + loss.kl_loss;
     non_finite += live & ((all - all != 0) | (bounds.low != bounds.low) | (bounds.high != bounds.high));
 
     if (grad_logp != nullptr) {

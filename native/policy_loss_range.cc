@@ -1,5 +1,6 @@
-// Compiled without -m options, as the files in vector/: the pragma covers what is included after it, and nothing else
-// may be.
+// The loss of a range of tokens, compiled for each instruction set. As in vector/ there are no -m options: a pragma
+// covers what is included after it, and nothing else may be. The formulas and the sums are in double; which lanes a sum
+// runs over depends on the instruction set, never on the threads.
 #include "policy_loss_range.h"
 
 #include <cmath>
@@ -32,11 +33,11 @@ constexpr int kLanes = 4;
 }  // namespace avx2
 #if defined(__clang__)
 #pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), apply_to = function)
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
 #endif
 namespace avx512 {
 constexpr int kLanes = 8;

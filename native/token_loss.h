@@ -1,13 +1,13 @@
 // What one token adds to the loss: the one place where the formulas of policy_loss, policy_loss_from_logits and
-// linear_policy_loss stand. `Real` is double, float (on CUDA), or a vector of doubles, one token per lane; hence selections
-// instead of branches, & and | instead of && and ||.
+// linear_policy_loss stand. `Real` is double, or a vector of doubles with one token per lane; hence selections instead
+// of branches, & and | instead of && and ||.
 //
 // A token's term has two derivatives: one with respect to its own logp while every importance ratio is held fixed
 // (cispo, reinforce, the KL), and one with respect to the logarithm of the ratio it was multiplied by. Which logp the
 // second one flows to is the business of whoever formed the ratio: the token's own, or all of its sequence.
 //
-// Included inside a namespace, once per instruction set (see policy_loss_lanes.cc); needs objective.h, <cmath>,
-// <cstdint> and <type_traits> before it.
+// Included inside a namespace, once per instruction set (see policy_loss_range.cc), after objective.h, <cmath>,
+// <cstdint> and <type_traits>.
 
 #ifndef GRPO_FORMULA
 #ifdef __CUDACC__
@@ -65,7 +65,7 @@ GRPO_FORMULA Real exponential(Real x) {
   return exponential_of(reduce_exponent(x), x);
 }
 
-// ---- bounds: a bound that is NaN does not bind, a value that is NaN stays NaN ----------------------------------------
+// ---- bounds: a bound that is NaN does not bind, a value that is NaN stays NaN ---------------------------------------
 
 template <class Real>
 GRPO_FORMULA Mask<Real> outside(Real x, double bound) {
@@ -192,8 +192,8 @@ struct KlEstimate {
 template <class Real>
 GRPO_FORMULA KlEstimate<Real> k3_estimate(Real y) {
   const Reduced<Real> e = reduce_exponent(-y);
-  const Real exponential = exponential_of(e, -y);
-  const Real value = exponential - 1 + y, gradient = 1 - exponential;
+  const Real inverse = exponential_of(e, -y);  // exp(-y)
+  const Real value = inverse - 1 + y, gradient = 1 - inverse;
   return {e.k == 0 ? e.tail : value, e.k == 0 ? y - e.tail : gradient};
 }
 
