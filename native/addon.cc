@@ -80,10 +80,9 @@ struct Call {
   }
 
   static void set_option(const grpo_field& field, double value, char* at) {
-    const std::string kind(field.spec, std::strcspn(field.spec, "? "));
-    if (kind == "number") {
+    if (std::strncmp(field.spec, "number", 6) == 0) {
       std::memcpy(at, &value, sizeof value);
-    } else if (kind == "integer") {
+    } else if (std::strncmp(field.spec, "integer", 7) == 0) {
       const int64_t integer = std::isnan(value) ? -1 : static_cast<int64_t>(value);
       std::memcpy(at, &integer, sizeof integer);
     } else {

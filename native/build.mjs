@@ -1,4 +1,4 @@
-// Builds the native code: node native/build.mjs addon | prebuild | sanitize | sources
+// Builds the native code: node native/build.mjs addon | prebuild | library | sanitize | sources
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -40,6 +40,9 @@ switch (process.argv[2]) {
   case 'prebuild':
     run(bin('prebuildify', 'bin.js'), ['--napi', '--strip', '--tag-libc', '--target', process.versions.node])
     break
+  case 'library':
+    run(bin('cmake-js', 'bin/cmake-js'), ['compile', '-O', 'build-library', '--parallel', jobs])
+    break
   case 'sanitize':
     run(bin('cmake-js', 'bin/cmake-js'), [
       'compile',
@@ -54,6 +57,6 @@ switch (process.argv[2]) {
     console.log(sources().join('\n'))
     break
   default:
-    console.error('usage: node native/build.mjs addon | prebuild | sanitize | sources')
+    console.error('usage: node native/build.mjs addon | prebuild | library | sanitize | sources')
     process.exit(2)
 }

@@ -60,22 +60,23 @@ std::string origin(const Call& call, char axis) {
 
 int check_type(const Call& call, const Field& field, const DLTensor& tensor) {
   const Type type = type_of(tensor.dtype);
-  std::vector<Type> expected = field.array.types;
+  const std::vector<Type>* expected = &field.array.types;
+  std::vector<Type> as_model;
   std::string why;
   if (!field.array.like.empty()) {
     const Field* model = find(call, field.array.like, GRPO_INPUT);
     const DLTensor* other = model == nullptr ? nullptr : tensor_of(call, *model);
     if (other == nullptr) return GRPO_OK;
-    expected = {type_of(other->dtype)};
-    if (field.array.or_f32 && expected[0] != Type::kF32) expected.push_back(Type::kF32);
+    as_model = {type_of(other->dtype)};
+    if (field.array.or_f32 && as_model[0] != Type::kF32) as_model.push_back(Type::kF32);
+    expected = &as_model;
     why = ", as " + brace(*model);
   }
-  if (type != Type::kUnknown && expected.empty()) return GRPO_OK;
+  if (type != Type::kUnknown && expected->empty()) return GRPO_OK;
+  for (const Type allowed : *expected)
+    if (type == allowed) return GRPO_OK;
   std::string names;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    if (type == expected[i]) return GRPO_OK;
-    names += std::string(i ? " or " : "") + type_name(expected[i]);
-  }
+  for (const Type allowed : *expected) names += std::string(names.empty() ? "" : " or ") + type_name(allowed);
   return fail(GRPO_DTYPE, field.source->name, std::string("has dtype ") + type_name(type) + ", expected " + names + why);
 }
 
@@ -83,15 +84,15 @@ int check_shape(Call& call, const Field& field, const DLTensor& tensor) {
   const std::vector<ArraySpec::Axis>& axes = field.array.axes;
   size_t least = axes.size();
   while (least > 0 && axes[least - 1].maybe) --least;
-  const std::string letters = [&] {
+  const auto letters = [&] {
     std::string text = "[";
     for (size_t i = 0; i < axes.size(); ++i) text += (i ? ", " : "") + axis_text(axes[i]);
     return text + "]";
-  }();
+  };
   const size_t ndim = static_cast<size_t>(tensor.ndim);
   if (ndim < least || ndim > axes.size())
     return fail(GRPO_SHAPE, field.source->name,
-                "has shape " + shape_text(tensor.shape, tensor.ndim) + ", expected " + letters);
+                "has shape " + shape_text(tensor.shape, tensor.ndim) + ", expected " + letters());
 
   for (size_t i = 0; i < axes.size(); ++i) {
     const ArraySpec::Axis& axis = axes[i];
@@ -113,7 +114,7 @@ int check_shape(Call& call, const Field& field, const DLTensor& tensor) {
                       (axis.name == 0 ? "" : " " + (axis.plus ? "(" + axis_text(axis) + ", " + origin(call, axis.name).substr(1)
                                                               : origin(call, axis.name))));
     return fail(GRPO_SHAPE, field.source->name,
-                "has shape " + shape_text(tensor.shape, tensor.ndim) + ", expected " + letters + " with " +
+                "has shape " + shape_text(tensor.shape, tensor.ndim) + ", expected " + letters() + " with " +
                     axis_text(axis) + " = " + std::to_string(dimension(call, axis)) +
                     (axis.name == 0 ? "" : " " + origin(call, axis.name)));
   }
