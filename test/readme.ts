@@ -1,0 +1,53 @@
+// What the README says that can be computed: the table of operations, from lib/ops.ts, and the output of its programs.
+// `npm run readme` writes both; readme.test.ts holds them together.
+import { execFileSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { OperationName } from '../lib/ops.js'
+import { ops } from '../lib/ops.js'
+import { type ArraySpec, operationNames, signatures } from '../lib/spec.js'
+
+const path = join(__dirname, '..', 'README.md')
+const [open, close] = ['<!-- operations -->', '<!-- /operations -->']
+
+/** `mask?: u8[N]` */
+function field({ name, spec, optional, condition }: ArraySpec): string {
+  const type = spec.split(' ')[0]?.replace(/\|/g, '\\|')
+  return `\`${name}${optional || condition ? '?' : ''}\` ${type}`
+}
+
+function row(name: OperationName): string {
+  const { inputs, outputs, options } = signatures[name]
+  const list = (fields: readonly ArraySpec[]) => fields.map(field).join(', ') || '-'
+  const names = options.map((option) => `\`${option.name}\``)
+  const shown = names.length > 12 ? 'the objective, `temperature`' : names.join(', ') || '-'
+  return `| \`${name}\` | ${list(inputs)} | ${list(outputs)} | ${shown} | ${ops[name].paper || '-'} |`
+}
+
+export function operationsTable(): string {
+  const head = '| operation | inputs | outputs | options | source |\n|---|---|---|---|---|'
+  return `${open}\n${head}\n${operationNames.map(row).join('\n')}\n${close}`
+}
+
+export const readme = () => readFileSync(path, 'utf8')
+
+/** Runs all ```js blocks as one program of the built package, and puts what each prints into the block after it. */
+export function withOutput(text: string): string {
+  const pattern = /(```js\n([\s\S]*?)```\n\n)```\n[\s\S]*?```\n/g
+  const blocks = [...text.matchAll(pattern)].map((match) => match[2])
+  const separator = '-- next block --'
+  const program = blocks.join(`\nconsole.log('${separator}')\n`)
+  const root = join(__dirname, '..')
+  const output = execFileSync(process.execPath, ['--input-type=module', '-e', program], { cwd: root, encoding: 'utf8' })
+  const printed = output.split(`${separator}\n`)
+  return text.replace(pattern, (_, code: string) => `${code}\`\`\`\n${printed.shift() ?? ''}\`\`\`\n`)
+}
+
+export function withTable(text: string): string {
+  const [before, rest] = text.split(open)
+  const after = rest?.split(close)[1]
+  if (before === undefined || after === undefined) throw new Error(`README.md has no ${open} ... ${close}`)
+  return before + operationsTable() + after
+}
+
+if (process.argv[1]?.endsWith('readme.ts')) writeFileSync(path, withOutput(withTable(readme())))
