@@ -2,10 +2,20 @@
 // Until a promise settles the caller leaves the inputs alone. Errors of the input reject, they do not throw.
 import * as operations from './index.js'
 
+export const gatherRows = operations.gatherRows.later
 export const groupAdvantage = operations.groupAdvantage.later
+export const groupBy = operations.groupBy.later
+export const maskIndex = operations.maskIndex.later
+export const mergeMoments = operations.mergeMoments.later
 export const mergeTokenLogprob = operations.mergeTokenLogprob.later
+export const moments = operations.moments.later
+export const prefixAttention = operations.prefixAttention.later
+export const prefixAttentionBackward = operations.prefixAttentionBackward.later
+export const prefixLayout = operations.prefixLayout.later
+export const scatterRows = operations.scatterRows.later
+export const sequenceExpand = operations.sequenceExpand.later
+export const sequenceSum = operations.sequenceSum.later
+export const standardize = operations.standardize.later
 export const tokenLogprob = operations.tokenLogprob.later
 export const tokenLogprobBackward = operations.tokenLogprobBackward.later
-export const mergeMoments = operations.mergeMoments.later
-export const moments = operations.moments.later
-export const standardize = operations.standardize.later
+export const treeLayout = operations.treeLayout.later

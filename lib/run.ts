@@ -66,8 +66,8 @@ function optionNumber(operation: string, spec: OptionSpec, given: unknown): numb
   if (typeof value !== 'number') throw refuse('kind', `a number${orNull}`)
   if (spec.kind === 'integer' && !Number.isSafeInteger(value)) throw refuse('option', `a whole number${orNull}`)
   if (!Number.isFinite(value)) throw refuse('option', `a finite number${orNull}`)
-  // -1 stands for null in the C struct.
-  if (spec.kind === 'integer' && value < 0 && spec.nullable) throw refuse('option', `at least 0${orNull}`)
+  // No integer option is negative: one may size an array, and -1 stands for null in the C struct.
+  if (spec.kind === 'integer' && value < 0) throw refuse('option', `at least 0${orNull}`)
   return value
 }
 

@@ -203,7 +203,7 @@ std::string number_text(double value) {
   return text;
 }
 
-int check_option(const Call& call, const Field& field) {
+int check_option(Call& call, const Field& field) {
   const OptionSpec& spec = field.option;
   const char* at = (field.source->in_objective ? call.objective : call.args) + field.source->offset;
   double value = 0;
@@ -217,6 +217,10 @@ int check_option(const Call& call, const Field& field) {
     std::memcpy(&integer, at, sizeof integer);
     if (integer == -1 && spec.nullable) return GRPO_OK;
     value = static_cast<double>(integer);
+    if (spec.axis != 0) {
+      call.axes[spec.axis] = integer;
+      call.bound[spec.axis - 'A'] = &field;
+    }
   } else {
     int32_t choice;
     std::memcpy(&choice, at, sizeof choice);
@@ -299,8 +303,11 @@ int check(const grpo_operation& operation, const void* args, Axes& axes) {
     if (call.objective == nullptr) return fail(GRPO_MISSING, "objective", "is missing");
   }
   for (const Field& field : call.fields)
-    if (int status = field.source->role == GRPO_OPTION_FIELD ? check_option(call, field) : check_array(call, field))
-      return status;
+    if (field.source->role == GRPO_OPTION_FIELD)
+      if (int status = check_option(call, field)) return status;
+  for (const Field& field : call.fields)
+    if (field.source->role != GRPO_OPTION_FIELD)
+      if (int status = check_array(call, field)) return status;
   for (const Field& field : call.fields)
     if (field.source->role == GRPO_INPUT)
       if (int status = check_contents(call, field)) return status;

@@ -79,6 +79,8 @@ OptionSpec parse_option(const std::string& spec) {
     } else if (word == ">" || word == ">=") {
       option.has_low = true, option.low_open = word == ">";
       words >> option.low;
+    } else if (word == "axis") {
+      words >> option.axis;
     } else if (dots != std::string::npos) {
       option.has_low = option.has_high = true;
       option.low = std::stod(word.substr(0, dots)), option.high = std::stod(word.substr(dots + 2));

@@ -42,6 +42,7 @@ struct OptionSpec {
   bool has_low = false, low_open = false, has_high = false;
   double low = 0, high = 0;
   std::vector<std::string> choices;
+  char axis = 0;            // the axis that it sizes
 };
 
 struct Field {

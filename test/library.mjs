@@ -22,6 +22,8 @@ names = [api.operations[i].contents.name.decode() for i in range(api.operation_c
 assert api.backend == b"cpu" and names[0] == "group_advantage", names
 print(f"python: {len(names)} operations")
 `
-const { error, status } = spawnSync('python3', ['-c', program, join(release, 'libgrpo_kernels.so')], { stdio: 'inherit' })
+const { error, status } = spawnSync('python3', ['-c', program, join(release, 'libgrpo_kernels.so')], {
+  stdio: 'inherit',
+})
 if (error) console.log('python3 is not installed: the library was not loaded from Python')
 process.exit(status ?? 0)

@@ -1,0 +1,29 @@
+import type { ArrayInput, HostArray } from './array.js'
+import { type Call, call, chain, map, operation } from './run.js'
+import type { CallOptions } from './types.js'
+
+/**
+ * Puts rollouts that come in any order into groups, for operations that want the members of a group side by side.
+ *
+ *   order: the rollouts sorted by id, those of one id in the order that they came
+ *   groupStart: where in that order each group begins, ascending by id; ends with N
+ *
+ * With gatherRows(x, order) the values of a group stand side by side; scatterRows with the same index brings results back.
+ *
+ * @param ids  i32[N]  group of each rollout; any whole numbers, negative ones too
+ * @returns order i32[N]; groupStart i32[G+1], G different ids
+ */
+export const groupBy = operation(
+  (
+    ids: ArrayInput<'i32'>,
+    options: CallOptions<'order' | 'groupStart'> = {},
+  ): Call<{ order: HostArray<'i32'>; groupStart: HostArray<'i32'> }> => {
+    const inputs = { ids }
+    const counted = call('groupBy', inputs, { ...options, out: { order: null, groupStart: null } })
+    return chain(counted, ({ count }) => {
+      const out = { count: null, ...options.out }
+      const grouped = call('groupBy', inputs, { ...options, out }, { G: count.data[0] as number })
+      return map(grouped, ({ order, groupStart }) => ({ order, groupStart }))
+    })
+  },
+)

@@ -1,0 +1,24 @@
+import type { ArrayInput, HostArray } from './array.js'
+import { type Call, call, chain, map, operation } from './run.js'
+import type { CallOptions } from './types.js'
+
+/**
+ * The places where a mask is not 0, ascending: the index that gatherRows takes.
+ *
+ * On a GPU it waits, since the length of the result has to be known.
+ *
+ * @param inputs.mask  u8[N]
+ * @returns index i32[M], M values that are not 0
+ * @throws RangeError if an `out.index` has another length than M
+ */
+export const maskIndex = operation(
+  (inputs: { mask: ArrayInput<'u8'> }, options: CallOptions<'index'> = {}): Call<{ index: HostArray<'i32'> }> => {
+    const counted = call('maskIndex', inputs, { ...options, out: { index: null } })
+    return chain(counted, ({ count }) => {
+      const out = { count: null, ...options.out }
+      return map(call('maskIndex', inputs, { ...options, out }, { M: count.data[0] as number }), ({ index }) => ({
+        index,
+      }))
+    })
+  },
+)

@@ -1,0 +1,37 @@
+import type { ArrayInput, DType, HostArray } from './array.js'
+import { call, operation } from './run.js'
+import type { CallOptions } from './types.js'
+
+export interface ScatterRowsOptions extends CallOptions<'x'> {
+  /** R, the rows of the result. */
+  rows: number
+}
+
+export interface ScatterRowsInputs<D extends DType = DType> {
+  x: ArrayInput<D>
+  index: ArrayInput<'i32'>
+}
+
+interface ScatterRows {
+  <D extends DType>(inputs: ScatterRowsInputs<D>, options: ScatterRowsOptions): { x: HostArray<D> }
+  /** @internal grpo-kernels/promises */
+  later<D extends DType>(inputs: ScatterRowsInputs<D>, options: ScatterRowsOptions): Promise<{ x: HostArray<D> }>
+}
+
+/**
+ * Adds rows up at their index: the transpose of gatherRows, and so its gradient.
+ *
+ *   y[r] = sum_m x[m],   m with index[m] = r;   0 where there is none
+ *
+ * Rows that meet are added in the order of m: in float32 for bf16 and f16, rounded once; in their own precision for f32
+ * and f64; whole numbers wrap.
+ *
+ * @param inputs.x      [M] or [M,D]  any dtype
+ * @param inputs.index  i32[M]        from 0 to rows - 1
+ * @param options.rows  R
+ * @returns x [R] or [R,D], in the dtype of x
+ * @throws RangeError if an index lies outside [0, rows); TypeError without rows
+ */
+export const scatterRows = operation((inputs: ScatterRowsInputs, options: ScatterRowsOptions) =>
+  call('scatterRows', inputs, options),
+) as unknown as ScatterRows

@@ -1,0 +1,52 @@
+// The places where a mask is not 0, ascending. Two passes over blocks: count, then fill from each block's first number.
+#include <algorithm>
+
+#include "operation.h"
+
+namespace grpo {
+namespace {
+
+constexpr int64_t kBlock = 1 << 16;
+
+using Args = grpo_mask_index_args;
+
+int run(const Args& args, const Axes& axes) {
+  const uint8_t* mask = data<uint8_t>(args.mask);
+  int32_t* index = data<int32_t>(args.index);
+  const int64_t N = axes['N'], blocks = (N + kBlock - 1) / kBlock;
+  Scratch<int64_t> first(blocks + 1);
+  first[0] = 0;
+  parallel_for(blocks, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t b = begin; b < end; ++b) {
+      const uint8_t* from = mask + b * kBlock;
+      const int64_t n = std::min(kBlock, N - b * kBlock);
+      first[b + 1] = n - std::count(from, from + n, 0);
+    }
+  });
+  for (int64_t b = 0; b < blocks; ++b) first[b + 1] += first[b];
+  if (args.count != nullptr) *data<double>(args.count) = static_cast<double>(first[blocks]);
+  if (index == nullptr) return GRPO_OK;
+  if (axes['M'] != first[blocks])
+    return fail(GRPO_SHAPE, "index", "has length " + std::to_string(axes['M']) + ", expected " +
+                                         std::to_string(first[blocks]) + ", the number of values in {mask} that are not 0");
+  parallel_for(blocks, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t b = begin; b < end; ++b) {
+      int64_t at = first[b];
+      for (int64_t i = b * kBlock; i < std::min(N, (b + 1) * kBlock); ++i)
+        if (mask[i] != 0) index[at++] = static_cast<int32_t>(i);
+    }
+  });
+  return GRPO_OK;
+}
+
+const grpo_field kFields[] = {
+    GRPO_IN(mask, "u8[N]"),
+    GRPO_OUT(count, "f64[1]"),
+    GRPO_OUT(index, "i32[M]"),
+};
+
+}  // namespace
+
+GRPO_OPERATION(kMaskIndex, mask_index, kFields);
+
+}  // namespace grpo

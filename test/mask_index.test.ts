@@ -1,0 +1,38 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { maskIndex } from '../lib/index.js'
+import * as promises from '../lib/promises.js'
+import { refuses } from './compare.js'
+import { random } from './random.js'
+
+const reference = (mask: Uint8Array) => Array.from(mask.keys()).filter((i) => mask[i] !== 0)
+
+describe('maskIndex', () => {
+  test('is what a filter gives', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ max: 2, maxLength: 40 }), (mask) => {
+        expect(Array.from(maskIndex({ mask }).index.data)).toEqual(reference(mask))
+      }),
+    )
+  })
+  test('several blocks', async () => {
+    const mask = random(1).mask(200_001, 0.3)
+    expect(Array.from(maskIndex({ mask }).index.data)).toEqual(reference(mask))
+    expect(Array.from((await promises.maskIndex({ mask })).index.data)).toEqual(reference(mask))
+  })
+  test('into memory of the caller, which has to fit', () => {
+    const mask = Uint8Array.of(0, 1, 1)
+    const index = new Int32Array(2)
+    expect(maskIndex({ mask }, { out: { index } }).index.data).toBe(index)
+    expect(Array.from(index)).toEqual([1, 2])
+    refuses(() => maskIndex({ mask }, { out: { index: new Int32Array(3) } }), {
+      error: RangeError,
+      code: 'ERR_GRPO_SHAPE',
+      argument: 'index',
+    })
+  })
+  test('nothing, and nothing kept', () => {
+    expect(maskIndex({ mask: new Uint8Array(0) }).index.data.length).toBe(0)
+    expect(maskIndex({ mask: new Uint8Array(9) }).index.data.length).toBe(0)
+  })
+})

@@ -1,0 +1,61 @@
+import { describe, expect, test } from 'vitest'
+import { array, cpu, fromF16, scatterRows, toBf16, toF16 } from '../lib/index.js'
+import { identical, refuses } from './compare.js'
+import { random } from './random.js'
+
+// y[r] = sum of x[m] with index[m] = r, in the order of m.
+describe('scatterRows', () => {
+  test('rows that meet are added, rows without an index are 0', () => {
+    const x = array(Float32Array.of(1, 2, 3, 4, 5, 6), [3, 2])
+    expect(Array.from(scatterRows({ x, index: Int32Array.of(2, 0, 2) }, { rows: 4 }).x.data)).toEqual([
+      3, 4, 0, 0, 6, 8, 0, 0,
+    ])
+  })
+  test('in the order of m: float32 additions, to the bit', () => {
+    const values = random(1).normals(200)
+    const expected = values.reduce((sum, v) => Math.fround(sum + v), 0)
+    expect(scatterRows({ x: values, index: new Int32Array(200) }, { rows: 1 }).x.data[0]).toBe(expected)
+  })
+  test('halves are added in float32 and rounded once', () => {
+    const ones = toF16(new Float32Array(3000).fill(1)) // beyond 2048, half + 1 is half
+    expect(
+      fromF16(
+        scatterRows({ x: array(ones, [3000], 'f16'), index: new Int32Array(3000) }, { rows: 1 }).x.data as Uint16Array,
+      )[0],
+    ).toBe(3000)
+    const thirds = toBf16(new Float32Array(7).fill(1 / 3))
+    const sum = scatterRows({ x: array(thirds, [7], 'bf16'), index: new Int32Array(7) }, { rows: 2 }).x
+    expect(Array.from(sum.data)).toEqual([...toBf16(Float32Array.of((7 * 171) / 512)), 0])
+  })
+  test('whole numbers wrap, float64 keeps its digits', () => {
+    const index = Int32Array.of(0, 0)
+    expect(scatterRows({ x: Int32Array.of(2 ** 31 - 1, 1), index }, { rows: 1 }).x.data[0]).toBe(-(2 ** 31))
+    expect(scatterRows({ x: Uint8Array.of(255, 2), index }, { rows: 1 }).x.data[0]).toBe(1)
+    expect(scatterRows({ x: Float64Array.of(1, 2 ** -50), index }, { rows: 1 }).x.data[0]).toBe(1 + 2 ** -50)
+  })
+  test('any number of threads gives the same bits', () => {
+    const r = random(5)
+    const inputs = {
+      x: array(r.normals(4000), [1000, 4]),
+      index: Int32Array.from({ length: 1000 }, () => r.integer(17)),
+    }
+    const first = scatterRows(inputs, { rows: 17 })
+    const before = cpu.threads
+    for (const threads of [1, 2, 5]) {
+      cpu.threads = threads
+      identical(scatterRows(inputs, { rows: 17 }).x, first.x)
+    }
+    cpu.threads = before
+  })
+  test('no rows; an index outside; rows missing; an output of another size', () => {
+    expect(scatterRows({ x: new Float32Array(0), index: new Int32Array(0) }, { rows: 0 }).x.data.length).toBe(0)
+    const inputs = { x: Float32Array.of(1), index: Int32Array.of(2) }
+    refuses(() => scatterRows(inputs, { rows: 2 }), { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'index' })
+    refuses(() => scatterRows(inputs, {} as never), { error: TypeError, code: 'ERR_GRPO_MISSING', argument: 'rows' })
+    refuses(() => scatterRows(inputs, { rows: 3, out: { x: new Float32Array(4) } }), {
+      error: RangeError,
+      code: 'ERR_GRPO_SHAPE',
+      argument: 'x',
+    })
+  })
+})
