@@ -1,0 +1,304 @@
+// Backward pass of shared-prefix attention, see prefix_attention.h.
+//
+//   p = exp(scale q.k - logsumexp)   gradV[j] = sum_q p gradOut[q]      delta[q] = gradOut[q] . out[q]
+//   s = scale p (gradOut.v - delta)  gradK[j] = sum_q s q               gradQ[q] = sum_j s k[j]
+//
+// Two schedules with the same bits, because both add the same tile products to the same element in the same order
+// (gradQ: leaf to root; gradK, gradV: query tiles as they are packed, head blocks within a tile):
+//   trees    a thread owns a tree and a key head: five products for each pair of tiles;
+//   owners   threads own query tiles for gradQ, then blocks of keys for gradK and gradV: seven products, since the
+//            scores are formed twice, but as many tasks as there are tiles, and no float32 copy of half-precision
+//            gradients. Also whenever only some of the gradients are wanted.
+#include "prefix_attention.h"
+
+namespace grpo {
+namespace {
+
+constexpr int64_t kBlockKeys = 4 * kTileKeys;  // of an owner, so that it packs the queries once for four key tiles
+
+struct Problem {
+  const void *grad_out, *q, *k, *v, *out;
+  const float* logsumexp;
+  const Segments& segments;
+  Gradient grad_q, grad_k, grad_v;
+  const AttentionSizes& sizes;
+  HeadBlocks blocks;
+};
+
+// Float32 sums of a gradient, row by row from token `origin`: the output itself where it is float32.
+struct Sums {
+  float* data;  // null: not wanted
+  int64_t stride;
+  int32_t origin;
+
+  float* row(int32_t token) const { return data + (token - origin) * stride; }
+};
+
+struct Workspace {
+  float* q;             // [kTileRows, D]
+  float* q_columns;     // [D, kTileRows]  times scale
+  float* grad_out;      // [kTileRows, E]
+  float* grad_columns;  // [E, kTileRows]  grad_out transposed
+  float* grad_q;        // [kTileRows, D]
+  float* out;           // [kTileRows, E]  the same memory, while queries are packed
+  float* k;             // [kTileKeys, D]
+  float* v;             // [kTileKeys, E]
+  float* scores;        // [kTileKeys, kTileRows]
+  float* grad_scores;   // [kTileKeys, kTileRows]
+  float *logsumexp, *delta;
+  int32_t* visible;
+  float* sums_k;        // [keys, D]  gradients that are not float32 themselves
+  float* sums_v;        // [keys, E]
+
+  static Workspace cut(Carver& carver, const AttentionSizes& sizes, int64_t keys) {
+    Workspace work{.q = carver.take(kTileRows * sizes.D),
+                   .q_columns = carver.take(kTileRows * sizes.D),
+                   .grad_out = carver.take(kTileRows * sizes.E),
+                   .grad_columns = carver.take(kTileRows * sizes.E),
+                   .grad_q = carver.take(kTileRows * std::max(sizes.D, sizes.E)),
+                   .out = nullptr,
+                   .k = carver.take(kTileKeys * sizes.D),
+                   .v = carver.take(kTileKeys * sizes.E),
+                   .scores = carver.take(kTileKeys * kTileRows),
+                   .grad_scores = carver.take(kTileKeys * kTileRows),
+                   .logsumexp = carver.take(kTileRows),
+                   .delta = carver.take(kTileRows),
+                   .visible = reinterpret_cast<int32_t*>(carver.take(kTileRows)),
+                   .sums_k = carver.take(keys * sizes.D),
+                   .sums_v = carver.take(keys * sizes.E)};
+    work.out = work.grad_q;
+    return work;
+  }
+};
+
+// The queries of tokens [begin, end) and of some heads of one key head, packed into a workspace.
+struct Queries {
+  int64_t key_head, head, heads;
+  int32_t begin, end;
+  bool finite;
+};
+
+// delta[r] = grad_out[r] . out[r], each by the very chain of products and sums that forms gradOut . v in add_pair: where
+// out is v (a token that sees only itself) they cancel to exactly 0. The diagonals of small squares, because the
+// vector code has products of matrices only.
+void form_delta(const Workspace& work, int64_t rows, int64_t E) {
+  constexpr int64_t kSquare = 16;
+  for (int64_t r = 0; r < rows; r += kSquare) {
+    const int64_t n = std::min(kSquare, rows - r);
+    vector_kernels().matmul_tile(work.out + r * E, E, 1, work.grad_columns + r, kTileRows, work.scores, kSquare, n, n, E,
+                                 false);
+    for (int64_t i = 0; i < n; ++i) work.delta[r + i] = work.scores[i * kSquare + i];
+  }
+}
+
+Queries pack(const Problem& problem, int64_t key_head, int64_t block, int32_t begin, int32_t end, const Workspace& work) {
+  const AttentionSizes& sizes = problem.sizes;
+  const int64_t H = sizes.H, D = sizes.D, E = sizes.E;
+  const int64_t head = problem.blocks.head(key_head, block), heads = problem.blocks.heads(block);
+  const int64_t tokens = end - begin, rows = tokens * heads, first = begin * H + head;
+  gather(problem.q, sizes.type, first * D, H * D, tokens, heads * D, work.q);
+  transpose(work.q, rows, D, sizes.scale, work.q_columns);
+  gather(problem.grad_out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_out);
+  transpose(work.grad_out, rows, E, 1, work.grad_columns);
+  gather(problem.out, sizes.type, first * E, H * E, tokens, heads * E, work.out);
+  form_delta(work, rows, E);
+  gather(problem.logsumexp, Float::kF32, first, H, tokens, heads, work.logsumexp);
+  return {key_head, head, heads, begin, end, all_finite(work.q, rows * D) && all_finite(work.grad_out, rows * E)};
+}
+
+// What one pair of tiles adds to the gradients.
+void add_pair(const Problem& problem, const Queries& queries, const TilePair& pair, bool grad_q, const Sums& sums_k,
+              const Sums& sums_v, const Workspace& work) {
+  const AttentionSizes& sizes = problem.sizes;
+  const int64_t K = sizes.K, D = sizes.D, E = sizes.E;
+  const VectorKernels& kernels = vector_kernels();
+  const int64_t keys = pair.keys;
+  const int64_t first = (pair.token - queries.begin) * queries.heads;
+  const int64_t rows = (pair.token_end - pair.token) * queries.heads;
+  gather(problem.k, sizes.type, (pair.key * K + queries.key_head) * D, K * D, keys, D, work.k);
+  gather(problem.v, sizes.type, (pair.key * K + queries.key_head) * E, K * E, keys, E, work.v);
+  kernels.matmul_tile(work.k, D, 1, work.q_columns + first, kTileRows, work.scores, kTileRows, keys, rows, D, false);
+  kernels.matmul_tile(work.v, E, 1, work.grad_columns + first, kTileRows, work.grad_scores, kTileRows, keys, rows, E,
+                      false);
+  const int32_t* visible = visible_keys(pair, queries.heads, work.visible);
+  kernels.softmax_tile_backward(work.scores, work.grad_scores, kTileRows, keys, rows, visible, work.logsumexp + first,
+                                work.delta + first, sizes.scale);
+
+  // Zero times a value that is not finite would not be zero: then sums run over what is visible alone, key by key and
+  // query by query. For finite values the zeros change no bit.
+  const bool finite = visible == nullptr || (queries.finite && all_finite(work.k, keys * D));
+  const int64_t key_step = finite ? keys : 1, row_step = finite ? rows : 1;
+  for (int64_t j = 0; j < keys; j += key_step) {
+    const int64_t hidden = finite ? 0 : std::max<int64_t>(0, pair.key + j - pair.token) * queries.heads;
+    const int64_t at = j * kTileRows + hidden, query = first + hidden;
+    const int32_t key = static_cast<int32_t>(pair.key + j);
+    if (sums_v.data != nullptr)
+      kernels.matmul_tile(work.scores + at, kTileRows, 1, work.grad_out + query * E, E, sums_v.row(key), sums_v.stride,
+                          key_step, E, rows - hidden, true);
+    if (sums_k.data != nullptr)
+      kernels.matmul_tile(work.grad_scores + at, kTileRows, 1, work.q + query * D, D, sums_k.row(key), sums_k.stride,
+                          key_step, D, rows - hidden, true);
+  }
+  for (int64_t r = 0; grad_q && r < rows; r += row_step)
+    kernels.matmul_tile(work.grad_scores + r, 1, kTileRows, work.k, D, work.grad_q + (first + r) * D, D, row_step, D,
+                        finite ? keys : visible[r], true);
+}
+
+// All pairs of a query tile: gradQ whole, and its part of gradK and gradV where sums are given.
+void add_query_tile(const Problem& problem, const TokenTile& tile, int64_t key_head, int64_t block, const Sums& sums_k,
+                    const Sums& sums_v, const Workspace& work) {
+  const int64_t H = problem.sizes.H, D = problem.sizes.D;
+  const Queries queries = pack(problem, key_head, block, tile.begin, tile.end, work);
+  const int64_t tokens = tile.end - tile.begin;
+  std::fill_n(work.grad_q, tokens * queries.heads * D, 0.0f);
+  for_each_pair(problem.segments, tile, [&](const TilePair& pair) {
+    add_pair(problem, queries, pair, true, sums_k, sums_v, work);
+  });
+  scatter(work.grad_q, problem.grad_q.data, problem.grad_q.type, (tile.begin * H + queries.head) * D, H * D, tokens,
+          queries.heads * D);
+}
+
+// Sums of tokens [begin, end), set to zero; and back into the gradient if they are not its own memory.
+Sums open_sums(const Gradient& gradient, int64_t heads, int64_t key_head, int64_t n, int32_t begin, int32_t end,
+               float* own) {
+  if (gradient.data == nullptr) return {nullptr, 0, begin};
+  Sums sums{own, n, begin};
+  if (gradient.type == Float::kF32)
+    sums = {static_cast<float*>(gradient.data) + (begin * heads + key_head) * n, heads * n, begin};
+  for (int32_t token = begin; token < end; ++token) std::fill_n(sums.row(token), n, 0.0f);
+  return sums;
+}
+
+void close_sums(const Sums& sums, const Gradient& gradient, int64_t heads, int64_t key_head, int64_t n, int32_t end) {
+  if (sums.data == nullptr || gradient.type == Float::kF32) return;
+  scatter(sums.data, gradient.data, gradient.type, (sums.origin * heads + key_head) * n, heads * n, end - sums.origin, n);
+}
+
+// Calls add(sums of gradK, sums of gradV) between opening and closing them for tokens [begin, end) of a key head.
+template <class F>
+void with_sums(const Problem& problem, int64_t key_head, int32_t begin, int32_t end, const Workspace& work, F&& add) {
+  const int64_t K = problem.sizes.K, D = problem.sizes.D, E = problem.sizes.E;
+  const Sums sums_k = open_sums(problem.grad_k, K, key_head, D, begin, end, work.sums_k);
+  const Sums sums_v = open_sums(problem.grad_v, K, key_head, E, begin, end, work.sums_v);
+  add(sums_k, sums_v);
+  close_sums(sums_k, problem.grad_k, K, key_head, D, end);
+  close_sums(sums_v, problem.grad_v, K, key_head, E, end);
+}
+
+bool needs_sums(const Problem& problem) {
+  const auto needs = [](const Gradient& x) { return x.data != nullptr && x.type != Float::kF32; };
+  return needs(problem.grad_k) || needs(problem.grad_v);
+}
+
+// Whether a thread per tree and key head is the faster schedule, in at most the memory of the gradients themselves.
+bool prefer_trees(const Problem& problem, const int32_t* roots, int64_t G, int64_t largest) {
+  const auto& [P, H, K, D, E, type, scale] = problem.sizes;
+  if (problem.grad_q.data == nullptr || (problem.grad_k.data == nullptr && problem.grad_v.data == nullptr)) return false;
+  const int64_t threads = thread_count();
+  if (needs_sums(problem)) {
+    const int64_t gradients = P * (H * D + K * (D + E)) * size_of(type);
+    if (threads * largest * (D + E) * int64_t{sizeof(float)} > gradients) return false;
+  }
+  if (threads == 1 || G * K >= 32 * threads) return true;
+  // Tasks go to whichever thread is free, tree by tree; a task costs as many products as it has pairs of tiles.
+  Scratch<double> busy(threads);
+  std::fill_n(busy.data(), threads, 0.0);
+  double total = 0;
+  for (int64_t g = 0; g < G; ++g) {
+    double cost = 0;
+    for_each_query_tile(problem.segments, roots[g], roots[g + 1], problem.blocks.tokens, [&](const TokenTile& tile) {
+      for_each_pair(problem.segments, tile, [&](const TilePair& pair) {
+        cost += static_cast<double>(pair.keys) * (pair.token_end - pair.token);
+      });
+    });
+    for (int64_t i = 0; i < problem.sizes.K; ++i) *std::min_element(busy.data(), busy.data() + threads) += cost;
+    total += cost * static_cast<double>(problem.sizes.K);
+  }
+  const double last = *std::max_element(busy.data(), busy.data() + threads);
+  return 5 * last <= 7 * total / static_cast<double>(threads);
+}
+
+void run_trees(const Problem& problem, const int32_t* roots, int64_t G, int64_t largest) {
+  const int64_t K = problem.sizes.K;
+  const Segments& segments = problem.segments;
+  for_each_task<Workspace>(G * K, [&](int64_t task, const Workspace& work) {
+    const int64_t g = task / K, key_head = task % K;
+    const int32_t begin = segments.start[roots[g]], end = segments.start[roots[g + 1]];
+    with_sums(problem, key_head, begin, end, work, [&](const Sums& sums_k, const Sums& sums_v) {
+      for_each_query_tile(segments, roots[g], roots[g + 1], problem.blocks.tokens, [&](const TokenTile& tile) {
+        for (int64_t block = 0; block < problem.blocks.count; ++block)
+          add_query_tile(problem, tile, key_head, block, sums_k, sums_v, work);
+      });
+    });
+  }, problem.sizes, needs_sums(problem) ? largest : 0);
+}
+
+void run_owners(const Problem& problem) {
+  const Segments& segments = problem.segments;
+  const int64_t K = problem.sizes.K, blocks = problem.blocks.count;
+  TileList tiles([&](auto&& add) { for_each_query_tile(segments, 0, segments.B, problem.blocks.tokens, add); });
+  if (problem.grad_q.data != nullptr) {
+    for_each_task<Workspace>(K * blocks * tiles.count, [&](int64_t task, const Workspace& work) {
+      const Sums none{nullptr, 0, 0};
+      add_query_tile(problem, tiles[task % tiles.count], task / tiles.count / blocks, task / tiles.count % blocks,
+                     none, none, work);
+    }, problem.sizes, 0);
+  }
+  if (problem.grad_k.data == nullptr && problem.grad_v.data == nullptr) return;
+
+  // Smaller blocks where there would be too few for all threads; the sums are the same.
+  const int64_t block_keys = problem.sizes.P * K / kBlockKeys >= 16 * thread_count() ? kBlockKeys : kTileKeys;
+  TileList key_blocks([&](auto&& add) {
+    for (int32_t b = 0; b < segments.B; ++b)
+      for (int64_t at = segments.start[b], end = segments.start[b + 1]; at < end; at += block_keys)
+        add(TokenTile{b, static_cast<int32_t>(at), static_cast<int32_t>(std::min(at + block_keys, end))});
+  });
+  for_each_task<Workspace>(K * key_blocks.count, [&](int64_t task, const Workspace& work) {
+    const TokenTile& keys = key_blocks[task % key_blocks.count];
+    const int64_t key_head = task / key_blocks.count;
+    const int32_t subtree_end = segments.start[segments.end[keys.segment]];
+    with_sums(problem, key_head, keys.begin, keys.end, work, [&](const Sums& sums_k, const Sums& sums_v) {
+      const TokenTile* tile = std::upper_bound(tiles.begin(), tiles.end(), keys.begin,
+                                               [](int32_t token, const TokenTile& t) { return token < t.end; });
+      for (; tile < tiles.end() && tile->begin < subtree_end; ++tile) {
+        for (int64_t block = 0; block < blocks; ++block) {
+          const Queries queries = pack(problem, key_head, block, std::max(tile->begin, keys.begin),
+                                       std::min(tile->end, subtree_end), work);
+          for_each_pair(segments, keys.segment, keys.begin, keys.end, *tile, [&](const TilePair& pair) {
+            add_pair(problem, queries, pair, false, sums_k, sums_v, work);
+          });
+        }
+      }
+    });
+  }, problem.sizes, needs_sums(problem) ? block_keys : 0);
+}
+
+}  // namespace
+
+void prefix_attention_backward(const void* grad_out,    // [P,H,E]
+                               const void* q,           // [P,H,D]
+                               const void* k,           // [P,K,D]
+                               const void* v,           // [P,K,E]
+                               const void* out,         // [P,H,E]
+                               const float* logsumexp,  // [P,H]
+                               const Segments& segments,
+                               Gradient grad_q,  // [P,H,D]
+                               Gradient grad_k,  // [P,K,D]
+                               Gradient grad_v,  // [P,K,E]
+                               const AttentionSizes& sizes) {
+  const Problem problem{grad_out, q,      k,      v,      out,   logsumexp,
+                        segments, grad_q, grad_k, grad_v, sizes, HeadBlocks(sizes)};
+  const int64_t G = std::count(segments.parent, segments.parent + segments.B, -1);
+  Scratch<int32_t> roots(G + 1);
+  int64_t largest = 0;
+  int32_t root = 0;
+  for (int64_t g = 0; g < G; root = segments.end[root]) {
+    roots[g++] = root;
+    largest = std::max<int64_t>(largest, segments.start[segments.end[root]] - segments.start[root]);
+  }
+  roots[G] = root;
+  if (prefer_trees(problem, roots.data(), G, largest)) return run_trees(problem, roots.data(), G, largest);
+  run_owners(problem);
+}
+
+}  // namespace grpo
