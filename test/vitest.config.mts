@@ -5,6 +5,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     pool: 'forks', // native code: a crash ends one file, not the run
     maxWorkers: 2,
+    setupFiles: ['./test/setup.ts'],
     testTimeout: 60_000,
     reporters: ['default', './test/closing_line.mjs'],
   },
