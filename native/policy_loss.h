@@ -73,7 +73,8 @@ struct TokenGradient {
 };
 
 // The derivative of the whole loss with respect to logp[t] and entropy[t], 0 where masked, of a token of sequence
-// `sequence` with the log-probability `logp` (inputs.logp is not read). Token-level ratios only.
+// `sequence` with the log-probability `logp` (inputs.logp is not read): the one that goes into policy_loss afterwards,
+// rounded to float, or a ratio at the edge of its interval may fall on different sides. Token-level ratios only.
 TokenGradient token_gradient(const LossInputs& inputs, const Denominators& denominators, int64_t t, int64_t sequence,
                              double logp, const Objective& objective);
 
