@@ -7,6 +7,14 @@ export { type GatherRowsInputs, gatherRows } from './gather_rows.js'
 export { type GroupAdvantageInputs, type GroupAdvantageOptions, groupAdvantage } from './group_advantage.js'
 export { groupBy } from './group_by.js'
 export { maskIndex } from './mask_index.js'
+export {
+  type LinearTokenLogprobBackwardInputs,
+  type LinearTokenLogprobBackwardOptions,
+  type LinearTokenLogprobInputs,
+  type LinearTokenLogprobOptions,
+  linearTokenLogprob,
+  linearTokenLogprobBackward,
+} from './linear_token_logprob.js'
 export { type MergeTokenLogprobOptions, mergeTokenLogprob, type TokenLogprobPart } from './merge_token_logprob.js'
 export { type Moments, type MomentsInputs, type MomentsOptions, mergeMoments, moments } from './moments.js'
 export * from './prefix_attention.js'

@@ -19,3 +19,5 @@ export const standardize = operations.standardize.later
 export const tokenLogprob = operations.tokenLogprob.later
 export const tokenLogprobBackward = operations.tokenLogprobBackward.later
 export const treeLayout = operations.treeLayout.later
+export const linearTokenLogprob = operations.linearTokenLogprob.later
+export const linearTokenLogprobBackward = operations.linearTokenLogprobBackward.later

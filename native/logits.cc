@@ -53,20 +53,36 @@ int64_t targets_of_row(const Logits& logits, const RowTokens& tokens, int64_t i,
   return distinct;
 }
 
+bool equal_but_for_rounding(double given, double own) {
+  return std::abs(given - own) <= 0x1p-22 * std::max(1.0, std::abs(own));
+}
+
 }  // namespace
 
-int check_rows(const DLTensor* row, const Axes& axes) {
+int check_rows(const DLTensor* row, const Axes& axes, const char* rows) {
   if (row != nullptr || axes['T'] == axes['R']) return GRPO_OK;
-  const std::string rows = std::to_string(axes['R']);
+  const std::string R = std::to_string(axes['R']);
   return fail(GRPO_SHAPE, "token",
-              "has length " + std::to_string(axes['T']) + ", expected " + rows + " (R = " + rows +
-                  " from {logits}), since token t is predicted by row t where {row} is absent");
+              "has length " + std::to_string(axes['T']) + ", expected " + R + " (R = " + R + " from {" + rows +
+                  "}), since token t is predicted by row t where {row} is absent");
+}
+
+int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy) {
+  if (entropy != nullptr || grad_entropy == nullptr) return GRPO_OK;
+  return fail(GRPO_MISSING, "entropy", "is missing, expected the entropy of each token, since {grad_entropy} is given");
 }
 
 RowSoftmax softmax_of_row(const Logits& logits, int64_t r) {
   const SoftmaxStats stats = vector_kernels().softmax_stats(logits.row(r), logits.type, logits.V, logits.scale);
   if (logits.part && stats.max == -INFINITY && only_minus_infinity(logits, r)) return {0, -INFINITY, 0};
   return row_softmax(stats);
+}
+
+RowSoftmax with_given(RowSoftmax softmax, float scale, float logsumexp, const float* entropy) {
+  if (!equal_but_for_rounding(logsumexp, softmax.logsumexp(scale)))
+    softmax.log_sum = logsumexp - static_cast<double>(scale) * softmax.max;
+  if (entropy != nullptr && !equal_but_for_rounding(*entropy, softmax.entropy)) softmax.entropy = *entropy;
+  return softmax;
 }
 
 double logp_of_token(const Logits& logits, int64_t r, const RowSoftmax& softmax, int64_t t) {

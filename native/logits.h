@@ -44,12 +44,19 @@ Logits logits_of(const Args& args, const Axes& axes) {
 
 inline GradLogits grad_logits_of(DLTensor* tensor) { return {data<char>(tensor), float_type(tensor), row_stride(tensor)}; }
 
-// Without `row`, token t is of row t.
-int check_rows(const DLTensor* row, const Axes& axes);
+// Without `row`, token t is of row t of `rows`.
+int check_rows(const DLTensor* row, const Axes& axes, const char* rows = "logits");
+// The gradient of an entropy needs the entropy.
+int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy);
 
 // log_sum and entropy are NaN where there is no softmax: a NaN or +inf among the logits, or only -inf. In a part of a
 // vocabulary only -inf is no fault: log_sum is -inf and the entropy 0.
 RowSoftmax softmax_of_row(const Logits& logits, int64_t r);
+
+// The softmax with the logsumexp and the entropy that are given: those of the whole vocabulary, where the row is a part
+// of it. Where they are the row's own but for their rounding to float32, the unrounded ones are taken: the last bit of
+// a logsumexp of 1e4 is worth 1e-3 of every probability.
+RowSoftmax with_given(RowSoftmax softmax, float scale, float logsumexp, const float* entropy);
 
 double logp_of_token(const Logits& logits, int64_t r, const RowSoftmax& softmax, int64_t t);
 

@@ -1,8 +1,6 @@
 // Log-probabilities of tokens and the entropy of the policy there, and the way back. A row of logits is read from memory
 // once, whatever the number of its tokens, and not at all without one. Forward: one exponential per logit. Backward: two,
 // the second one while the row is in cache, and one write.
-#include <cmath>
-
 #include "logits.h"
 
 namespace grpo {
@@ -28,20 +26,6 @@ void token_logprob(const Logits& logits, const RowTokens& tokens,
   });
 }
 
-bool equal_but_for_rounding(double given, double own) {
-  return std::isfinite(own) && std::abs(given - own) <= 0x1p-22 * std::max(1.0, std::abs(own));
-}
-
-// The softmax with the logsumexp and the entropy that are given: those of the whole vocabulary, where the row is a part
-// of it. Where they are the row's own but for their rounding to float32, the unrounded ones are taken: the last bit of
-// a logsumexp of 1e4 is worth 1e-3 of every probability.
-RowSoftmax with_given(const Logits& logits, RowSoftmax softmax, float logsumexp, const float* entropy) {
-  if (!equal_but_for_rounding(logsumexp, softmax.logsumexp(logits.scale)))
-    softmax.log_sum = logsumexp - static_cast<double>(logits.scale) * softmax.max;
-  if (entropy != nullptr && !equal_but_for_rounding(*entropy, softmax.entropy)) softmax.entropy = *entropy;
-  return softmax;
-}
-
 void token_logprob_backward(const Logits& logits, const RowTokens& tokens,
                             const float* logsumexp,     // [T]
                             const float* entropy,       // [T], null without grad_entropy
@@ -53,7 +37,7 @@ void token_logprob_backward(const Logits& logits, const RowTokens& tokens,
     if (i < 0 || row_gradient(tokens, i, grad_logp, grad_entropy).zero) return write_zero_row(logits, grad_logits, r);
     const int32_t t = tokens.t[tokens.start[i]];
     const RowSoftmax softmax =
-        with_given(logits, softmax_of_row(logits, r), logsumexp[t], entropy == nullptr ? nullptr : entropy + t);
+        with_given(softmax_of_row(logits, r), logits.scale, logsumexp[t], entropy == nullptr ? nullptr : entropy + t);
     gradient_of_row(logits, softmax, tokens, i, grad_logp, grad_entropy, grad_logits, targets);
   });
 }
@@ -78,8 +62,7 @@ int run(const grpo_token_logprob_args& args, const Axes& axes) {
 
 int run(const grpo_token_logprob_backward_args& args, const Axes& axes) {
   if (const int status = check_rows(args.row, axes)) return status;
-  if (args.grad_entropy != nullptr && args.entropy == nullptr)
-    return fail(GRPO_MISSING, "entropy", "is missing, expected the entropy of each token, since {grad_entropy} is given");
+  if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
   if (args.grad_logits == nullptr) return GRPO_OK;
   const int64_t T = axes['T'], R = axes['R'];
   Scratch<int32_t> scratch(row_tokens_scratch(T, R));

@@ -1,0 +1,90 @@
+import type { ArrayInput } from './array.js'
+import { call, operation } from './run.js'
+import type { CallOptions, Matches } from './types.js'
+
+type Float = 'f32' | 'bf16' | 'f16'
+
+export interface LinearTokenLogprobInputs {
+  hidden: ArrayInput<Float>
+  head: ArrayInput<Float>
+  headBias?: ArrayInput<Float> | undefined
+  token: ArrayInput<'i32'>
+  row?: ArrayInput<'i32'> | undefined
+  mask?: ArrayInput<'u8'> | undefined
+}
+
+export interface LinearTokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {
+  temperature?: number
+  chunkRows?: number | null
+}
+
+export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, LinearTokenLogprobOptions> = true
+
+/**
+ * Log-probability of each token, and the entropy of the policy there, from hidden states: `tokenLogprob` of
+ *
+ *   logits = hidden headᵀ + headBias
+ *
+ * without the logits in memory. They are formed in float32 from exact products, whatever the dtypes of hidden and head,
+ * in chunks of rows and blocks of the vocabulary of which a thread holds one at a time. A row's result does not depend on
+ * the other rows, nor on chunkRows. Rows that no unmasked token names are never read and take part in no product.
+ *
+ * @param inputs.hidden       f32|bf16|f16[R,D]  final hidden states; R = T without `row`
+ * @param inputs.head         f32|bf16|f16[V,D]  the output layer; its dtype may differ from that of hidden
+ * @param inputs.headBias     f32|bf16|f16[V]    -inf excludes a token of the vocabulary
+ * @param inputs.token        i32[T]             the tokens, below V; not looked at where masked
+ * @param inputs.row          i32[T]             the row that predicts token t; several tokens may share one. Default: t
+ * @param inputs.mask         u8[T]              0 = padding: the outputs are 0
+ * @param options.temperature divides the logits
+ * @param options.chunkRows   rows that go through the product together; more take more memory, and time if far too few
+ * @returns logp, entropy, logsumexp f32[T], in nats, of logits / temperature; the last two repeated for the tokens of a row
+ * @throws RangeError if an unmasked token or row is out of range, or temperature is not positive
+ * @see Cut Your Losses, arXiv:2411.09009
+ */
+export const linearTokenLogprob = operation(
+  (inputs: LinearTokenLogprobInputs, options: LinearTokenLogprobOptions = {}) =>
+    call('linearTokenLogprob', inputs, options),
+)
+
+export interface LinearTokenLogprobBackwardInputs extends LinearTokenLogprobInputs {
+  logsumexp: ArrayInput<'f32'>
+  entropy?: ArrayInput<'f32'> | undefined
+  gradLogp: ArrayInput<'f32'>
+  gradEntropy?: ArrayInput<'f32'> | undefined
+}
+
+export interface LinearTokenLogprobBackwardOptions extends CallOptions<'gradHidden' | 'gradHead' | 'gradHeadBias'> {
+  temperature?: number
+  chunkRows?: number | null
+}
+
+export const matchesBackward: Matches<
+  'linearTokenLogprobBackward',
+  LinearTokenLogprobBackwardInputs,
+  LinearTokenLogprobBackwardOptions
+> = true
+
+/**
+ * Gradient of `linearTokenLogprob`, with which any objective on log-probabilities runs without logits:
+ *
+ *   gradLogits = sum over the row's tokens of gradLogp (onehot(token) - p) / temperature + gradEntropy dH/dlogits
+ *   gradHidden = gradLogits head      gradHead = gradLogitsᵀ hidden      gradHeadBias = column sums of gradLogits
+ *
+ * The logits are formed again, a chunk of rows at a time: three products. Rows whose tokens all have gradients of exactly
+ * 0 are skipped in all three and get gradHidden 0, whatever they hold. gradHead and gradHeadBias are sums over rows in
+ * float32, in the order of the rows, and rounded to the dtype of the output at the end; like those of any sum, their last
+ * digits depend on chunkRows, but not on the number of threads.
+ *
+ * @param inputs.logsumexp    f32[T]  as linearTokenLogprob returned it
+ * @param inputs.entropy      f32[T]  likewise; needed with gradEntropy
+ * @param inputs.gradLogp     f32[T]  derivative of the loss with respect to logp; not looked at where masked
+ * @param inputs.gradEntropy  f32[T]  and to entropy
+ * @returns gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array, or float32
+ *          if `out` is
+ * @throws TypeError if gradEntropy is given without entropy; RangeError as linearTokenLogprob
+ * @see Cut Your Losses, arXiv:2411.09009
+ */
+export const linearTokenLogprobBackward = operation(
+  (inputs: LinearTokenLogprobBackwardInputs, options: LinearTokenLogprobBackwardOptions = {}) =>
+    call('linearTokenLogprobBackward', inputs, options),
+)

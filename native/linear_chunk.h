@@ -1,0 +1,115 @@
+// Logits from hidden states, logits = hidden head^T + bias, a chunk of rows at a time: what the linear operations have in
+// common. The whole [R,V] never exists. A chunk is worked on in blocks of kBlock columns of the vocabulary:
+//
+//   chunk_softmax    one product:   the logits of a block, and from them the softmax of each row, block by block
+//   chunk_gradient   two products:  the logits become their gradient in place, then gradHidden and gradHead
+//
+// Every sum has a fixed order, whatever the number of threads. What a row gets does not depend on the chunk it is in;
+// gradHead and gradHeadBias are sums over rows, chunk after chunk.
+#pragma once
+
+#include "logits.h"
+
+namespace grpo {
+
+struct Linear {
+  const char* hidden;  // [R,D]
+  Float hidden_type;
+  const char* head;  // [V,D]
+  Float head_type;
+  const char* bias;  // [V], may be null
+  Float bias_type;
+  const int32_t* token;  // [T]
+  float scale;           // 1 / temperature
+  int64_t T, R, D, V;
+};
+
+// Null outputs are not wanted.
+struct LinearGradients {
+  char* hidden;  // [R,D]
+  Float hidden_type;
+  char* head;  // [V,D]
+  Float head_type;
+  char* bias;  // [V]
+  Float bias_type;
+};
+
+template <class Args>
+Linear linear_of(const Args& args, const Axes& axes) {
+  return {data<char>(args.hidden),
+          float_type(args.hidden),
+          data<char>(args.head),
+          float_type(args.head),
+          data<char>(args.head_bias),
+          args.head_bias == nullptr ? Float::kF32 : float_type(args.head_bias),
+          data<int32_t>(args.token),
+          static_cast<float>(1 / args.temperature),
+          axes['T'],
+          axes['R'],
+          axes['D'],
+          axes['V']};
+}
+
+template <class Args>
+LinearGradients linear_gradients_of(const Args& args) {
+  const auto type = [](const DLTensor* tensor) { return tensor == nullptr ? Float::kF32 : float_type(tensor); };
+  return {data<char>(args.grad_hidden),    type(args.grad_hidden), data<char>(args.grad_head), type(args.grad_head),
+          data<char>(args.grad_head_bias), type(args.grad_head_bias)};
+}
+
+struct ChunkShape {
+  int64_t T, D, V;
+  int64_t rows;   // of the largest chunk
+  bool several;   // chunks
+  bool gradient;  // or only the softmax
+  Float head_type, bias_type;  // of the gradients
+};
+
+// Rows that go through the products together, if there are as many, where the caller leaves the choice.
+int64_t default_chunk_rows(int64_t V);
+
+// Null where the shape does not need it.
+struct ChunkMemory {
+  int64_t rows;
+  float* hidden;        // [rows,D], then the chunk's rows of gradHidden
+  float* logits;        // with a gradient [rows,V], block after block; otherwise a block [rows,kBlock] for each thread
+  RowSoftmax* parts;    // [rows,blocks]
+  RowSoftmax* softmax;  // [rows]
+  float* product;       // scratch of the matrix product, for each thread
+  int32_t *kept, *local, *start;  // [rows], [rows], [rows+1]
+  int32_t* t;                     // [T]
+  Target* targets;                // [T]
+  float* head_sum;  // gradHead in float32 where it is not: [V,D], or with one chunk a block [kBlock,D] for each thread
+  float* bias_sum;  // [V], likewise
+};
+
+// Lays the arrays of ChunkMemory one after the other from `memory`, null to learn how many bytes they take.
+int64_t lay_out(const ChunkShape& shape, char* memory, ChunkMemory& chunk);
+
+class ChunkScratch {
+ public:
+  explicit ChunkScratch(const ChunkShape& shape) : scratch_(lay_out(shape, nullptr, memory_)) {
+    lay_out(shape, scratch_.data(), memory_);
+  }
+  const ChunkMemory& memory() const { return memory_; }
+
+ private:
+  ChunkMemory memory_;
+  Scratch<char> scratch_;
+};
+
+// Rows begin .. begin + rows - 1 of those that `tokens` lists.
+RowTokens chunk_of(const RowTokens& tokens, int64_t begin, int64_t rows);
+
+// The softmax of each row of a chunk into memory.softmax, the logit of each token into logit[t].
+void chunk_softmax(const Linear& linear, const RowTokens& chunk, const ChunkMemory& memory, bool keep_logits,
+                   float* logit);  // [T], may be null
+
+// After chunk_softmax with keep_logits: what the chunk adds to the gradients. Rows of a chunk whose coefficients are all
+// exactly 0 take part in no product. Call it for one chunk at least, though it be empty: the first one fills with zeros.
+void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMemory& memory,
+                    const float* grad_logp,     // [T]
+                    const float* grad_entropy,  // [T], may be null
+                    const LinearGradients& gradients, bool first_chunk, bool last_chunk);
+
+}  // namespace grpo

@@ -1,0 +1,143 @@
+// Log-probabilities of tokens and the entropy of the policy from hidden states, and the way back, without the logits.
+// Forward: one product, of which a thread holds one block of a chunk at a time. Backward: three, of which the first
+// gives the chunk's logits again; gradHidden and gradHead are the other two.
+#include "linear_token_logprob.h"
+
+namespace grpo {
+
+ChunkShape chunk_shape(const Linear& linear, const LinearGradients* gradients, int64_t rows, int64_t chunk_rows) {
+  return {.T = linear.T,
+          .D = linear.D,
+          .V = linear.V,
+          .rows = std::min(rows, chunk_rows),
+          .several = rows > chunk_rows,
+          .gradient = gradients != nullptr,
+          .head_type = gradients == nullptr ? Float::kF32 : gradients->head_type,
+          .bias_type = gradients == nullptr ? Float::kF32 : gradients->bias_type};
+}
+
+RowTokens tokens_with_gradient(const int32_t* row, const uint8_t* mask, const float* grad_logp,
+                               const float* grad_entropy, uint8_t* has_gradient, int32_t* scratch, int64_t T,
+                               int64_t R) {
+  for (int64_t t = 0; t < T; ++t)
+    has_gradient[t] = (mask == nullptr || mask[t] != 0) &&
+                      (grad_logp[t] != 0 || (grad_entropy != nullptr && grad_entropy[t] != 0));
+  return row_tokens(row, has_gradient, scratch, T, R);
+}
+
+void write_token_logprob(const RowTokens& chunk, const RowSoftmax* softmax, float scale, float* logp, float* entropy,
+                         float* logsumexp) {
+  for (int64_t i = 0; i < chunk.count; ++i)
+    for (int32_t j = chunk.start[i]; j < chunk.start[i + 1]; ++j) {
+      const int32_t t = chunk.t[j];
+      logp[t] = static_cast<float>(softmax[i].logp(logp[t], scale));
+      if (entropy != nullptr) entropy[t] = static_cast<float>(softmax[i].entropy);
+      if (logsumexp != nullptr) logsumexp[t] = static_cast<float>(softmax[i].logsumexp(scale));
+    }
+}
+
+void linear_token_logprob(const Linear& linear, const RowTokens& tokens, float* logp, float* entropy, float* logsumexp,
+                          int64_t chunk_rows) {
+  for (float* output : {logp, entropy, logsumexp})
+    if (output != nullptr) std::fill(output, output + linear.T, 0.0f);
+  const ChunkScratch scratch(chunk_shape(linear, nullptr, tokens.count, chunk_rows));
+  for (int64_t begin = 0; begin < tokens.count && !cancelled(); begin += chunk_rows) {
+    const RowTokens chunk = chunk_of(tokens, begin, chunk_rows);
+    chunk_softmax(linear, chunk, scratch.memory(), false, logp);
+    write_token_logprob(chunk, scratch.memory().softmax, linear.scale, logp, entropy, logsumexp);
+  }
+}
+
+void linear_token_logprob_backward(const Linear& linear, const RowTokens& tokens, const float* logsumexp,
+                                   const float* entropy, const float* grad_logp, const float* grad_entropy,
+                                   const LinearGradients& gradients, int64_t chunk_rows) {
+  const ChunkScratch scratch(chunk_shape(linear, &gradients, tokens.count, chunk_rows));
+  const ChunkMemory& memory = scratch.memory();
+  for (int64_t begin = 0; (begin == 0 || begin < tokens.count) && !cancelled(); begin += chunk_rows) {
+    const RowTokens chunk = chunk_of(tokens, begin, chunk_rows);
+    chunk_softmax(linear, chunk, memory, true, nullptr);
+    for (int64_t i = 0; i < chunk.count && logsumexp != nullptr; ++i) {
+      const int32_t t = chunk.t[chunk.start[i]];
+      memory.softmax[i] =
+          with_given(memory.softmax[i], linear.scale, logsumexp[t], entropy == nullptr ? nullptr : entropy + t);
+    }
+    chunk_gradient(linear, chunk, memory, grad_logp, grad_entropy, gradients, begin == 0,
+                   begin + chunk_rows >= tokens.count);
+  }
+}
+
+namespace {
+
+int run(const grpo_linear_token_logprob_args& args, const Axes& axes) {
+  if (const int status = check_rows(args.row, axes, "hidden")) return status;
+  const Linear linear = linear_of(args, axes);
+  Scratch<int32_t> scratch(row_tokens_scratch(linear.T, linear.R));
+  Scratch<float> logp(args.logp == nullptr ? linear.T : 0);
+  linear_token_logprob(
+      linear, row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), linear.T, linear.R),
+      args.logp == nullptr ? logp.data() : data<float>(args.logp), data<float>(args.entropy),
+      data<float>(args.logsumexp), is_null(args.chunk_rows) ? default_chunk_rows(linear.V) : args.chunk_rows);
+  return GRPO_OK;
+}
+
+int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes) {
+  if (const int status = check_rows(args.row, axes, "hidden")) return status;
+  if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
+  const Linear linear = linear_of(args, axes);
+  const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);
+  Scratch<int32_t> scratch(row_tokens_scratch(linear.T, linear.R));
+  Scratch<uint8_t> has_gradient(linear.T);
+  const RowTokens tokens =
+      tokens_with_gradient(data<int32_t>(args.row), data<uint8_t>(args.mask), grad_logp, grad_entropy,
+                           has_gradient.data(), scratch.data(), linear.T, linear.R);
+  linear_token_logprob_backward(linear, tokens, data<float>(args.logsumexp),
+                                grad_entropy == nullptr ? nullptr : data<float>(args.entropy), grad_logp, grad_entropy,
+                                linear_gradients_of(args),
+                                is_null(args.chunk_rows) ? default_chunk_rows(linear.V) : args.chunk_rows);
+  return GRPO_OK;
+}
+
+namespace forward {
+using Args = grpo_linear_token_logprob_args;
+const grpo_field kFields[] = {
+    GRPO_IN(hidden, "f32|bf16|f16[R,D]"),
+    GRPO_IN(head, "f32|bf16|f16[V,D]"),
+    GRPO_IN(head_bias, "f32|bf16|f16[V] ?"),
+    GRPO_IN(token, "i32[T] vocabulary V"),
+    GRPO_IN(row, "i32[T] ? below R"),
+    GRPO_IN(mask, "u8[T] ?"),
+    GRPO_OUT(logp, "f32[T]"),
+    GRPO_OUT(entropy, "f32[T]"),
+    GRPO_OUT(logsumexp, "f32[T]"),
+    GRPO_OPT(temperature, "number = 1 > 0"),
+    GRPO_OPT(chunk_rows, "integer? = null >= 1"),
+};
+}  // namespace forward
+
+namespace backward {
+using Args = grpo_linear_token_logprob_backward_args;
+const grpo_field kFields[] = {
+    GRPO_IN(hidden, "f32|bf16|f16[R,D]"),
+    GRPO_IN(head, "f32|bf16|f16[V,D]"),
+    GRPO_IN(head_bias, "f32|bf16|f16[V] ?"),
+    GRPO_IN(token, "i32[T] vocabulary V"),
+    GRPO_IN(row, "i32[T] ? below R"),
+    GRPO_IN(mask, "u8[T] ?"),
+    GRPO_IN(logsumexp, "f32[T]"),
+    GRPO_IN(entropy, "f32[T] ?"),
+    GRPO_IN(grad_logp, "f32[T]"),
+    GRPO_IN(grad_entropy, "f32[T] ?"),
+    GRPO_OUT(grad_hidden, "~hidden[R,D]"),
+    GRPO_OUT(grad_head, "~head[V,D]"),
+    GRPO_OUT(grad_head_bias, "~head_bias[V] if head_bias"),
+    GRPO_OPT(temperature, "number = 1 > 0"),
+    GRPO_OPT(chunk_rows, "integer? = null >= 1"),
+};
+}  // namespace backward
+
+}  // namespace
+
+GRPO_OPERATION(kLinearTokenLogprob, linear_token_logprob, forward::kFields);
+GRPO_OPERATION(kLinearTokenLogprobBackward, linear_token_logprob_backward, backward::kFields);
+
+}  // namespace grpo
