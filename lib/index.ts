@@ -6,7 +6,6 @@ export { CudaError, type GrpoError } from './errors.js'
 export { type GatherRowsInputs, gatherRows } from './gather_rows.js'
 export { type GroupAdvantageInputs, type GroupAdvantageOptions, groupAdvantage } from './group_advantage.js'
 export { groupBy } from './group_by.js'
-export { maskIndex } from './mask_index.js'
 export {
   type LinearTokenLogprobBackwardInputs,
   type LinearTokenLogprobBackwardOptions,
@@ -15,6 +14,7 @@ export {
   linearTokenLogprob,
   linearTokenLogprobBackward,
 } from './linear_token_logprob.js'
+export { maskIndex } from './mask_index.js'
 export { type MergeTokenLogprobOptions, mergeTokenLogprob, type TokenLogprobPart } from './merge_token_logprob.js'
 export { type Moments, type MomentsInputs, type MomentsOptions, mergeMoments, moments } from './moments.js'
 export * from './prefix_attention.js'
