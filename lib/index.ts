@@ -15,8 +15,16 @@ export {
   linearTokenLogprobBackward,
 } from './linear_token_logprob.js'
 export { maskIndex } from './mask_index.js'
+export { type LossStats, lossStats } from './loss_stats.js'
 export { type MergeTokenLogprobOptions, mergeTokenLogprob, type TokenLogprobPart } from './merge_token_logprob.js'
 export { type Moments, type MomentsInputs, type MomentsOptions, mergeMoments, moments } from './moments.js'
+export type { Objective } from './objective.js'
+export { type PolicyInputs, type PolicyLossInputs, type PolicyLossOptions, policyLoss } from './policy_loss.js'
+export {
+  type PolicyLossFromLogitsInputs,
+  type PolicyLossFromLogitsOptions,
+  policyLossFromLogits,
+} from './policy_loss_from_logits.js'
 export * from './prefix_attention.js'
 export * from './prefix_layout.js'
 export { type ScatterRowsInputs, type ScatterRowsOptions, scatterRows } from './scatter_rows.js'

@@ -1,0 +1,92 @@
+import { type ArrayInput, hostArray, isDeviceArray } from './array.js'
+import { grpoError } from './errors.js'
+
+/** The numbers in the `stats` of a policy loss. Fractions and means are over the unmasked tokens. */
+export interface LossStats {
+  /** Mean of weight × surrogate: before `aggregate`, without KL and entropy. */
+  policyLoss: number
+  /** Mean of what the KL adds: klCoef × kl, and × ratio with klWeight 'ratio'. */
+  klLoss: number
+  /** Mean, in nats; 0 if policyLoss was given none. */
+  entropy: number
+  /** Tokens outside the clip interval on the side where the advantage pushes: clipFractionLow + clipFractionHigh. */
+  clipFraction: number
+  /** Tokens with advantage < 0 and a ratio below the interval. */
+  clipFractionLow: number
+  /** Tokens with advantage > 0 and a ratio above it. */
+  clipFractionHigh: number
+  /** Tokens with advantage < 0 and a ratio above dualClip. */
+  dualClipFraction: number
+  /** Of the importance ratio, for ratios of sequences the sequence's. */
+  ratioMean: number
+  /** Infinity without tokens. */
+  ratioMin: number
+  /** -Infinity without tokens. */
+  ratioMax: number
+  /** Mean of oldLogp - logp. */
+  approxKl: number
+  /** Mean of the value of `kl`; 0 without refLogp. */
+  kl: number
+  /** Unmasked tokens. */
+  tokens: number
+  /** Sequences with unmasked tokens, or all of them with countEmpty. */
+  sequences: number
+  /** Unmasked tokens with a NaN or an infinity among their inputs or in their term. */
+  nonFinite: number
+  /** Tokens with an id, a row or an offset out of range (device arrays only: host arrays are refused). */
+  badIndex: number
+}
+
+// The order of `stats`, as native/policy_loss.h numbers it.
+const layout = [
+  'tokens',
+  'sequences',
+  'policyLoss',
+  'klLoss',
+  'entropy',
+  'clipFractionLow',
+  'clipFractionHigh',
+  'dualClipFraction',
+  'ratioMean',
+  'ratioMin',
+  'ratioMax',
+  'approxKl',
+  'kl',
+  'nonFinite',
+  'badIndex',
+] as const satisfies (keyof LossStats)[]
+
+const counts: readonly string[] = ['tokens', 'sequences', 'nonFinite', 'badIndex']
+const extremes: Readonly<Record<string, (a: number, b: number) => number>> = { ratioMin: Math.min, ratioMax: Math.max }
+
+/**
+ * Names the statistics of policy losses, and merges those of any number of micro-batches or ranks: counts and sums are
+ * added, extremes compared, and means taken over the tokens of all of them.
+ *
+ * @param stats  f64[15] each, as policyLoss, policyLossFromLogits and linearPolicyLoss return them
+ * @returns the numbers; without tokens means and fractions are 0, ratioMin is Infinity and ratioMax -Infinity
+ * @throws TypeError or RangeError if an argument is no such array
+ */
+export function lossStats(...stats: ArrayInput<'f64'>[]): LossStats {
+  const total: number[] = layout.map((name) => (name === 'ratioMin' ? Infinity : name === 'ratioMax' ? -Infinity : 0))
+  stats.forEach((given, i) => {
+    const argument = `stats[${i}]`
+    const { dtype, data } = hostArray('lossStats', argument, isDeviceArray(given) ? given.readSync() : given, false)
+    if (dtype !== 'f64') throw grpoError('dtype', 'lossStats', argument, `has dtype ${dtype}, expected f64`)
+    if (data.length !== layout.length) {
+      throw grpoError('shape', 'lossStats', argument, `has length ${data.length}, expected ${layout.length}`)
+    }
+    layout.forEach((name, j) => {
+      const add = extremes[name] ?? ((a, b) => a + b)
+      total[j] = add(total[j] as number, data[j] as number)
+    })
+  })
+  const tokens = total[0] as number
+  const named = Object.fromEntries(
+    layout.map((name, j) => {
+      const sum = total[j] as number
+      return [name, counts.includes(name) || name in extremes ? sum : tokens === 0 ? 0 : sum / tokens]
+    }),
+  ) as unknown as Omit<LossStats, 'clipFraction'>
+  return { ...named, clipFraction: named.clipFractionLow + named.clipFractionHigh }
+}

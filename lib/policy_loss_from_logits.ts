@@ -1,0 +1,53 @@
+import type { ArrayInput } from './array.js'
+import type { Objective } from './objective.js'
+import type { PolicyInputs } from './policy_loss.js'
+import { call, operation } from './run.js'
+import type { CallOptions, Matches } from './types.js'
+
+export interface PolicyLossFromLogitsInputs extends PolicyInputs {
+  logits: ArrayInput<'f32' | 'bf16' | 'f16'>
+  token: ArrayInput<'i32'>
+  row?: ArrayInput<'i32'> | undefined
+}
+
+export interface PolicyLossFromLogitsOptions
+  extends Objective,
+    CallOptions<'loss' | 'gradLogits' | 'logp' | 'entropy' | 'stats'> {
+  temperature?: number
+  stride?: number
+}
+
+export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs, PolicyLossFromLogitsOptions> = true
+
+/**
+ * The loss of a policy from its logits, with the gradient with respect to the logits: tokenLogprob, policyLoss and
+ * tokenLogprobBackward in one, with the bits of the three one after another.
+ *
+ *   logp, entropy = tokenLogprob(logits / temperature)
+ *   loss, stats = policyLoss(logp, entropy, ...)
+ *   gradLogits[r,v] = sum over unmasked t with row[t] = r of
+ *     (dloss/dlogp[t] ([v = token[t]] - p[v]) - dloss/dentropy[t] p[v] (log p[v] + entropy[t])) / temperature
+ *
+ * With token-level ratios a row of logits is read from memory once and its gradient written once; ratios of sequences need
+ * a first pass over all rows. Rows whose coefficients are exactly 0 (clipped, no advantage) and rows that no unmasked
+ * token names get zeros and are not exponentiated (again). Memory beside the outputs: some 40 bytes per token and row,
+ * whatever V is. `out: { gradLogits: logits }` writes the gradient over the logits; `out: { gradLogits: null }` leaves it
+ * out. Logits of -inf have probability 0; a row with NaN, +inf or nothing but -inf has logp NaN, which reaches the loss.
+ *
+ * @param inputs.logits        f32, bf16 or f16 [R,V]
+ * @param inputs.token         i32[T]  token ids from 0 to V - 1
+ * @param inputs.row           i32[T]  the row of logits that predicts token t; default: row t (then T = R)
+ * @param inputs               oldLogp, refLogp, advantage or tokenAdvantage, sequenceStart, mask, weight, ratioLow, ratioHigh
+ *                             as in policyLoss; token and row of a masked token are not looked at
+ * @param options              the Objective, as in policyLoss; entropies need not be given
+ * @param options.temperature  divides the logits; 1 by default. oldLogp and refLogp are of the same temperature
+ * @param options.stride       elements from one row of logits to the next, where they lie apart
+ * @returns loss f32[1]; gradLogits [R,V] in the dtype of the logits (or f32, if such an `out` is given); logp, entropy f32[T],
+ *          0 where masked; stats f64[15], which lossStats reads and merges
+ * @throws as tokenLogprob and policyLoss
+ * @see DeepSeekMath, arXiv:2402.03300
+ */
+export const policyLossFromLogits = operation(
+  (inputs: PolicyLossFromLogitsInputs, options: PolicyLossFromLogitsOptions = {}) =>
+    call('policyLossFromLogits', inputs, options),
+)
