@@ -16,6 +16,7 @@ export {
 } from './linear_token_logprob.js'
 export { maskIndex } from './mask_index.js'
 export { type LossStats, lossStats } from './loss_stats.js'
+export { maskIndex } from './mask_index.js'
 export { type MergeTokenLogprobOptions, mergeTokenLogprob, type TokenLogprobPart } from './merge_token_logprob.js'
 export { type Moments, type MomentsInputs, type MomentsOptions, mergeMoments, moments } from './moments.js'
 export type { Objective } from './objective.js'
