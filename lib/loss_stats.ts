@@ -56,7 +56,6 @@ const layout = [
   'badIndex',
 ] as const satisfies (keyof LossStats)[]
 
-const counts: readonly string[] = ['tokens', 'sequences', 'nonFinite', 'badIndex']
 const extremes: Readonly<Record<string, (a: number, b: number) => number>> = { ratioMin: Math.min, ratioMax: Math.max }
 
 /**
@@ -81,12 +80,25 @@ export function lossStats(...stats: ArrayInput<'f64'>[]): LossStats {
       total[j] = add(total[j] as number, data[j] as number)
     })
   })
-  const tokens = total[0] as number
-  const named = Object.fromEntries(
-    layout.map((name, j) => {
-      const sum = total[j] as number
-      return [name, counts.includes(name) || name in extremes ? sum : tokens === 0 ? 0 : sum / tokens]
-    }),
-  ) as unknown as Omit<LossStats, 'clipFraction'>
-  return { ...named, clipFraction: named.clipFractionLow + named.clipFractionHigh }
+  const at = (name: (typeof layout)[number]) => total[layout.indexOf(name)] as number
+  const tokens = at('tokens')
+  const mean = (name: (typeof layout)[number]) => (tokens === 0 ? 0 : at(name) / tokens)
+  return {
+    policyLoss: mean('policyLoss'),
+    klLoss: mean('klLoss'),
+    entropy: mean('entropy'),
+    clipFraction: mean('clipFractionLow') + mean('clipFractionHigh'),
+    clipFractionLow: mean('clipFractionLow'),
+    clipFractionHigh: mean('clipFractionHigh'),
+    dualClipFraction: mean('dualClipFraction'),
+    ratioMean: mean('ratioMean'),
+    ratioMin: at('ratioMin'),
+    ratioMax: at('ratioMax'),
+    approxKl: mean('approxKl'),
+    kl: mean('kl'),
+    tokens,
+    sequences: at('sequences'),
+    nonFinite: at('nonFinite'),
+    badIndex: at('badIndex'),
+  }
 }
