@@ -14,7 +14,6 @@ export {
   linearTokenLogprob,
   linearTokenLogprobBackward,
 } from './linear_token_logprob.js'
-export { maskIndex } from './mask_index.js'
 export { type LossStats, lossStats } from './loss_stats.js'
 export { maskIndex } from './mask_index.js'
 export { type MergeTokenLogprobOptions, mergeTokenLogprob, type TokenLogprobPart } from './merge_token_logprob.js'
