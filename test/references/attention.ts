@@ -1,5 +1,5 @@
 // Attention and its gradients in the contract's words: a mask of who sees whom, and plain loops. With round = Math.fround
-// it is the plain float32 formula.
+// it is the plain float32 formula; the backward pass starts from what the forward pass hands over, rounded as it is.
 export interface AttentionArrays {
   q: ArrayLike<number>
   k: ArrayLike<number>
@@ -23,21 +23,23 @@ function probabilities({ q, k }: AttentionArrays, sees: boolean[][], h: number, 
   const scale = s.scale ?? 1 / Math.sqrt(D)
   const head = Math.floor((h * K) / H)
   const logsumexp: number[] = []
-  const probability = Array.from({ length: P }, (_, p) => {
-    const scores = Array.from({ length: P }, (_, j) => {
+  const scores = Array.from({ length: P }, (_, p) =>
+    Array.from({ length: P }, (_, j) => {
       if (!(sees[p] as boolean[])[j]) return Number.NEGATIVE_INFINITY
       let dot = 0
       for (let d = 0; d < D; d++) {
         dot = round(dot + round((q[(p * H + h) * D + d] as number) * (k[(j * K + head) * D + d] as number)))
       }
       return round(scale * dot)
-    })
-    const max = Math.max(...scores)
-    const sum = scores.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
+    }),
+  )
+  const probability = scores.map((row) => {
+    const max = Math.max(...row)
+    const sum = row.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
     logsumexp.push(round(max + round(Math.log(sum))))
-    return scores.map((x) => round(round(Math.exp(round(x - max))) / sum))
+    return row.map((x) => round(round(Math.exp(round(x - max))) / sum))
   })
-  return { probability, logsumexp, head, scale }
+  return { scores, probability, logsumexp, head, scale }
 }
 
 export function attentionReference(arrays: AttentionArrays, sees: boolean[][], s: AttentionShape, round = exact) {
@@ -63,13 +65,13 @@ export function attentionReference(arrays: AttentionArrays, sees: boolean[][], s
 }
 
 export function attentionGradients(
-  arrays: AttentionArrays & { gradOut: ArrayLike<number> },
+  arrays: AttentionArrays & { gradOut: ArrayLike<number>; out: ArrayLike<number>; logsumexp: ArrayLike<number> },
   sees: boolean[][],
   s: AttentionShape,
   round = exact,
 ) {
   const { P, H, K, D, E } = s
-  const { q, k, v, gradOut } = arrays
+  const { q, k, v, gradOut, out } = arrays
   const gradQ = Array<number>(P * H * D).fill(0)
   const gradK = Array<number>(P * K * D).fill(0)
   const gradV = Array<number>(P * K * E).fill(0)
@@ -77,9 +79,11 @@ export function attentionGradients(
     x[at] = round((x[at] as number) + round(value))
   }
   for (let h = 0; h < H; h++) {
-    const { probability, head, scale } = probabilities(arrays, sees, h, s, round)
+    const { scores, head, scale } = probabilities(arrays, sees, h, s, round)
     for (let p = 0; p < P; p++) {
-      const row = probability[p] as number[]
+      const row = (scores[p] as number[]).map((x) =>
+        round(Math.exp(round(x - (arrays.logsumexp[p * H + h] as number)))),
+      )
       const dots = row.map((_, j) => {
         let dot = 0
         for (let e = 0; e < E; e++)
@@ -87,7 +91,11 @@ export function attentionGradients(
         return dot
       })
       const seen = row.map((_, j) => j).filter((j) => (sees[p] as boolean[])[j])
-      const delta = seen.reduce((sum, j) => round(sum + round((row[j] as number) * (dots[j] as number))), 0)
+      let delta = 0
+      for (let e = 0; e < E; e++) {
+        const at = (p * H + h) * E + e
+        delta = round(delta + round((gradOut[at] as number) * (out[at] as number)))
+      }
       for (const j of seen) {
         const weight = row[j] as number
         const gradScore = round(scale * round(weight * round((dots[j] as number) - delta)))
