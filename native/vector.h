@@ -12,7 +12,7 @@ namespace grpo {
 
 enum class Float : int32_t { kF32 = 0, kBf16 = 1, kF16 = 2 };
 
-inline int64_t size_of(Float type) { return type == Float::kF32 ? 4 : 2; }
+constexpr int64_t size_of(Float type) { return type == Float::kF32 ? 4 : 2; }
 
 // Of u[i] = scale * x[i], relative to the largest x, so that no digits are lost to a large offset:
 //   max = max x,   sum = sum_i exp(u[i] - scale * max),   weighted = sum_i exp(..) * (u[i] - scale * max)
@@ -32,7 +32,7 @@ struct Matrix {
 };
 
 struct VectorKernels {
-  const char* name;  // "baseline", "avx2", "avx512"
+  const char* name;  // "baseline" ("neon" on arm64), "avx2", "avx512"
 
   // One pass over x[n], read once.
   SoftmaxStats (*softmax_stats)(const void* x, Float type, int64_t n, float scale);
@@ -75,7 +75,8 @@ struct VectorKernels {
 // The table in use: the best the processor has, unless GRPO_KERNELS_ISA or set_instruction_set names another.
 const VectorKernels& vector_kernels();
 
-// "baseline", "avx2", "avx512": false, and nothing changes, where the processor or the build lacks it.
+// "baseline" (everywhere), "neon", "avx2", "avx512": false, and nothing changes, where the processor or the build
+// lacks it.
 bool set_instruction_set(const char* name);
 
 }  // namespace grpo

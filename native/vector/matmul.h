@@ -102,14 +102,23 @@ static void matmul_tile(const float* a, int64_t a_row_stride, int64_t a_column_s
 
 constexpr int64_t kDepth = 256;
 constexpr int64_t kBlockColumns = 16 * kColumns;
-// Rows of packed A lie this far apart: a power of two would put all of them in the same few sets of the cache.
+// How far apart the packed rows of A and the packed panels of B lie: powers of two would put all of them in the same
+// few sets of the cache.
 constexpr int64_t kPackedRow = kDepth + 16;
+GRPO_INLINE int64_t panel_stride(int64_t depth) { return (depth + 1) * kColumns; }
 constexpr int64_t kPackedA = kRows * kPackedRow;
-constexpr int64_t kMatmulScratch = kPackedA + kDepth * kBlockColumns;
+constexpr int64_t kMatmulScratch = kPackedA + (kDepth + 1) * kBlockColumns;
 
 template <Float kType>
 GRPO_INLINE float element(const void* data, int64_t i) {
   return load<kType>(data, i, 1)[0];
+}
+
+// B comes from memory in runs that are too short for the processor to foresee the next.
+template <Float kType>
+GRPO_INLINE void prefetch(const void* data, int64_t i, int64_t count) {
+  constexpr int64_t kLine = 64 / size_of(kType);
+  for (int64_t j = 0; j < count; j += kLine) __builtin_prefetch(static_cast<const char*>(data) + (i + j) * size_of(kType));
 }
 
 // Copies `count` consecutive elements.
@@ -160,10 +169,10 @@ GRPO_INLINE void transpose(F32 (&rows)[kLanes]) {
   }
 }
 
-// kLanes columns of B whose elements are consecutive along k.
+// At most kLanes columns of B whose elements are consecutive along k; `next` more follow.
 template <Float kType>
-static void pack_columns(const void* data, int64_t first, int64_t column_stride, int64_t columns, int64_t depth,
-                         float* packed) {
+static void pack_columns(const void* data, int64_t first, int64_t column_stride, int64_t columns, int64_t next,
+                         int64_t depth, float* packed) {
   for (int64_t k = 0; k < depth; k += kLanes) {
     const int count = static_cast<int>(depth - k < kLanes ? depth - k : kLanes);
     F32 rows[kLanes];
@@ -176,6 +185,7 @@ static void pack_columns(const void* data, int64_t first, int64_t column_stride,
         rows[j] = j >= columns ? F32{} : count == kLanes ? load<kType>(data, i) : load<kType>(data, i, count);
       }
     }
+    for (int64_t j = 0; j < next; ++j) prefetch<kType>(data, first + (kLanes + j) * column_stride + k, 1);
     transpose(rows);
     if (count == kLanes) {
 #pragma GCC unroll 16
@@ -190,23 +200,27 @@ static void pack_columns(const void* data, int64_t first, int64_t column_stride,
 // [depth, kColumns]. What lies beyond the last column is never used.
 template <Float kType>
 static void pack_b(const Matrix& b, int64_t row, int64_t depth, int64_t column, int64_t columns, float* packed) {
+  constexpr int64_t kAhead = 4;
   const int64_t first = row * b.row_stride + column * b.column_stride;
   if (b.column_stride == 1) {
     for (int64_t k = 0; k < depth; ++k) {
       for (int64_t j = 0; j < columns; j += kColumns) {
         const int64_t count = columns - j < kColumns ? columns - j : kColumns;
-        pack_run<kType>(b.data, first + k * b.row_stride + j, count, packed + j * depth + k * kColumns);
+        if (k + kAhead < depth) prefetch<kType>(b.data, first + (k + kAhead) * b.row_stride + j, count);
+        pack_run<kType>(b.data, first + k * b.row_stride + j, count, packed + j / kColumns * panel_stride(depth) + k * kColumns);
       }
     }
   } else if (b.row_stride == 1) {
     for (int64_t j = 0; j < columns; j += kLanes) {
       const int64_t count = columns - j < kLanes ? columns - j : kLanes;
-      float* const panel = packed + j / kColumns * kColumns * depth + j % kColumns;
-      pack_columns<kType>(b.data, first + j * b.column_stride, b.column_stride, count, depth, panel);
+      const int64_t left = columns - j - count;
+      float* const panel = packed + j / kColumns * panel_stride(depth) + j % kColumns;
+      pack_columns<kType>(b.data, first + j * b.column_stride, b.column_stride, count, left < kLanes ? left : kLanes,
+                          depth, panel);
     }
   } else {
     for (int64_t j = 0; j < columns; ++j) {
-      float* const panel = packed + j / kColumns * kColumns * depth + j % kColumns;
+      float* const panel = packed + j / kColumns * panel_stride(depth) + j % kColumns;
       for (int64_t k = 0; k < depth; ++k)
         panel[k * kColumns] = element<kType>(b.data, first + k * b.row_stride + j * b.column_stride);
     }
@@ -228,7 +242,7 @@ static void pack_block(const Matrix& b, int64_t row, int64_t depth, int64_t colu
 static void matmul(const Matrix& a, const Matrix& b, float* c, int64_t ldc, int64_t m, int64_t n, int64_t k,
                    bool accumulate, float* scratch) {
   float* const packed_b = scratch;
-  float* const packed_a = scratch + kDepth * kBlockColumns;
+  float* const packed_a = scratch + (kDepth + 1) * kBlockColumns;
   if (k == 0 && !accumulate)
     for (int64_t i = 0; i < m; ++i) __builtin_memset(c + i * ldc, 0, n * sizeof(float));
   for (int64_t l = 0; l < k; l += kDepth) {
@@ -242,7 +256,7 @@ static void matmul(const Matrix& a, const Matrix& b, float* c, int64_t ldc, int6
         const Packed stride = pack_rows(a, row, rows, l, depth, packed_a);
         for (int64_t s = 0; s < columns; s += kColumns) {
           const int64_t count = columns - s < kColumns ? columns - s : kColumns;
-          multiply_panel({packed_a, stride.row_stride, stride.column_stride, packed_b + s * depth, kColumns,
+          multiply_panel({packed_a, stride.row_stride, stride.column_stride, packed_b + s / kColumns * panel_stride(depth), kColumns,
                           c + row * ldc + j + s, ldc, depth, 0, accumulate || l > 0},
                          rows, count);
         }
