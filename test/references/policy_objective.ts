@@ -1,0 +1,254 @@
+// The policy objective in float64, written as the loss that the contract states, stop-gradients included. Its gradient comes
+// from differentiating that text backwards, not from formulas: a number remembers what it was computed from.
+import type { LossStats, Objective } from '../../lib/index.js'
+
+type Numbers = ArrayLike<number>
+
+export interface PolicyCase {
+  logp: Numbers
+  oldLogp?: Numbers | undefined
+  refLogp?: Numbers | undefined
+  advantage?: Numbers | undefined
+  tokenAdvantage?: Numbers | undefined
+  sequenceStart: Numbers
+  mask?: Numbers | undefined
+  weight?: Numbers | undefined
+  entropy?: Numbers | undefined
+  ratioLow?: Numbers | undefined
+  ratioHigh?: Numbers | undefined
+}
+
+// ---- numbers that remember what they were computed from, and with what slopes ---------------------------------------
+
+interface Traced {
+  readonly v: number
+  readonly from: readonly (readonly [Traced, number])[]
+}
+
+const constant = (v: number): Traced => ({ v, from: [] })
+const stop = (a: Traced): Traced => constant(a.v)
+const add = (a: Traced, b: Traced): Traced => sum([a, b])
+const subtract = (a: Traced, b: Traced): Traced => ({ v: a.v - b.v, from: [[a, 1], [b, -1]] }) // biome-ignore format: short
+const multiply = (a: Traced, b: Traced): Traced => ({ v: a.v * b.v, from: [[a, b.v], [b, a.v]] }) // biome-ignore format: short
+const apply = (a: Traced, v: number, slope: number): Traced => ({ v, from: [[a, slope]] })
+const scale = (a: Traced, factor: number): Traced => apply(a, a.v * factor, factor)
+const exp = (a: Traced): Traced => apply(a, Math.exp(a.v), Math.exp(a.v))
+const sum = (list: Traced[]): Traced => ({
+  v: list.reduce((total, x) => total + x.v, 0),
+  from: list.map((x) => [x, 1]),
+})
+
+/** The derivative with respect to everything that it was computed from. */
+function derivatives(result: Traced): Map<Traced, number> {
+  const order: Traced[] = []
+  const seen = new Set<Traced>()
+  const stack: [Traced, number][] = [[result, 0]]
+  for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
+    const [x, next] = top
+    const child = x.from[next]?.[0]
+    top[1]++
+    if (child === undefined) {
+      order.push(x)
+      stack.pop()
+    } else if (!seen.has(child)) {
+      seen.add(child)
+      stack.push([child, 0])
+    }
+  }
+  const slopes = new Map([[result, 1]])
+  for (const x of order.reverse()) {
+    const outer = slopes.get(x) ?? 0
+    for (const [child, slope] of x.from) slopes.set(child, (slopes.get(child) ?? 0) + outer * slope)
+  }
+  return slopes
+}
+
+// At a tie the first argument is the one that counts, and a clamp has derivative 1 on its closed interval.
+const min = (a: Traced, b: Traced): Traced => (a.v <= b.v ? a : b)
+const max = (a: Traced, b: Traced): Traced => (a.v >= b.v ? a : b)
+const clamp = (a: Traced, low: number, high: number): Traced =>
+  a.v < low ? constant(low) : a.v > high ? constant(high) : a
+const within = (a: Traced, bound: number | null): Traced => (bound === null ? a : clamp(a, -bound, bound))
+function sigmoid(a: Traced): Traced {
+  const s = 1 / (1 + Math.exp(-a.v))
+  return apply(a, s, s / (1 + Math.exp(a.v)))
+}
+
+// ---- the objective --------------------------------------------------------------------------------------------------
+
+const defaults = {
+  surrogate: 'clip',
+  ratio: 'token',
+  clipLow: 0.2,
+  clipHigh: 0.2,
+  dualClip: null,
+  logRatioClamp: null,
+  klCoef: 0,
+  kl: 'k3',
+  klGradient: 'exact',
+  klWeight: 'none',
+  klClamp: null,
+  klValueClamp: null,
+  entropyCoef: 0,
+  entropyAggregate: null,
+  tauPositive: 1,
+  tauNegative: 1.05,
+  aggregate: 'token_mean',
+  maxLength: null,
+  countEmpty: false,
+  normalizer: null,
+} as const satisfies Required<Objective>
+
+type All = Required<Objective>
+
+interface Token {
+  t: number
+  logp: Traced
+  /** logp - oldLogp. */
+  logRatio: Traced
+  advantage: number
+}
+
+/** exp of the log-ratio that the objective names, for each token of a sequence. */
+function ratios(tokens: Token[], o: All): Traced[] {
+  const n = tokens.length
+  if (o.ratio === 'token') return tokens.map(({ logRatio }) => exp(within(logRatio, o.logRatioClamp)))
+  const cut = ({ logRatio, advantage }: Token) => {
+    if (o.ratio !== 'geometric') return logRatio
+    if (advantage > 0) return o.clipHigh === null ? logRatio : min(logRatio, constant(o.clipHigh))
+    return o.clipLow === null ? logRatio : max(logRatio, constant(-o.clipLow))
+  }
+  const total = sum(tokens.map(cut))
+  const whole = o.ratio === 'sequence_product' ? total : scale(total, 1 / n)
+  const clamped = within(whole, o.logRatioClamp)
+  if (o.ratio !== 'sequence_token') return tokens.map(() => exp(clamped))
+  const outside = o.logRatioClamp !== null && Math.abs(whole.v) > o.logRatioClamp
+  // The value of the sequence's ratio; the gradient goes to the own token alone.
+  return tokens.map(({ logRatio }) => {
+    const own = outside ? constant(0) : subtract(logRatio, stop(logRatio))
+    return multiply(stop(exp(clamped)), exp(own))
+  })
+}
+
+function interval(t: number, c: PolicyCase, o: All): [number, number] {
+  if (o.ratio === 'geometric') return [-Infinity, Infinity]
+  return [
+    c.ratioLow?.[t] ?? (o.clipLow === null ? -Infinity : 1 - o.clipLow),
+    c.ratioHigh?.[t] ?? (o.clipHigh === null ? Infinity : 1 + o.clipHigh),
+  ]
+}
+
+function surrogate({ t, logp, advantage: A }: Token, r: Traced, c: PolicyCase, o: All): Traced {
+  const clipped = clamp(r, ...interval(t, c, o))
+  if (o.surrogate === 'reinforce') return scale(logp, -A)
+  if (o.surrogate === 'cispo') return scale(multiply(stop(clipped), logp), -A)
+  if (o.surrogate === 'sapo') {
+    const tau = A > 0 ? o.tauPositive : o.tauNegative
+    return scale(sigmoid(scale(subtract(r, constant(1)), tau)), (-A * 4) / tau)
+  }
+  const worse = max(scale(r, -A), scale(clipped, -A)) // -min(r A, clip(r) A)
+  return o.dualClip !== null && A < 0 ? min(worse, constant(-o.dualClip * A)) : worse
+}
+
+function klTerm(logp: Traced, refLogp: number, o: All): Traced {
+  const x = subtract(logp, constant(refLogp))
+  const y = within(x, o.klClamp)
+  const estimates = {
+    k1: () => y,
+    k2: () => scale(multiply(y, y), 0.5),
+    k3: () => add(subtract(exp(scale(y, -1)), constant(1)), y),
+    abs: () => apply(y, Math.abs(y.v), Math.sign(y.v)),
+  }
+  const value = within(estimates[o.kl](), o.klValueClamp)
+  return o.klGradient === 'exact' ? value : apply(logp, value.v, x.v)
+}
+
+export function policyObjective(c: PolicyCase, objective: Objective = {}) {
+  const o: All = { ...defaults, ...objective } as All
+  const T = c.logp.length
+  const logps: Traced[] = []
+  const entropies: Traced[] = []
+  const sequences = Array.from({ length: c.sequenceStart.length - 1 }, (_, s) => {
+    const [begin, end] = [c.sequenceStart[s] as number, c.sequenceStart[s + 1] as number]
+    const places = Array.from({ length: end - begin }, (_, i) => begin + i).filter((t) => c.mask?.[t] !== 0)
+    return places.map((t): Token => {
+      const logp = (logps[t] = constant(c.logp[t] as number))
+      const oldLogp = c.oldLogp === undefined ? stop(logp) : constant(c.oldLogp[t] as number)
+      const advantage = (c.tokenAdvantage?.[t] ?? c.advantage?.[s]) as number
+      return { t, logp, logRatio: subtract(logp, oldLogp), advantage }
+    })
+  })
+  const tokenCount = sequences.flat().length
+  const sequenceCount = o.countEmpty ? sequences.length : sequences.filter((tokens) => tokens.length > 0).length
+
+  const factor = (aggregate: NonNullable<Objective['aggregate']>, normalizer: number | null, n: number) => {
+    const denominator = {
+      token_mean: tokenCount,
+      sequence_mean: sequenceCount,
+      sequence_sum: sequenceCount,
+      constant: sequenceCount * (o.maxLength ?? Number.NaN),
+      token_sum: 1,
+    }[aggregate]
+    const whole = normalizer ?? denominator
+    return whole === 0 ? 0 : 1 / whole / (aggregate === 'sequence_mean' ? n : 1)
+  }
+
+  const totals = {
+    policyLoss: 0, klLoss: 0, entropy: 0, clipFractionLow: 0, clipFractionHigh: 0, dualClipFraction: 0, ratioMean: 0,
+    approxKl: 0, kl: 0, ratioMin: Infinity, ratioMax: -Infinity,
+  } // biome-ignore format: a table
+  const terms: Traced[] = []
+  for (const tokens of sequences) {
+    const r = ratios(tokens, o)
+    tokens.forEach((token, i) => {
+      const { t, logp, logRatio, advantage: A } = token
+      const weight = c.weight?.[t] ?? 1
+      const ratio = r[i] as Traced
+      const policy = A === 0 || weight === 0 ? constant(0) : scale(surrogate(token, ratio, c, o), weight)
+      const kl = c.refLogp === undefined ? constant(0) : klTerm(logp, c.refLogp[t] as number, o)
+      const weighted = o.klWeight === 'ratio' ? multiply(ratio, kl) : kl
+      const klLoss = o.klCoef === 0 ? constant(0) : scale(weighted, o.klCoef)
+      const f = factor(o.aggregate, o.normalizer, tokens.length)
+      terms.push(scale(add(policy, klLoss), f))
+      if (c.entropy !== undefined) {
+        const g = o.entropyAggregate === null ? f : factor(o.entropyAggregate, null, tokens.length)
+        const entropy = (entropies[t] = constant(c.entropy[t] as number))
+        terms.push(scale(entropy, -o.entropyCoef * g))
+        totals.entropy += c.entropy[t] as number
+      }
+      totals.policyLoss += policy.v
+      totals.klLoss += klLoss.v
+      totals.kl += kl.v
+      totals.ratioMean += ratio.v
+      totals.ratioMin = Math.min(totals.ratioMin, ratio.v)
+      totals.ratioMax = Math.max(totals.ratioMax, ratio.v)
+      totals.approxKl -= logRatio.v
+      if (o.surrogate === 'clip' || o.surrogate === 'cispo') {
+        const geometric = o.ratio === 'geometric'
+        const [low, high] = geometric ? [-(o.clipLow ?? Infinity), o.clipHigh ?? Infinity] : interval(t, c, o)
+        const x = geometric ? logRatio.v : ratio.v
+        totals.clipFractionLow += Number(A < 0 && x < low)
+        totals.clipFractionHigh += Number(A > 0 && x > high)
+        totals.dualClipFraction += Number(A < 0 && o.dualClip !== null && x > o.dualClip)
+      }
+    })
+  }
+  const { ratioMin, ratioMax, ...sums } = totals
+  const loss = sum(terms)
+  const slopes = derivatives(loss)
+  const at = (list: Traced[]) => Array.from({ length: T }, (_, t) => (list[t] && slopes.get(list[t])) ?? 0)
+  const means = Object.fromEntries(
+    Object.entries(sums).map(([name, x]) => [name, tokenCount === 0 ? 0 : x / tokenCount]),
+  ) as typeof sums
+  const stats: LossStats = {
+    ...means,
+    clipFraction: means.clipFractionLow + means.clipFractionHigh,
+    ratioMin,
+    ratioMax,
+    tokens: tokenCount,
+    sequences: sequenceCount,
+    nonFinite: 0,
+    badIndex: 0,
+  }
+  return { loss: loss.v, gradLogp: at(logps), gradEntropy: at(entropies), stats }
+}
