@@ -7,6 +7,12 @@ export { type GatherRowsInputs, gatherRows } from './gather_rows.js'
 export { type GroupAdvantageInputs, type GroupAdvantageOptions, groupAdvantage } from './group_advantage.js'
 export { groupBy } from './group_by.js'
 export {
+  type LinearPolicyLossInputs,
+  type LinearPolicyLossOptions,
+  type LinearPolicyLossSizes,
+  linearPolicyLoss,
+} from './linear_policy_loss.js'
+export {
   type LinearTokenLogprobBackwardInputs,
   type LinearTokenLogprobBackwardOptions,
   type LinearTokenLogprobInputs,

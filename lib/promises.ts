@@ -5,6 +5,8 @@ import * as operations from './index.js'
 export const gatherRows = operations.gatherRows.later
 export const groupAdvantage = operations.groupAdvantage.later
 export const groupBy = operations.groupBy.later
+const { later: linearPolicyLossLater, plan } = operations.linearPolicyLoss
+export const linearPolicyLoss = Object.assign(linearPolicyLossLater, { plan: plan.later })
 export const linearTokenLogprob = operations.linearTokenLogprob.later
 export const linearTokenLogprobBackward = operations.linearTokenLogprobBackward.later
 export const maskIndex = operations.maskIndex.later

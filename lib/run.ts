@@ -27,7 +27,7 @@ type Bag = Record<string, unknown>
 
 const commonOptions = ['out', 'stream', 'signal', 'stride']
 
-function checkNames(operation: string, bag: unknown, allowed: readonly string[], what: string): Bag {
+export function checkNames(operation: string, bag: unknown, allowed: readonly string[], what: string): Bag {
   if (typeof bag !== 'object' || bag === null || ArrayBuffer.isView(bag) || Array.isArray(bag)) {
     throw grpoError('kind', operation, '', `takes an object of ${what}s, got ${describe(bag)}`)
   }

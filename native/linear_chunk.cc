@@ -49,13 +49,21 @@ void add_bias(const Linear& linear, const Block& block, int64_t rows) {
     for (int64_t v = 0; v < block.width; ++v) block.logits[r * block.width + v] += bias[v];
 }
 
-// The softmax of a row from those of its blocks, in which -inf alone is no fault; in the whole row it is.
+// The softmax of a row from those of its blocks, in which -inf alone is no fault; in the whole row it is. A block that has
+// all there is gives its own to the bit.
 RowSoftmax merged(const RowSoftmax* parts,  // [count]
                   int64_t count, float scale) {
   const auto empty = [](const RowSoftmax& part) { return part.log_sum == -INFINITY; };
   float max = -INFINITY;
-  for (int64_t b = 0; b < count; ++b)
-    if (!empty(parts[b])) max = std::max(max, parts[b].max);
+  int64_t full = 0, last = 0;
+  for (int64_t b = 0; b < count; ++b) {
+    if (empty(parts[b])) continue;
+    max = std::max(max, parts[b].max);
+    ++full, last = b;
+  }
+  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+  if (full == 0) return {max, kNaN, kNaN};
+  if (full == 1) return parts[last];
   double sum = 0, mean = 0;  // the mean is that of scale * (x - max)
   for (int64_t b = 0; b < count; ++b) {
     const RowSoftmax& part = parts[b];
@@ -66,7 +74,6 @@ RowSoftmax merged(const RowSoftmax* parts,  // [count]
     // A block far below the others may have share 0 and shifted -inf.
     if (share != 0) mean += share * (shifted - part.entropy);
   }
-  if (sum == 0) return {max, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
   const double log_sum = std::log(sum);
   return {max, log_sum, std::max(log_sum - mean / sum, 0.0)};
 }
@@ -188,29 +195,24 @@ int64_t default_chunk_rows(int64_t V) {
   return std::clamp<int64_t>((int64_t{16} << 20) / std::max<int64_t>(V, 1), 64, 256);
 }
 
-int64_t lay_out(const ChunkShape& shape, char* memory, ChunkMemory& chunk) {
-  const int64_t rows = shape.rows, D = shape.D, V = shape.V, threads = thread_count();
-  int64_t bytes = 0;
-  const auto take = [&]<class Type>(Type*& array, int64_t count) {
-    array = memory == nullptr ? nullptr : reinterpret_cast<Type*>(memory + bytes);
-    bytes += (count * int64_t{sizeof(Type)} + 63) / 64 * 64;
-  };
-  chunk = {};
-  chunk.rows = rows;
-  take(chunk.hidden, rows * D);
-  take(chunk.logits, shape.gradient ? rows * V : threads * rows * std::min(kBlock, V));
-  take(chunk.parts, rows * blocks(V));
-  take(chunk.softmax, rows);
-  take(chunk.product, threads * vector_kernels().matmul_scratch);
-  if (!shape.gradient) return bytes;
-  take(chunk.kept, rows);
-  take(chunk.local, rows);
-  take(chunk.start, rows + 1);
-  take(chunk.t, shape.T);
-  take(chunk.targets, shape.T);
-  if (shape.head_type != Float::kF32) take(chunk.head_sum, (shape.several ? V : threads * std::min(kBlock, V)) * D);
-  if (shape.bias_type != Float::kF32) take(chunk.bias_sum, V);
-  return bytes;
+void lay_out(const ChunkShape& shape, Arena& arena, ChunkMemory& memory) {
+  const int64_t rows = shape.rows, D = shape.D, V = shape.V, threads = shape.threads;
+  memory.rows = rows;
+  arena.take(memory.hidden, rows * D);
+  arena.take(memory.logits, shape.gradient ? rows * V : threads * rows * std::min(kBlock, V));
+  arena.take(memory.parts, rows * blocks(V));
+  arena.take(memory.softmax, rows);
+  arena.take(memory.product, threads * vector_kernels().matmul_scratch);
+  if (!shape.gradient) return;
+  arena.take(memory.kept, rows);
+  arena.take(memory.local, rows);
+  arena.take(memory.start, rows + 1);
+  arena.take(memory.t, shape.T);
+  arena.take(memory.targets, shape.T);
+  if (shape.head_type != Float::kF32)
+    arena.take(memory.head_sum, (shape.several ? V : threads * std::min(kBlock, V)) * D);
+  // Also where there is no bias: a plan need not ask.
+  if (shape.head_type != Float::kF32 || shape.bias_type != Float::kF32) arena.take(memory.bias_sum, V);
 }
 
 RowTokens chunk_of(const RowTokens& tokens, int64_t begin, int64_t rows) {

@@ -63,6 +63,7 @@ struct ChunkShape {
   bool several;   // chunks
   bool gradient;  // or only the softmax
   Float head_type, bias_type;  // of the gradients
+  int64_t threads;
 };
 
 // Rows that go through the products together, if there are as many, where the caller leaves the choice.
@@ -83,20 +84,49 @@ struct ChunkMemory {
   float* bias_sum;  // [V], likewise
 };
 
-// Lays the arrays of ChunkMemory one after the other from `memory`, null to learn how many bytes they take.
-int64_t lay_out(const ChunkShape& shape, char* memory, ChunkMemory& chunk);
-
-class ChunkScratch {
+// Takes arrays one after the other from `memory`, or with null only learns how many bytes they take: what is planned
+// and what is allocated cannot differ.
+class Arena {
  public:
-  explicit ChunkScratch(const ChunkShape& shape) : scratch_(lay_out(shape, nullptr, memory_)) {
-    lay_out(shape, scratch_.data(), memory_);
+  explicit Arena(char* memory) : memory_(memory) {}
+  template <class Type>
+  void take(Type*& array, int64_t count) {
+    array = memory_ == nullptr ? nullptr : reinterpret_cast<Type*>(memory_ + bytes_);
+    int64_t bytes;
+    if (__builtin_mul_overflow(count, int64_t{sizeof(Type)}, &bytes) ||
+        __builtin_add_overflow(bytes_, (bytes + 63) / 64 * 64, &bytes_))
+      throw std::bad_alloc();
   }
-  const ChunkMemory& memory() const { return memory_; }
+  int64_t bytes() const { return bytes_; }
 
  private:
-  ChunkMemory memory_;
-  Scratch<char> scratch_;
+  char* memory_;
+  int64_t bytes_ = 0;
 };
+
+// The arrays of a Memory, which lay_out(shape, arena, memory) takes from an arena.
+template <class Shape, class Memory>
+int64_t bytes_of(const Shape& shape, Memory memory = {}) {
+  Arena arena(nullptr);
+  lay_out(shape, arena, memory);
+  return arena.bytes();
+}
+
+template <class Shape, class Memory>
+class Laid {
+ public:
+  explicit Laid(const Shape& shape) : scratch_(bytes_of<Shape, Memory>(shape)) {
+    Arena arena(scratch_.data());
+    lay_out(shape, arena, memory_);
+  }
+  const Memory& operator*() const { return memory_; }
+
+ private:
+  Scratch<char> scratch_;
+  Memory memory_{};
+};
+
+void lay_out(const ChunkShape& shape, Arena& arena, ChunkMemory& memory);
 
 // Rows begin .. begin + rows - 1 of those that `tokens` lists.
 RowTokens chunk_of(const RowTokens& tokens, int64_t begin, int64_t rows);

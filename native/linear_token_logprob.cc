@@ -13,7 +13,8 @@ ChunkShape chunk_shape(const Linear& linear, const LinearGradients* gradients, i
           .several = rows > chunk_rows,
           .gradient = gradients != nullptr,
           .head_type = gradients == nullptr ? Float::kF32 : gradients->head_type,
-          .bias_type = gradients == nullptr ? Float::kF32 : gradients->bias_type};
+          .bias_type = gradients == nullptr ? Float::kF32 : gradients->bias_type,
+          .threads = thread_count()};
 }
 
 RowTokens tokens_with_gradient(const int32_t* row, const uint8_t* mask, const float* grad_logp,
@@ -40,19 +41,20 @@ void linear_token_logprob(const Linear& linear, const RowTokens& tokens, float* 
                           int64_t chunk_rows) {
   for (float* output : {logp, entropy, logsumexp})
     if (output != nullptr) std::fill(output, output + linear.T, 0.0f);
-  const ChunkScratch scratch(chunk_shape(linear, nullptr, tokens.count, chunk_rows));
+  const Laid<ChunkShape, ChunkMemory> scratch(chunk_shape(linear, nullptr, tokens.count, chunk_rows));
+  const ChunkMemory& memory = *scratch;
   for (int64_t begin = 0; begin < tokens.count && !cancelled(); begin += chunk_rows) {
     const RowTokens chunk = chunk_of(tokens, begin, chunk_rows);
-    chunk_softmax(linear, chunk, scratch.memory(), false, logp);
-    write_token_logprob(chunk, scratch.memory().softmax, linear.scale, logp, entropy, logsumexp);
+    chunk_softmax(linear, chunk, memory, false, logp);
+    write_token_logprob(chunk, memory.softmax, linear.scale, logp, entropy, logsumexp);
   }
 }
 
 void linear_token_logprob_backward(const Linear& linear, const RowTokens& tokens, const float* logsumexp,
                                    const float* entropy, const float* grad_logp, const float* grad_entropy,
                                    const LinearGradients& gradients, int64_t chunk_rows) {
-  const ChunkScratch scratch(chunk_shape(linear, &gradients, tokens.count, chunk_rows));
-  const ChunkMemory& memory = scratch.memory();
+  const Laid<ChunkShape, ChunkMemory> scratch(chunk_shape(linear, &gradients, tokens.count, chunk_rows));
+  const ChunkMemory& memory = *scratch;
   for (int64_t begin = 0; (begin == 0 || begin < tokens.count) && !cancelled(); begin += chunk_rows) {
     const RowTokens chunk = chunk_of(tokens, begin, chunk_rows);
     chunk_softmax(linear, chunk, memory, true, nullptr);

@@ -8,6 +8,12 @@ namespace grpo {
 // Of a pass over `rows` rows: gradients null for the forward one.
 ChunkShape chunk_shape(const Linear& linear, const LinearGradients* gradients, int64_t rows, int64_t chunk_rows);
 
+// From the softmax of each row of a chunk, and logp[t] holding the logit of token t.
+void write_token_logprob(const RowTokens& chunk, const RowSoftmax* softmax, float scale,
+                         float* logp,        // [T]
+                         float* entropy,     // [T], may be null
+                         float* logsumexp);  // [T], may be null
+
 // Masked tokens get 0.
 void linear_token_logprob(const Linear& linear, const RowTokens& tokens,
                           float* logp,       // [T]

@@ -184,7 +184,8 @@ typedef struct {
   DLTensor* peak_bytes;
   int64_t rows, tokens, hidden_size, vocabulary;
   int32_t dtype;
-  int64_t chunk_rows;
+  int64_t threads, chunk_rows, sequences;
+  int32_t ratio;
 } grpo_linear_policy_loss_plan_args;
 
 typedef struct {

@@ -71,13 +71,6 @@ Factor factor_of(const Objective& objective, Aggregate aggregate, double normali
   return {denominator == 0 ? 0 : 1 / denominator, aggregate == Aggregate::kSequenceMean};
 }
 
-// Not 0 * x: a denominator of 0 gives 0, also where x is NaN.
-double scaled(double factor, double x) { return factor == 0 ? 0 : factor * x; }
-
-double grad_entropy_of(const Denominators& denominators, int64_t s, const Objective& objective) {
-  return 0 - objective.entropy_coef * factor_at(denominators.entropy, denominators, s);  // 0 -: no -0
-}
-
 // ---- sums -----------------------------------------------------------------------------------------------------------
 
 constexpr int64_t kSumsDoubles = sizeof(RangeSums) / sizeof(double);
@@ -152,21 +145,10 @@ void prepare_denominators(const LossInputs& in, int32_t* count, Denominators& de
                              : factor_of(objective, objective.entropy_aggregate, NAN, tokens, sequences);
 }
 
-TokenGradient token_gradient(const LossInputs& in, const Denominators& denominators, int64_t t, int64_t sequence,
-                             double logp, const Objective& objective) {
-  if (masked(in, t)) return {0, 0};
-  Token<double> token;
-  token.logp = logp;
-  token.advantage = in.token_advantage != nullptr ? in.token_advantage[t] : in.advantage[sequence];
-  token.weight = in.weight != nullptr ? in.weight[t] : 1;
-  token.ratio = importance_ratio(objective, in.old_logp != nullptr ? logp - in.old_logp[t] : 0);
-  token.interval = clip_interval<double>(objective);
-  if (in.ratio_low != nullptr) token.interval.low = in.ratio_low[t];
-  if (in.ratio_high != nullptr) token.interval.high = in.ratio_high[t];
-  token.ref_log_ratio = in.ref_logp != nullptr ? logp - in.ref_logp[t] : 0;
-  const TokenLoss<double> loss = token_loss(objective, token);
-  const double factor = factor_at(denominators.policy, denominators, sequence);
-  return {scaled(factor, loss.grad_logp + loss.grad_log_ratio) + 0, grad_entropy_of(denominators, sequence, objective)};
+void token_gradient(const LossInputs& in, const Denominators& denominators, int64_t t, float* grad_logp,
+                    float* grad_entropy, const Objective& objective) {
+  RangeSums unused{};
+  range_loss()(in, denominators, {t, t + 1, sequence_of(in, t), 0, 0}, grad_logp, grad_entropy, unused, objective);
 }
 
 int64_t policy_loss_scratch(int64_t T, int64_t S, const Objective& objective) {

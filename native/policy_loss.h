@@ -68,15 +68,12 @@ void prepare_denominators(const LossInputs& inputs,
 // The sequence that token t belongs to.
 int64_t sequence_of(const LossInputs& inputs, int64_t t);
 
-struct TokenGradient {
-  double logp, entropy;
-};
-
-// The derivative of the whole loss with respect to logp[t] and entropy[t], 0 where masked, of a token of sequence
-// `sequence` with the log-probability `logp` (inputs.logp is not read): the one that goes into policy_loss afterwards,
-// rounded to float, or a ratio at the edge of its interval may fall on different sides. Token-level ratios only.
-TokenGradient token_gradient(const LossInputs& inputs, const Denominators& denominators, int64_t t, int64_t sequence,
-                             double logp, const Objective& objective);
+// The derivatives of the whole loss with respect to logp[t] and entropy[t], with the bits that policy_loss gives them.
+// Token-level ratios only.
+void token_gradient(const LossInputs& inputs, const Denominators& denominators, int64_t t,
+                    float* grad_logp,     // [T]
+                    float* grad_entropy,  // [T], may be null
+                    const Objective& objective);
 
 // Doubles of scratch that policy_loss needs.
 int64_t policy_loss_scratch(int64_t T, int64_t S, const Objective& objective);

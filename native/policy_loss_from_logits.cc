@@ -5,7 +5,6 @@
 // from policy_loss at the end, and memory beside the outputs is some 40 bytes per token and per row, whatever V is.
 #include "logits.h"
 #include "policy_loss_args.h"
-#include "policy_loss_range.h"
 
 namespace grpo {
 namespace {
@@ -23,7 +22,6 @@ struct Call {
   GradLogits grad_logits;
   Target* targets;        // [T]
   RowSoftmax* softmaxes;  // [rows of tokens], of a first pass
-  RangeLoss range_loss;
 
   bool wants_gradient() const { return grad_logits.data != nullptr; }
 };
@@ -38,14 +36,9 @@ RowSoftmax forward_row(const Call& call, int64_t r, int64_t i) {
   return softmax;
 }
 
-// By the code that policy_loss runs, so that a token gets the bits that it gets there.
 void take_coefficients(const Call& call, int64_t i) {
-  for (int32_t j = call.tokens.start[i]; j < call.tokens.start[i + 1]; ++j) {
-    const int32_t t = call.tokens.t[j];
-    const TokenRange range{t, t + 1, sequence_of(call.in, t), 0, 0};
-    RangeSums unused;
-    call.range_loss(call.in, call.denominators, range, call.grad_logp, call.grad_entropy, unused, call.objective);
-  }
+  for (int32_t j = call.tokens.start[i]; j < call.tokens.start[i + 1]; ++j)
+    token_gradient(call.in, call.denominators, call.tokens.t[j], call.grad_logp, call.grad_entropy, call.objective);
 }
 
 void backward_row(const Call& call, int64_t r, int64_t i, const RowSoftmax& softmax) {
@@ -119,8 +112,7 @@ int run(const Args& args, const Axes& axes) {
                   gradient && objective.entropy_coef != 0 ? grad_entropy.data() : nullptr,
                   gradient ? grad_logits_of(args.grad_logits) : GradLogits{},
                   targets.data(),
-                  softmaxes.data(),
-                  range_loss()};
+                  softmaxes.data()};
 
   if (by_token) one_pass(call);
   else first_pass(call);

@@ -35,7 +35,7 @@ const special: Partial<
   policyLoss: { without: ['tokenAdvantage'], options: { klCoef: 0.1, entropyCoef: 0.01 } },
   policyLossFromLogits: { without: ['tokenAdvantage'], options: { klCoef: 0.1, entropyCoef: 0.01 } },
   linearPolicyLoss: { without: ['tokenAdvantage'], options: { klCoef: 0.1, entropyCoef: 0.01 } },
-  linearPolicyLossPlan: { options: { rows: 9, tokens: 20, hiddenSize: 8, vocabulary: 37 } },
+  linearPolicyLossPlan: { options: { rows: 9, tokens: 20, hiddenSize: 8, vocabulary: 37, threads: 2 } },
   treeLayout: {
     set: { length: [2, 3, 1, 2], parent: [-1, 0, 1, 0], end: [2, 3] },
     sizes: { N: 2, G: 1, P: 8, T: 6 },

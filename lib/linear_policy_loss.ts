@@ -1,0 +1,121 @@
+import type { ArrayInput, DType } from './array.js'
+import { cpu } from './cpu.js'
+import { grpoError } from './errors.js'
+import type { Objective } from './objective.js'
+import type { PolicyInputs } from './policy_loss.js'
+import { call, checkNames, map, operation } from './run.js'
+import { signatures } from './spec.js'
+import type { CallOptions, Matches } from './types.js'
+
+type Float = 'f32' | 'bf16' | 'f16'
+
+export interface LinearPolicyLossInputs extends PolicyInputs {
+  hidden: ArrayInput<Float>
+  head: ArrayInput<Float>
+  headBias?: ArrayInput<Float> | undefined
+  token: ArrayInput<'i32'>
+  row?: ArrayInput<'i32'> | undefined
+}
+
+export interface LinearPolicyLossOptions
+  extends Objective,
+    CallOptions<'loss' | 'gradHidden' | 'gradHead' | 'gradHeadBias' | 'logp' | 'entropy' | 'stats'> {
+  temperature?: number
+  chunkRows?: number | null
+}
+
+export const matches: Matches<'linearPolicyLoss', LinearPolicyLossInputs, LinearPolicyLossOptions> = true
+
+const linearPolicyLossOf = operation((inputs: LinearPolicyLossInputs, options: LinearPolicyLossOptions = {}) =>
+  call('linearPolicyLoss', inputs, options),
+)
+
+/** The sizes of a call of linearPolicyLoss that has yet to be made. */
+export interface LinearPolicyLossSizes {
+  /** Rows of hidden. */
+  R: number
+  /** Loss tokens. */
+  T: number
+  /** Sequences; default: T, the most there are if none is empty. They matter to ratios of sequences, and little. */
+  S?: number
+  /** Hidden size. */
+  D: number
+  /** Vocabulary. */
+  V: number
+  /** Of hidden, head and headBias. */
+  dtype: Float
+  /** A CUDA device; default: the CPU. */
+  device?: number
+}
+
+function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {}) {
+  const name = 'linearPolicyLoss.plan'
+  checkNames(name, sizes, ['R', 'T', 'S', 'D', 'V', 'dtype', 'device'], 'size')
+  const optionNames = [...signatures.linearPolicyLoss.options.map((spec) => spec.name), 'out', 'stream', 'signal']
+  checkNames(name, options, optionNames, 'option')
+  const { R, T, S = null, D, V, dtype, device } = sizes
+  for (const [axis, size] of Object.entries({ R, T, D, V })) {
+    if (!Number.isInteger(size) || size < 0 || size >= 2 ** 31) {
+      throw grpoError('shape', name, axis, `is ${String(size)}, expected a whole number from 0 to 2147483647`)
+    }
+  }
+  if (!(['f32', 'bf16', 'f16'] as DType[]).includes(dtype)) {
+    throw grpoError('dtype', name, 'dtype', `is ${String(dtype)}, expected f32, bf16 or f16`)
+  }
+  if (device !== undefined) throw grpoError('device', name, 'device', 'is given, but there is no CUDA library')
+  const { chunkRows = null, ratio = 'token' } = options
+  const shape = { rows: R, tokens: T, hiddenSize: D, vocabulary: V, sequences: S, threads: cpu.threads }
+  return map(call('linearPolicyLossPlan', {}, { ...shape, dtype, chunkRows, ratio }), ({ peakBytes }) => ({
+    peakBytes: peakBytes.data[0] as number,
+  }))
+}
+
+/**
+ * The loss of a policy from its final hidden states, with the gradients of hidden and head: `policyLossFromLogits` of
+ *
+ *   logits = hidden headᵀ + headBias
+ *
+ * and the products that lead from gradLogits to gradHidden, gradHead and gradHeadBias, without the logits in memory: they
+ * exist for a chunk of rows at a time. They are accumulated in float32 from exact products, whatever the dtypes of
+ * hidden and head, so that bfloat16 weights cost no accuracy of the log-probabilities.
+ *
+ * Token-level ratios take three products of R x D x V. Ratios of sequences need all log-probabilities first: one more. Rows
+ * that no unmasked token names take part in none; rows whose coefficients are all exactly 0 (clipped, no advantage) only
+ * in those that find out, and get gradHidden 0, whatever they hold.
+ *
+ * logp, entropy and gradHidden of a row do not depend on the other rows, nor on chunkRows. gradHead and gradHeadBias are
+ * sums over rows in float32, in the order of the rows, and rounded to the dtype of the output at the end. Nothing depends on
+ * the number of threads.
+ *
+ * Memory beside inputs and outputs, as `linearPolicyLoss.plan` says before the call: chunkRows x (V + D) float32, some 50
+ * bytes per token, and, where gradHead is bf16 or f16 and the rows take more than one chunk, its sums: V x D float32. Passing
+ * `out: { gradHead }` in float32 avoids those.
+ *
+ * @param inputs.hidden       f32|bf16|f16[R,D]  final hidden states, after the last norm
+ * @param inputs.head         f32|bf16|f16[V,D]  the output layer; its dtype may differ from that of hidden
+ * @param inputs.headBias     f32|bf16|f16[V]    -inf excludes a token of the vocabulary
+ * @param inputs.token        i32[T]             token ids, from 0 to V - 1
+ * @param inputs.row          i32[T]             the row that predicts token t; several tokens may share one. Default: t
+ * @param inputs              oldLogp, refLogp, advantage or tokenAdvantage, sequenceStart, mask, weight, ratioLow, ratioHigh
+ *                            as in policyLoss; token and row of a masked token are not looked at
+ * @param options             the Objective, as in policyLoss
+ * @param options.temperature divides the logits; 1 by default. oldLogp and refLogp are of the same temperature
+ * @param options.chunkRows   rows that go through the products together. Default: as many as have 64 MiB of logits, but 64
+ *                            at least and 256 at most
+ * @returns loss f32[1]; gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array,
+ *          or float32 if `out` is; logp, entropy f32[T], 0 where masked; stats f64[15], which lossStats reads and merges
+ * @throws as tokenLogprob and policyLoss
+ * @see Cut Your Losses, arXiv:2411.09009; DeepSeekMath, arXiv:2402.03300
+ */
+export const linearPolicyLoss = Object.assign(linearPolicyLossOf, {
+  /**
+   * Bytes that a call with these sizes takes beside its inputs and outputs, if every row is named by a token: a call that
+   * has masked rows takes less. An output of logp or entropy that is left out (`out: { logp: null }`) takes its place there.
+   *
+   * @param sizes    R, T, D, V and dtype of the call; S, its sequences, for ratios of sequences
+   * @param options  those of the call: chunkRows and ratio count, and cpu.threads as it is at the moment
+   * @returns peakBytes
+   * @throws RangeError for a size that is not a whole number below 2^31, TypeError for a dtype that hidden cannot have
+   */
+  plan: operation(plan),
+})

@@ -1,0 +1,52 @@
+// How much memory linear_policy_loss takes beyond its inputs and outputs, before it is called: the shapes go through the
+// functions that lay out the memory of a call.
+#include "linear_policy_loss.h"
+
+namespace grpo {
+namespace {
+
+using Args = grpo_linear_policy_loss_plan_args;
+
+int run(const Args& args, const Axes&) {
+  const LossShape loss{.T = args.tokens,
+                       .R = args.rows,
+                       .S = is_null(args.sequences) ? args.tokens : args.sequences,
+                       .ratio = static_cast<Ratio>(args.ratio),
+                       .gradient = true,
+                       .own_logp = false,
+                       .own_entropy = false};
+  Linear linear{};
+  linear.T = args.tokens, linear.R = args.rows, linear.D = args.hidden_size, linear.V = args.vocabulary;
+  LinearGradients gradients{};
+  gradients.hidden_type = gradients.head_type = gradients.bias_type = static_cast<Float>(args.dtype);
+  const int64_t chunk_rows = is_null(args.chunk_rows) ? default_chunk_rows(linear.V) : args.chunk_rows;
+
+  const auto pass = [&](const LinearGradients* of) {
+    ChunkShape shape = chunk_shape(linear, of, linear.R, chunk_rows);
+    shape.threads = args.threads;
+    return bytes_of<ChunkShape, ChunkMemory>(shape);
+  };
+  const int64_t passes = in_one_pass(loss) ? pass(&gradients) : std::max(pass(nullptr), pass(&gradients));
+  if (args.peak_bytes != nullptr)
+    *data<double>(args.peak_bytes) = static_cast<double>(bytes_of<LossShape, LossMemory>(loss) + passes);
+  return GRPO_OK;
+}
+
+const grpo_field kFields[] = {
+    GRPO_OUT(peak_bytes, "f64[1]"),
+    GRPO_OPT(rows, "integer 0..2147483647"),
+    GRPO_OPT(tokens, "integer 0..2147483647"),
+    GRPO_OPT(hidden_size, "integer 0..2147483647"),
+    GRPO_OPT(vocabulary, "integer 0..2147483647"),
+    GRPO_OPT(dtype, "enum f32|bf16|f16"),
+    GRPO_OPT(threads, "integer 1..1024"),
+    GRPO_OPT(chunk_rows, "integer? = null >= 1"),
+    GRPO_OPT(sequences, "integer? = null >= 0"),
+    GRPO_OPT(ratio, "enum token|sequence|sequence_token|sequence_product|geometric"),
+};
+
+}  // namespace
+
+GRPO_OPERATION(kLinearPolicyLossPlan, linear_policy_loss_plan, kFields);
+
+}  // namespace grpo
