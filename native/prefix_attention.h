@@ -61,7 +61,7 @@ void prefix_attention_backward(const void* grad_out,     // [P,H,E]
 constexpr int64_t kTileRows = 128;  // (token, head) pairs of a query tile: a multiple of every register tile
 constexpr int64_t kTileKeys = 64;   // tokens of a key tile
 
-// Query heads that share a key head, in blocks of at most kTileRows. A query tile has tokens * heads rows, token by token.
+// Query heads that share a key head, in blocks of at most kTileRows. A tile has tokens * heads rows, token by token.
 struct HeadBlocks {
   int64_t group;   // H / K
   int64_t size;    // heads of a block; the last one may have fewer
@@ -114,14 +114,17 @@ struct TilePair {
 
 // Key tiles of `segment` from token `begin` to `end`, with their queries in the tile.
 template <class F>
-void for_each_pair(const Segments& segments, int64_t segment, int32_t begin, int32_t end, const TokenTile& tile, F&& f) {
-  const int32_t stop = segments.start[segment + 1];
-  const int32_t token_end = std::min(tile.end, segments.start[segments.end[segment]]);
-  for (int32_t key = begin; key < std::min(end, token_end); key += kTileKeys) {
-    const int32_t token = std::max(tile.begin, key);
+void for_each_pair(const Segments& segments, int64_t segment, int32_t begin, int32_t end, const TokenTile& tile,
+                   F&& f) {
+  const int64_t stop = segments.start[segment + 1];
+  const int64_t token_end = std::min(tile.end, segments.start[segments.end[segment]]);
+  for (int64_t key = begin; key < std::min<int64_t>(end, token_end); key += kTileKeys) {
+    const int64_t token = std::max<int64_t>(tile.begin, key);
+    if (token >= token_end) break;
     // Keys after the last query are hidden from all of them.
-    const int32_t key_end = std::min({static_cast<int32_t>(std::min<int64_t>(key + kTileKeys, stop)), token_end});
-    if (token < token_end) f(TilePair{key, key_end - key, token, token_end, token < key_end - 1});
+    const int64_t key_end = std::min({key + kTileKeys, stop, token_end});
+    f(TilePair{static_cast<int32_t>(key), static_cast<int32_t>(key_end - key), static_cast<int32_t>(token),
+               static_cast<int32_t>(token_end), token < key_end - 1});
   }
 }
 
@@ -150,6 +153,7 @@ inline const int32_t* visible_keys(const TilePair& pair, int64_t heads, int32_t*
 // ---- rows of floats -------------------------------------------------------------------------------------------------
 
 inline void convert(const void* x, Float x_type, void* y, Float y_type, int64_t n) {
+  if (n == 0) return;  // and x may be null
   if (x_type == y_type) std::memcpy(y, x, n * size_of(x_type));
   else vector_kernels().convert(x, x_type, y, y_type, n);
 }

@@ -5,10 +5,11 @@
 //
 // Two schedules with the same bits, because both add the same tile products to the same element in the same order
 // (gradQ: leaf to root; gradK, gradV: query tiles as they are packed, head blocks within a tile):
-//   trees    a thread owns a tree and a key head: five products for each pair of tiles;
+//   trees    a thread owns a tree and a key head: five products for each pair of tiles. gradK and gradV of half
+//            precision are summed in float32 rows of the tree's tokens, for one key head per thread;
 //   owners   threads own query tiles for gradQ, then blocks of keys for gradK and gradV: seven products, since the
-//            scores are formed twice, but as many tasks as there are tiles, and no float32 copy of half-precision
-//            gradients. Also whenever only some of the gradients are wanted.
+//            scores are formed twice, but as many tasks as there are tiles, and scratch for tiles only. Also where
+//            gradQ or both others are not wanted.
 #include "prefix_attention.h"
 
 namespace grpo {
@@ -39,8 +40,7 @@ struct Workspace {
   float* q_columns;     // [D, kTileRows]  times scale
   float* grad_out;      // [kTileRows, E]
   float* grad_columns;  // [E, kTileRows]  grad_out transposed
-  float* grad_q;        // [kTileRows, D]
-  float* out;           // [kTileRows, E]  the same memory, while queries are packed
+  float* grad_q;        // [kTileRows, D]  and out [kTileRows, E], while queries are packed
   float* k;             // [kTileKeys, D]
   float* v;             // [kTileKeys, E]
   float* scores;        // [kTileKeys, kTileRows]
@@ -51,23 +51,20 @@ struct Workspace {
   float* sums_v;        // [keys, E]
 
   static Workspace cut(Carver& carver, const AttentionSizes& sizes, int64_t keys) {
-    Workspace work{.q = carver.take(kTileRows * sizes.D),
-                   .q_columns = carver.take(kTileRows * sizes.D),
-                   .grad_out = carver.take(kTileRows * sizes.E),
-                   .grad_columns = carver.take(kTileRows * sizes.E),
-                   .grad_q = carver.take(kTileRows * std::max(sizes.D, sizes.E)),
-                   .out = nullptr,
-                   .k = carver.take(kTileKeys * sizes.D),
-                   .v = carver.take(kTileKeys * sizes.E),
-                   .scores = carver.take(kTileKeys * kTileRows),
-                   .grad_scores = carver.take(kTileKeys * kTileRows),
-                   .logsumexp = carver.take(kTileRows),
-                   .delta = carver.take(kTileRows),
-                   .visible = reinterpret_cast<int32_t*>(carver.take(kTileRows)),
-                   .sums_k = carver.take(keys * sizes.D),
-                   .sums_v = carver.take(keys * sizes.E)};
-    work.out = work.grad_q;
-    return work;
+    return {.q = carver.take(kTileRows * sizes.D),
+            .q_columns = carver.take(kTileRows * sizes.D),
+            .grad_out = carver.take(kTileRows * sizes.E),
+            .grad_columns = carver.take(kTileRows * sizes.E),
+            .grad_q = carver.take(kTileRows * std::max(sizes.D, sizes.E)),
+            .k = carver.take(kTileKeys * sizes.D),
+            .v = carver.take(kTileKeys * sizes.E),
+            .scores = carver.take(kTileKeys * kTileRows),
+            .grad_scores = carver.take(kTileKeys * kTileRows),
+            .logsumexp = carver.take(kTileRows),
+            .delta = carver.take(kTileRows),
+            .visible = reinterpret_cast<int32_t*>(carver.take(kTileRows)),
+            .sums_k = carver.take(keys * sizes.D),
+            .sums_v = carver.take(keys * sizes.E)};
   }
 };
 
@@ -78,20 +75,21 @@ struct Queries {
   bool finite;
 };
 
-// delta[r] = grad_out[r] . out[r], each by the very chain of products and sums that forms gradOut . v in add_pair: where
-// out is v (a token that sees only itself) they cancel to exactly 0. The diagonals of small squares, because the
-// vector code has products of matrices only.
-void form_delta(const Workspace& work, int64_t rows, int64_t E) {
+// delta[r] = grad_out[r] . out[r], by the very chain of products and sums that forms gradOut . v in add_pair: where out
+// is v (a token that sees only itself) the two cancel to exactly 0. As diagonals of small squares, because the vector
+// code has products of matrices only.
+void form_delta(const float* out, const Workspace& work, int64_t rows, int64_t E) {
   constexpr int64_t kSquare = 16;
   for (int64_t r = 0; r < rows; r += kSquare) {
     const int64_t n = std::min(kSquare, rows - r);
-    vector_kernels().matmul_tile(work.out + r * E, E, 1, work.grad_columns + r, kTileRows, work.scores, kSquare, n, n, E,
+    vector_kernels().matmul_tile(out + r * E, E, 1, work.grad_columns + r, kTileRows, work.scores, kSquare, n, n, E,
                                  false);
     for (int64_t i = 0; i < n; ++i) work.delta[r + i] = work.scores[i * kSquare + i];
   }
 }
 
-Queries pack(const Problem& problem, int64_t key_head, int64_t block, int32_t begin, int32_t end, const Workspace& work) {
+Queries pack(const Problem& problem, int64_t key_head, int64_t block, int32_t begin, int32_t end,
+             const Workspace& work) {
   const AttentionSizes& sizes = problem.sizes;
   const int64_t H = sizes.H, D = sizes.D, E = sizes.E;
   const int64_t head = problem.blocks.head(key_head, block), heads = problem.blocks.heads(block);
@@ -100,8 +98,8 @@ Queries pack(const Problem& problem, int64_t key_head, int64_t block, int32_t be
   transpose(work.q, rows, D, sizes.scale, work.q_columns);
   gather(problem.grad_out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_out);
   transpose(work.grad_out, rows, E, 1, work.grad_columns);
-  gather(problem.out, sizes.type, first * E, H * E, tokens, heads * E, work.out);
-  form_delta(work, rows, E);
+  gather(problem.out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_q);
+  form_delta(work.grad_q, work, rows, E);
   gather(problem.logsumexp, Float::kF32, first, H, tokens, heads, work.logsumexp);
   return {key_head, head, heads, begin, end, all_finite(work.q, rows * D) && all_finite(work.grad_out, rows * E)};
 }
@@ -147,6 +145,7 @@ void add_pair(const Problem& problem, const Queries& queries, const TilePair& pa
 // All pairs of a query tile: gradQ whole, and its part of gradK and gradV where sums are given.
 void add_query_tile(const Problem& problem, const TokenTile& tile, int64_t key_head, int64_t block, const Sums& sums_k,
                     const Sums& sums_v, const Workspace& work) {
+  if (cancelled()) return;
   const int64_t H = problem.sizes.H, D = problem.sizes.D;
   const Queries queries = pack(problem, key_head, block, tile.begin, tile.end, work);
   const int64_t tokens = tile.end - tile.begin;
@@ -158,31 +157,27 @@ void add_query_tile(const Problem& problem, const TokenTile& tile, int64_t key_h
           queries.heads * D);
 }
 
-// Sums of tokens [begin, end), set to zero; and back into the gradient if they are not its own memory.
-Sums open_sums(const Gradient& gradient, int64_t heads, int64_t key_head, int64_t n, int32_t begin, int32_t end,
-               float* own) {
-  if (gradient.data == nullptr) return {nullptr, 0, begin};
-  Sums sums{own, n, begin};
-  if (gradient.type == Float::kF32)
-    sums = {static_cast<float*>(gradient.data) + (begin * heads + key_head) * n, heads * n, begin};
-  for (int32_t token = begin; token < end; ++token) std::fill_n(sums.row(token), n, 0.0f);
-  return sums;
-}
-
-void close_sums(const Sums& sums, const Gradient& gradient, int64_t heads, int64_t key_head, int64_t n, int32_t end) {
-  if (sums.data == nullptr || gradient.type == Float::kF32) return;
-  scatter(sums.data, gradient.data, gradient.type, (sums.origin * heads + key_head) * n, heads * n, end - sums.origin, n);
-}
-
-// Calls add(sums of gradK, sums of gradV) between opening and closing them for tokens [begin, end) of a key head.
+// Calls add(sums of gradK, sums of gradV) with sums for tokens [begin, end) of a key head that begin as zero, and writes
+// them into the gradients if they are not their own memory.
 template <class F>
 void with_sums(const Problem& problem, int64_t key_head, int32_t begin, int32_t end, const Workspace& work, F&& add) {
   const int64_t K = problem.sizes.K, D = problem.sizes.D, E = problem.sizes.E;
-  const Sums sums_k = open_sums(problem.grad_k, K, key_head, D, begin, end, work.sums_k);
-  const Sums sums_v = open_sums(problem.grad_v, K, key_head, E, begin, end, work.sums_v);
+  const auto open = [&](const Gradient& gradient, int64_t n, float* own) {
+    if (gradient.data == nullptr) return Sums{nullptr, 0, begin};
+    Sums sums{own, n, begin};
+    if (gradient.type == Float::kF32)
+      sums = {static_cast<float*>(gradient.data) + (begin * K + key_head) * n, K * n, begin};
+    for (int32_t token = begin; token < end; ++token) std::fill_n(sums.row(token), n, 0.0f);
+    return sums;
+  };
+  const auto close = [&](const Gradient& gradient, int64_t n, const Sums& sums) {
+    if (sums.data == nullptr || gradient.type == Float::kF32) return;
+    scatter(sums.data, gradient.data, gradient.type, (begin * K + key_head) * n, K * n, end - begin, n);
+  };
+  const Sums sums_k = open(problem.grad_k, D, work.sums_k), sums_v = open(problem.grad_v, E, work.sums_v);
   add(sums_k, sums_v);
-  close_sums(sums_k, problem.grad_k, K, key_head, D, end);
-  close_sums(sums_v, problem.grad_v, K, key_head, E, end);
+  close(problem.grad_k, D, sums_k);
+  close(problem.grad_v, E, sums_v);
 }
 
 bool needs_sums(const Problem& problem) {
@@ -192,14 +187,15 @@ bool needs_sums(const Problem& problem) {
 
 // Whether a thread per tree and key head is the faster schedule, in at most the memory of the gradients themselves.
 bool prefer_trees(const Problem& problem, const int32_t* roots, int64_t G, int64_t largest) {
-  const auto& [P, H, K, D, E, type, scale] = problem.sizes;
-  if (problem.grad_q.data == nullptr || (problem.grad_k.data == nullptr && problem.grad_v.data == nullptr)) return false;
-  const int64_t threads = thread_count();
+  const AttentionSizes& sizes = problem.sizes;
+  if (problem.grad_q.data == nullptr) return false;
+  if (problem.grad_k.data == nullptr && problem.grad_v.data == nullptr) return false;
+  const int64_t threads = thread_count(), row = sizes.D + sizes.E;
   if (needs_sums(problem)) {
-    const int64_t gradients = P * (H * D + K * (D + E)) * size_of(type);
-    if (threads * largest * (D + E) * int64_t{sizeof(float)} > gradients) return false;
+    const int64_t gradients = sizes.P * (sizes.H * sizes.D + sizes.K * row) * size_of(sizes.type);
+    if (threads * largest * row * int64_t{sizeof(float)} > gradients) return false;
   }
-  if (threads == 1 || G * K >= 32 * threads) return true;
+  if (threads == 1 || G * sizes.K >= 32 * threads) return true;
   // Tasks go to whichever thread is free, tree by tree; a task costs as many products as it has pairs of tiles.
   Scratch<double> busy(threads);
   std::fill_n(busy.data(), threads, 0.0);
@@ -211,8 +207,8 @@ bool prefer_trees(const Problem& problem, const int32_t* roots, int64_t G, int64
         cost += static_cast<double>(pair.keys) * (pair.token_end - pair.token);
       });
     });
-    for (int64_t i = 0; i < problem.sizes.K; ++i) *std::min_element(busy.data(), busy.data() + threads) += cost;
-    total += cost * static_cast<double>(problem.sizes.K);
+    for (int64_t i = 0; i < sizes.K; ++i) *std::min_element(busy.data(), busy.data() + threads) += cost;
+    total += cost * static_cast<double>(sizes.K);
   }
   const double last = *std::max_element(busy.data(), busy.data() + threads);
   return 5 * last <= 7 * total / static_cast<double>(threads);
@@ -260,7 +256,7 @@ void run_owners(const Problem& problem) {
     with_sums(problem, key_head, keys.begin, keys.end, work, [&](const Sums& sums_k, const Sums& sums_v) {
       const TokenTile* tile = std::upper_bound(tiles.begin(), tiles.end(), keys.begin,
                                                [](int32_t token, const TokenTile& t) { return token < t.end; });
-      for (; tile < tiles.end() && tile->begin < subtree_end; ++tile) {
+      for (; tile < tiles.end() && tile->begin < subtree_end && !cancelled(); ++tile) {
         for (int64_t block = 0; block < blocks; ++block) {
           const Queries queries = pack(problem, key_head, block, std::max(tile->begin, keys.begin),
                                        std::min(tile->end, subtree_end), work);

@@ -70,7 +70,8 @@ LayoutProblem tree_layout_sizes(const int32_t* length, const int32_t* parent, co
       if (end[i] < 0 || end[i] >= B)
         return {"end", value_at(end[i], i) +
                            (B == 0 ? "no entry, because there are no segments"
-                                   : "0 to " + std::to_string(B - 1) + " (B = " + std::to_string(B) + " from {length})")};
+                                   : "0 to " + std::to_string(B - 1) + " (B = " + std::to_string(B) +
+                                         " from {length})")};
       const int64_t next = root_of(parent, end[i]);
       if (next < root)
         return {"end", value_at(end[i], i) + "a segment of root " + std::to_string(root) +
@@ -118,7 +119,10 @@ void tree_layout(const int32_t* length, const int32_t* parent, const int32_t* en
     int32_t groups = 0;
     for (int64_t b = 0; b < B; ++b) group[b] = parent[b] < 0 ? groups++ : group[parent[b]];
     std::fill_n(group_start, sizes.G + 1, 0);
-    for_each_sequence(parent, end, B, sizes.N, [&](int64_t segment) { return ++group_start[group[segment] + 1], true; });
+    for_each_sequence(parent, end, B, sizes.N, [&](int64_t segment) {
+      ++group_start[group[segment] + 1];
+      return true;
+    });
     for (int64_t g = 0; g < sizes.G; ++g) group_start[g + 1] += group_start[g];
   }
 
