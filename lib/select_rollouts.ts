@@ -1,0 +1,47 @@
+import type { ArrayInput } from './array.js'
+import { call, operation } from './run.js'
+import type { CallOptions, Matches } from './types.js'
+
+export interface SelectRolloutsInputs {
+  score: ArrayInput<'f32'>
+  groupStart: ArrayInput<'i32'>
+  mask?: ArrayInput<'u8'> | undefined
+}
+
+export interface SelectRolloutsOptions extends CallOptions<'mask'> {
+  count?: number | null
+  fraction?: number | null
+  scope?: 'group' | 'batch'
+  rule?: 'max_variance' | 'top' | 'top_bottom'
+}
+
+export const matches: Matches<'selectRollouts', SelectRolloutsInputs, SelectRolloutsOptions> = true
+
+/**
+ * Which rollouts to train on, by their rewards or advantages.
+ *
+ *   max_variance   argmax of Var({ score[i] : i in S }) over the subsets S of size k
+ *   top            the k largest
+ *   top_bottom     the ceil(k / 2) largest and the floor(k / 2) smallest
+ *
+ * of each group, or of the whole batch. k is `count`, or min(n, max(1, ceil(fraction n - 1e-9))) in float64, n the unmasked
+ * rollouts of the group or batch; a k above n keeps all. The subset of largest variance is always some number of largest
+ * scores with the rest smallest ones: all such numbers are tried, in float64 and without squares, so that subsets of equal
+ * variance compare equal; the lowest number wins. Equal scores: the lowest index wins. Masked rollouts are never kept, nor
+ * is NaN, though it counts in n. Infinite scores are kept like other large ones; for max_variance they stand for 2^128.
+ *
+ * PODS: score = rewards, { count }, and new advantages within the selection. D3S: score = advantages over the whole batch,
+ * { count, scope: 'batch' }, and the advantages stay.
+ *
+ * @param inputs.score       f32[N]    any unit
+ * @param inputs.groupStart  i32[G+1]  first rollout of each group; ends with N
+ * @param inputs.mask        u8[N]     0 = no candidate
+ * @param options.count      how many of each group, or of the batch; this or fraction
+ * @param options.fraction   what share of them, 0 to 1; at least one rollout
+ * @returns mask u8[N], 1 = kept; for `maskIndex` and `gatherRows`
+ * @throws RangeError if groupStart does not rise from 0 to N, or not exactly one of count and fraction is given
+ * @see PODS, arXiv:2504.13818; D3S, arXiv:2509.22115
+ */
+export const selectRollouts = operation((inputs: SelectRolloutsInputs, options: SelectRolloutsOptions) =>
+  call('selectRollouts', inputs, options),
+)
