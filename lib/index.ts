@@ -34,10 +34,10 @@ export {
 export * from './prefix_attention.js'
 export * from './prefix_layout.js'
 export { type ScatterRowsInputs, type ScatterRowsOptions, scatterRows } from './scatter_rows.js'
-export { type SequenceExpandInputs, type SequenceExpandOptions, sequenceExpand } from './sequence_expand.js'
-export { type SequenceSumInputs, type SequenceSumOptions, sequenceSum } from './sequence_sum.js'
 export { type SelectRolloutsInputs, type SelectRolloutsOptions, selectRollouts } from './select_rollouts.js'
 export { type SelectTokensInputs, type SelectTokensOptions, selectTokens } from './select_tokens.js'
+export { type SequenceExpandInputs, type SequenceExpandOptions, sequenceExpand } from './sequence_expand.js'
+export { type SequenceSumInputs, type SequenceSumOptions, sequenceSum } from './sequence_sum.js'
 export { type StandardizeInputs, type StandardizeOptions, standardize } from './standardize.js'
 export {
   type TokenLogprobBackwardInputs,
