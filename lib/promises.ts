@@ -1,11 +1,11 @@
 // The operations as promises: they run off the main thread and take an AbortSignal, in the way of node:fs/promises.
 // Until a promise settles the caller leaves the inputs alone. Errors of the input reject, they do not throw.
 import * as operations from './index.js'
+const { later: linearPolicyLossLater, plan } = operations.linearPolicyLoss
 
 export const gatherRows = operations.gatherRows.later
 export const groupAdvantage = operations.groupAdvantage.later
 export const groupBy = operations.groupBy.later
-const { later: linearPolicyLossLater, plan } = operations.linearPolicyLoss
 export const linearPolicyLoss = Object.assign(linearPolicyLossLater, { plan: plan.later })
 export const linearTokenLogprob = operations.linearTokenLogprob.later
 export const linearTokenLogprobBackward = operations.linearTokenLogprobBackward.later

@@ -54,7 +54,7 @@ int64_t targets_of_row(const Logits& logits, const RowTokens& tokens, int64_t i,
 }
 
 bool equal_but_for_rounding(double given, double own) {
-  return std::abs(given - own) <= 0x1p-22 * std::max(1.0, std::abs(own));
+  return std::isfinite(own) && std::abs(given - own) <= 0x1p-22 * std::max(1.0, std::abs(own));
 }
 
 }  // namespace
