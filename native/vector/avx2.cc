@@ -1,5 +1,5 @@
 // The vector code for AVX2 with FMA (Intel Haswell, AMD Zen, and newer).
-// Compiled without -m options: the pragma covers what is included after it, and nothing else may be, or the
+// It is compiled without -m options: the pragma covers what is included after it, and nothing else may be, or the
 // linker could give the other files a function that only this processor runs.
 #if defined(__x86_64__)
 
@@ -19,15 +19,11 @@
 
 namespace grpo {
 namespace {
-#include "simd.h"
-#include "matmul.h"
-#include "rows.h"
-#include "tiles.h"
+#include "kernels.h"
 }  // namespace
 
 extern const VectorKernels avx2_kernels;
-const VectorKernels avx2_kernels = {"avx2",         softmax_stats, softmax_gradient,      matmul_tile, matmul,
-                                     kMatmulScratch, softmax_tile,  softmax_tile_backward, convert};
+constinit const VectorKernels avx2_kernels = kernels_named("avx2");
 
 }  // namespace grpo
 

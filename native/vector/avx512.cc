@@ -1,5 +1,5 @@
 // The vector code for AVX-512 (Intel Skylake-SP, AMD Zen 4, and newer).
-// Compiled without -m options: the pragma covers what is included after it, and nothing else may be, or the
+// It is compiled without -m options: the pragma covers what is included after it, and nothing else may be, or the
 // linker could give the other files a function that only this processor runs.
 #if defined(__x86_64__)
 
@@ -25,15 +25,11 @@
 
 namespace grpo {
 namespace {
-#include "simd.h"
-#include "matmul.h"
-#include "rows.h"
-#include "tiles.h"
+#include "kernels.h"
 }  // namespace
 
 extern const VectorKernels avx512_kernels;
-const VectorKernels avx512_kernels = {"avx512",         softmax_stats, softmax_gradient,      matmul_tile, matmul,
-                                     kMatmulScratch, softmax_tile,  softmax_tile_backward, convert};
+constinit const VectorKernels avx512_kernels = kernels_named("avx512");
 
 }  // namespace grpo
 

@@ -8,20 +8,14 @@
 
 namespace grpo {
 namespace {
-#include "simd.h"
-#include "matmul.h"
-#include "rows.h"
-#include "tiles.h"
+#include "kernels.h"
 }  // namespace
 
-#if defined(__aarch64__)
-#define GRPO_NAME "neon"
-#else
-#define GRPO_NAME "baseline"
-#endif
-
 extern const VectorKernels baseline_kernels;
-const VectorKernels baseline_kernels = {GRPO_NAME,        softmax_stats, softmax_gradient,      matmul_tile, matmul,
-                                        kMatmulScratch, softmax_tile,  softmax_tile_backward, convert};
+#if defined(__aarch64__)
+constinit const VectorKernels baseline_kernels = kernels_named("neon");
+#else
+constinit const VectorKernels baseline_kernels = kernels_named("baseline");
+#endif
 
 }  // namespace grpo

@@ -23,7 +23,7 @@ struct Tile {
   float* c;
   int64_t ldc;
   int64_t k;
-  int last;
+  int last;  // set by multiply_panel
   bool accumulate;
 };
 
@@ -76,12 +76,18 @@ static void multiply_rows(const Tile& tile, int rows, int vectors) {
   }
 }
 
-// All rows against at most kColumns columns; the rows in pieces of nearly equal height.
+// Rows of the next tile when `left` are to go: at most kRows, and all tiles of nearly equal height.
+GRPO_INLINE int64_t tile_rows(int64_t left) {
+  const int64_t tiles = (left + kRows - 1) / kRows;
+  return (left + tiles - 1) / tiles;
+}
+
+// m rows against at most kColumns columns.
 static void multiply_panel(Tile tile, int64_t m, int64_t columns) {
   const int vectors = columns > kLanes ? 2 : 1;
   tile.last = static_cast<int>(columns - (vectors - 1) * kLanes);
-  for (int64_t pieces = (m + kRows - 1) / kRows; pieces > 0; --pieces) {
-    const int64_t rows = (m + pieces - 1) / pieces;
+  while (m > 0) {
+    const int64_t rows = tile_rows(m);
     multiply_rows<kRows>(tile, static_cast<int>(rows), vectors);
     tile.a += rows * tile.a_row_stride;
     tile.c += rows * tile.ldc;
@@ -105,7 +111,7 @@ constexpr int64_t kBlockColumns = 16 * kColumns;
 // How far apart the packed rows of A and the packed panels of B lie: powers of two would put all of them in the same
 // few sets of the cache.
 constexpr int64_t kPackedRow = kDepth + 16;
-GRPO_INLINE int64_t panel_stride(int64_t depth) { return (depth + 1) * kColumns; }
+GRPO_INLINE int64_t panel_of(int64_t column, int64_t depth) { return column / kColumns * (depth + 1) * kColumns; }
 constexpr int64_t kPackedA = kRows * kPackedRow;
 constexpr int64_t kMatmulScratch = kPackedA + (kDepth + 1) * kBlockColumns;
 
@@ -118,7 +124,8 @@ GRPO_INLINE float element(const void* data, int64_t i) {
 template <Float kType>
 GRPO_INLINE void prefetch(const void* data, int64_t i, int64_t count) {
   constexpr int64_t kLine = 64 / size_of(kType);
-  for (int64_t j = 0; j < count; j += kLine) __builtin_prefetch(static_cast<const char*>(data) + (i + j) * size_of(kType));
+  const char* const bytes = static_cast<const char*>(data);
+  for (int64_t j = 0; j < count; j += kLine) __builtin_prefetch(bytes + (i + j) * size_of(kType));
 }
 
 // Copies `count` consecutive elements.
@@ -126,7 +133,8 @@ template <Float kType>
 GRPO_INLINE void pack_run(const void* data, int64_t i, int64_t count, float* packed) {
   int64_t j = 0;
   for (; j + kLanes <= count; j += kLanes) store_vector(packed + j, load<kType>(data, i + j));
-  if (j < count) store_first(packed + j, load<kType>(data, i + j, static_cast<int>(count - j)), static_cast<int>(count - j));
+  const int left = static_cast<int>(count - j);
+  if (left > 0) store_first(packed + j, load<kType>(data, i + j, left), left);
 }
 
 // Rows [row, row + rows) and columns [column, column + depth) of A, in float. What comes back says how they lie.
@@ -136,7 +144,7 @@ struct Packed {
 };
 
 template <Float kType>
-static Packed pack_a(const Matrix& a, int64_t row, int64_t rows, int64_t column, int64_t depth, float* packed) {
+static Packed pack_a(Matrix a, int64_t row, int64_t rows, int64_t column, int64_t depth, float* packed) {
   const int64_t first = row * a.row_stride + column * a.column_stride;
   if (a.row_stride == 1 && a.column_stride != 1) {
     for (int64_t k = 0; k < depth; ++k) pack_run<kType>(a.data, first + k * a.column_stride, rows, packed + k * kRows);
@@ -154,7 +162,7 @@ static Packed pack_a(const Matrix& a, int64_t row, int64_t rows, int64_t column,
   return {kPackedRow, 1};
 }
 
-// lanes[i][j] becomes lanes[j][i]: interleaving the first half of the rows with the second, log2(kLanes) times.
+// rows[i][j] becomes rows[j][i]: interleaving the first half of the rows with the second, log2(kLanes) times.
 GRPO_INLINE void transpose(F32 (&rows)[kLanes]) {
 #pragma GCC unroll 4
   for (int stage = 1; stage < kLanes; stage *= 2) {
@@ -199,28 +207,29 @@ static void pack_columns(const void* data, int64_t first, int64_t column_stride,
 // Rows [row, row + depth) and columns [column, column + columns) of B, in float: panels of kColumns columns, each
 // [depth, kColumns]. What lies beyond the last column is never used.
 template <Float kType>
-static void pack_b(const Matrix& b, int64_t row, int64_t depth, int64_t column, int64_t columns, float* packed) {
+static void pack_b(Matrix b, int64_t row, int64_t depth, int64_t column, int64_t columns, float* packed) {
   constexpr int64_t kAhead = 4;
   const int64_t first = row * b.row_stride + column * b.column_stride;
   if (b.column_stride == 1) {
     for (int64_t k = 0; k < depth; ++k) {
       for (int64_t j = 0; j < columns; j += kColumns) {
+        const int64_t i = first + k * b.row_stride + j;
         const int64_t count = columns - j < kColumns ? columns - j : kColumns;
-        if (k + kAhead < depth) prefetch<kType>(b.data, first + (k + kAhead) * b.row_stride + j, count);
-        pack_run<kType>(b.data, first + k * b.row_stride + j, count, packed + j / kColumns * panel_stride(depth) + k * kColumns);
+        if (k + kAhead < depth) prefetch<kType>(b.data, i + kAhead * b.row_stride, count);
+        pack_run<kType>(b.data, i, count, packed + panel_of(j, depth) + k * kColumns);
       }
     }
   } else if (b.row_stride == 1) {
     for (int64_t j = 0; j < columns; j += kLanes) {
       const int64_t count = columns - j < kLanes ? columns - j : kLanes;
       const int64_t left = columns - j - count;
-      float* const panel = packed + j / kColumns * panel_stride(depth) + j % kColumns;
+      float* const panel = packed + panel_of(j, depth) + j % kColumns;
       pack_columns<kType>(b.data, first + j * b.column_stride, b.column_stride, count, left < kLanes ? left : kLanes,
                           depth, panel);
     }
   } else {
     for (int64_t j = 0; j < columns; ++j) {
-      float* const panel = packed + j / kColumns * panel_stride(depth) + j % kColumns;
+      float* const panel = packed + panel_of(j, depth) + j % kColumns;
       for (int64_t k = 0; k < depth; ++k)
         panel[k * kColumns] = element<kType>(b.data, first + k * b.row_stride + j * b.column_stride);
     }
@@ -250,17 +259,16 @@ static void matmul(const Matrix& a, const Matrix& b, float* c, int64_t ldc, int6
     for (int64_t j = 0; j < n; j += kBlockColumns) {
       const int64_t columns = n - j < kBlockColumns ? n - j : kBlockColumns;
       pack_block(b, l, depth, j, columns, packed_b);
-      int64_t row = 0;
-      for (int64_t pieces = (m + kRows - 1) / kRows; pieces > 0; --pieces) {
-        const int64_t rows = (m - row + pieces - 1) / pieces;
+      for (int64_t row = 0, rows; row < m; row += rows) {
+        rows = tile_rows(m - row);
         const Packed stride = pack_rows(a, row, rows, l, depth, packed_a);
+        Tile tile = {packed_a, stride.row_stride, stride.column_stride, nullptr, kColumns, nullptr,
+                     ldc,      depth,             0,                    accumulate || l > 0};
         for (int64_t s = 0; s < columns; s += kColumns) {
-          const int64_t count = columns - s < kColumns ? columns - s : kColumns;
-          multiply_panel({packed_a, stride.row_stride, stride.column_stride, packed_b + s / kColumns * panel_stride(depth), kColumns,
-                          c + row * ldc + j + s, ldc, depth, 0, accumulate || l > 0},
-                         rows, count);
+          tile.b = packed_b + panel_of(s, depth);
+          tile.c = c + row * ldc + j + s;
+          multiply_panel(tile, rows, columns - s < kColumns ? columns - s : kColumns);
         }
-        row += rows;
       }
     }
   }

@@ -4,7 +4,6 @@
 constexpr int64_t kChunk = 2048;
 // Elements that are added in float, 32 in a lane; these sums are added in double.
 constexpr int64_t kRun = 32 * kLanes;
-
 constexpr int64_t kStep = kWide * kLanes;
 
 template <Float kType>
@@ -36,7 +35,7 @@ struct Row {
   F32 lowest;  // x - origin below which the exponential is 0
 
   GRPO_INLINE Row of(float origin, float scale) {
-    const float lowest = kLowestExponent / scale;
+    const float lowest = kLowestExponent / scale;  // never -inf, or x = -inf would not be below it
     return {broadcast(origin), broadcast(scale), broadcast(scale * kLog2E),
             broadcast(lowest > -3e38f ? lowest : -3e38f)};
   }
