@@ -70,6 +70,11 @@ describe('moments', () => {
     expect(moments({ x, mask })).toEqual({ count: mask.reduce((a, b) => a + b, 0), mean: value, m2: 0 })
   })
 
+  test('infinities that are all equal are equal: no infinity minus infinity', () => {
+    const mean = Number.NEGATIVE_INFINITY
+    expect(moments({ x: new Float32Array(20).fill(mean) })).toEqual({ count: 20, mean, m2: 0 })
+  })
+
   test('0 and -0 are equal', () => {
     expect(moments({ x: new Float32Array([-0, 0, -0]) })).toMatchObject({ count: 3, m2: 0 })
   })
