@@ -1,6 +1,6 @@
 // What a benchmark consists of. bench/<operation>.ts exports `cases`: each names its size, makes the inputs and calls this
 // package; the peers do the same work on the same inputs under the same name, in bench/peers/.
-import type { HostArray, TypedArray } from '../lib/index.js'
+import { array, type HostArray, type TypedArray, toBf16 } from '../lib/index.js'
 import { random } from '../test/random.js'
 
 export type Arrays = Record<string, HostArray>
@@ -46,16 +46,16 @@ export interface Case {
 const patternLength = 1048573
 
 /** Normal numbers, repeated after `patternLength`. */
-export function normals(n: number, scale = 1, mean = 0): Float32Array {
+export function normals(n: number, scale = 1, mean = 0, seed = n): Float32Array {
   const x = new Float32Array(n)
-  x.set(random(n).normals(Math.min(n, patternLength), scale, mean))
+  x.set(random(seed).normals(Math.min(n, patternLength), scale, mean))
   for (let filled = patternLength; filled < n; filled *= 2) x.copyWithin(filled, 0, Math.min(filled, n - filled))
   return x
 }
 
 /** Exponentially distributed numbers, none repeated on purpose: entropies, scores to select from. */
-export function exponentials(n: number, mean: number): Float32Array {
-  const { uniform } = random(n)
+export function exponentials(n: number, mean: number, seed = n): Float32Array {
+  const { uniform } = random(seed)
   return Float32Array.from({ length: n }, () => -mean * Math.log(1 - uniform()))
 }
 
@@ -77,3 +77,15 @@ export function ragged(n: number, mean: number): Int32Array {
 }
 
 export const thousands = (n: number): string => String(n).replace(/\B(?=(\d{3})+$)/g, ',')
+
+/** Logits and sampled tokens. R rows times V columns is the size of a small micro-batch of a model like Qwen. */
+export const logitsShape = { R: 256, V: 151936 }
+
+export function logitsOf(dtype: 'f32' | 'bf16') {
+  const { R, V } = logitsShape
+  const values = normals(R * V, 3)
+  return {
+    logits: dtype === 'f32' ? array(values, [R, V]) : array(toBf16(values), [R, V], 'bf16'),
+    token: array(integers(R, V)),
+  }
+}

@@ -11,10 +11,10 @@ type Tensors = Record<string, Tensor>
 /** Makes the function that is jitted. Every use of an array but the last needs `.ref`: jax-js counts references. */
 type Implementation = (jax: Jax, n: Numbers) => (x: Tensors) => Tensors
 
-/** x[r, index[r]] as a product, since the gradient of a gather would be a scatter, which jax-js lacks. */
-const pick = ({ numpy: np, nn }: Jax, x: Tensor, index: Tensor) => {
-  const columns = x.shape[1]!
-  return np.sum(x.mul(nn.oneHot(index, columns)), -1)
+/** x[r, index[r]] as a sum: the gradient of a gather would be a scatter, and nn.oneHot builds an identity of V x V. */
+const pick = ({ numpy: np }: Jax, x: Tensor, index: Tensor) => {
+  const chosen = np.equal(np.arange(x.shape[1]!).reshape([1, -1]), index.reshape([-1, 1]))
+  return np.sum(np.where(chosen, x, 0), -1)
 }
 
 function clippedLoss({ numpy: np }: Jax, logp: Tensor, x: Tensors, n: Numbers): Tensor {
@@ -28,7 +28,15 @@ function clippedLoss({ numpy: np }: Jax, logp: Tensor, x: Tensors, n: Numbers): 
   return loss.add(np.exp(difference.ref).sub(difference).sub(1).mean().mul(klCoef))
 }
 
-const attention = ({ nn }: Jax, q: Tensor, k: Tensor, v: Tensor) => nn.dotProductAttention(q, k, v, { isCausal: true })
+/** Causal attention over [B,L,H,D]. nn.dotProductAttention would do the same, but needs Node 22. */
+const attention = ({ numpy: np, nn }: Jax, ...qkv: [Tensor, Tensor, Tensor]) => {
+  const [, length, , width] = qkv[0].shape as [number, number, number, number]
+  const [q, k, v] = qkv.map((x) => np.swapaxes(x, 1, 2)) as [Tensor, Tensor, Tensor]
+  const place = np.arange(length)
+  const visible = np.lessEqual(place.ref.reshape([1, -1]), place.reshape([-1, 1]))
+  const scores = np.matmul(q, np.swapaxes(k, 2, 3)).mul(1 / Math.sqrt(width))
+  return np.swapaxes(np.matmul(nn.softmax(np.where(visible, scores, -1e9), -1), v), 1, 2)
+}
 
 const entropyOf = ({ numpy: np }: Jax, logProbabilities: Tensor) =>
   np.sum(np.exp(logProbabilities.ref).mul(logProbabilities), -1).neg()
