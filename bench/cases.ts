@@ -89,3 +89,29 @@ export function logitsOf(dtype: 'f32' | 'bf16') {
     token: array(integers(R, V)),
   }
 }
+
+/** What a clipped loss takes besides the log-probabilities, a little off those of the policy that wrote the responses. */
+export function policyOf(logp: Float32Array, sequences: number) {
+  const T = logp.length
+  const [drift, reference] = [normals(T, 0.1, 0, 1), normals(T, 0.3, 0, 2)]
+  return {
+    oldLogp: array(logp.map((x, t) => x + drift[t]!)),
+    refLogp: array(logp.map((x, t) => x + reference[t]!)),
+    advantage: array(normals(sequences)),
+    sequenceStart: array(evenly(T, T / sequences)),
+  }
+}
+
+/** Hidden states and the output layer of a small model: rows, hidden size, vocabulary. */
+export const linearShape = { R: 512, D: 1024, V: 32000 }
+
+export function linearOf(dtype: 'f32' | 'bf16') {
+  const { R, D, V } = linearShape
+  const make = (values: Float32Array, shape: number[]): HostArray<'f32' | 'bf16'> =>
+    dtype === 'f32' ? array(values, shape) : array(toBf16(values), shape, 'bf16')
+  return {
+    hidden: make(normals(R * D), [R, D]),
+    head: make(normals(V * D, 0.08), [V, D]),
+    token: array(integers(R, V)),
+  }
+}

@@ -100,7 +100,11 @@ function write(results: Results, names: readonly string[]): string {
   const folder = join(__dirname, 'results')
   mkdirSync(folder, { recursive: true })
   const { date, cpu } = results.machine
-  const words = [date.slice(0, 10), ...cpu.split(/[^A-Za-z0-9]+/).filter(Boolean), ...names.map(snakeCase)]
+  const words = [
+    date.slice(0, 10),
+    ...cpu.split(/[^A-Za-z0-9]+/).filter(Boolean),
+    ...(names.length > 1 ? ['part'] : names.map(snakeCase)),
+  ]
   const path = join(folder, words.join('-').toLowerCase())
   writeFileSync(`${path}.json`, `${JSON.stringify(results, null, 1)}\n`)
   writeFileSync(`${path}.svg`, chart(results))

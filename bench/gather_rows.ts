@@ -1,0 +1,26 @@
+import { array, gatherRows } from '../lib/index.js'
+import { type Case, integers, normals, thousands } from './cases.js'
+
+const [R, D, M] = [32768, 1024, 16384]
+
+export const cases: Case[] = [
+  {
+    operation: 'gatherRows',
+    size: `${thousands(M)} of ${thousands(R)} rows of ${thousands(D)}, f32`,
+    prepare() {
+      const inputs = { x: array(normals(R * D), [R, D]), index: array(integers(M, R)) }
+      const out = gatherRows(inputs)
+      return {
+        inputs,
+        variants: [
+          // Only the rows that are gathered cross memory.
+          {
+            name: 'into out',
+            inputs: { x: out.x, index: inputs.index },
+            run: () => ({ ...gatherRows(inputs, { out }) }),
+          },
+        ],
+      }
+    },
+  },
+]
