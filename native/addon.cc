@@ -157,10 +157,6 @@ Napi::Value run_async(const Napi::CallbackInfo& info) {
 Napi::Value operations(Napi::Env env) {
   Napi::Array list = Napi::Array::New(env);
   for (int32_t i = 0; i < api().operation_count; ++i) {
-    if (api().operations[i] == nullptr) {  // BUILDING
-      list[static_cast<uint32_t>(i)] = Napi::Object::New(env);
-      continue;
-    }
     const grpo_operation& operation = *api().operations[i];
     Napi::Array fields = Napi::Array::New(env);
     for (int32_t j = 0; j < operation.field_count; ++j) {

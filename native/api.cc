@@ -6,7 +6,7 @@ namespace grpo {
 void last_error(grpo_error* error);
 int defaults(const char* operation, void* args, grpo_objective* objective);
 
-[[gnu::weak]] extern const grpo_operation kGroupAdvantage, kMoments, kStandardize, kTokenLogprob,
+extern const grpo_operation kGroupAdvantage, kMoments, kStandardize, kTokenLogprob,
     kTokenLogprobBackward, kMergeTokenLogprob, kPolicyLoss, kPolicyLossFromLogits,
     kLinearPolicyLoss, kLinearPolicyLossPlan, kLinearTokenLogprob, kLinearTokenLogprobBackward,
     kTreeLayout, kPrefixAttention, kPrefixAttentionBackward, kSelectRollouts,
