@@ -54,9 +54,7 @@ function fieldsOf(name: OperationName): string[] {
 
 /** Each operation's number in the addon; throws one sentence that names the row and the file where they differ. */
 function compare(addon: Addon): ReadonlyMap<OperationName, number> {
-  const numbers = new Map(
-    addon.operations.map(({ name }, index) => [camelCase(name) as OperationName, index]),
-  )
+  const numbers = new Map(addon.operations.map(({ name }, index) => [camelCase(name) as OperationName, index]))
   for (const name of operationNames) {
     const index = numbers.get(name)
     const file = `native/${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}.cc`

@@ -218,10 +218,10 @@ export const ops = {
   },
   prefixAttentionBackward: {
     inputs: {
-      gradOut: '=q[P,H,E]',
       q: 'f32|bf16|f16[P,H,D]',
       k: '=q[P,K,D]',
       v: '=q[P,K,E]',
+      gradOut: '=q[P,H,E]',
       out: '=q[P,H,E]',
       logsumexp: 'f32[P,H]',
       ...segments,

@@ -222,7 +222,7 @@ typedef struct {
 
 typedef struct {
   size_t size;
-  const DLTensor *grad_out, *q, *k, *v, *out, *logsumexp, *segment_start, *segment_parent, *segment_end;
+  const DLTensor *q, *k, *v, *grad_out, *out, *logsumexp, *segment_start, *segment_parent, *segment_end;
   DLTensor *grad_q, *grad_k, *grad_v;
   double scale;
 } grpo_prefix_attention_backward_args;

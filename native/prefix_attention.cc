@@ -160,10 +160,10 @@ namespace backward {
 using Args = grpo_prefix_attention_backward_args;
 
 const grpo_field kFields[] = {
-    GRPO_IN(grad_out, "=q[P,H,E]"),
     GRPO_IN(q, "f32|bf16|f16[P,H,D]"),
     GRPO_IN(k, "=q[P,K,D]"),
     GRPO_IN(v, "=q[P,K,E]"),
+    GRPO_IN(grad_out, "=q[P,H,E]"),
     GRPO_IN(out, "=q[P,H,E]"),
     GRPO_IN(logsumexp, "f32[P,H]"),
     GRPO_IN(segment_start, "i32[B+1] offsets P"),

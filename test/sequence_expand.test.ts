@@ -33,3 +33,9 @@ describe('sequenceExpand', () => {
     refuses(() => sequenceExpand({ ...inputs, sequenceStart: Int32Array.of(0, 3, 2, 5, 6) }), shape)
   })
 })
+
+test('nothing wanted: nothing computed', () => {
+  expect(sequenceExpand({ x: Float32Array.of(1), sequenceStart: Int32Array.of(0, 2) }, { out: { x: null } })).toEqual(
+    {},
+  )
+})
