@@ -9,10 +9,10 @@
 #include <math.h>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx,avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx,avx2,fma,f16c")
+#pragma GCC target("avx2,fma,f16c")
 #endif
 
 #define GRPO_AVX2 1
