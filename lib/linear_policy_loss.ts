@@ -100,8 +100,8 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  *                            as in policyLoss; token and row of a masked token are not looked at
  * @param options             the Objective, as in policyLoss
  * @param options.temperature divides the logits; 1 by default. oldLogp and refLogp are of the same temperature
- * @param options.chunkRows   rows that go through the products together. Default: as many as have 64 MiB of logits, but 64
- *                            at least and 256 at most
+ * @param options.chunkRows   rows that go through the products together. Default: 256, or as many as have 128 MiB of
+ *                            logits, but 64 at least
  * @returns loss f32[1]; gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array,
  *          or float32 if `out` is; logp, entropy f32[T], 0 where masked; stats f64[15], which lossStats reads and merges
  * @throws as tokenLogprob and policyLoss

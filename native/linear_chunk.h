@@ -59,15 +59,15 @@ LinearGradients linear_gradients_of(const Args& args) {
 
 struct ChunkShape {
   int64_t T, D, V;
-  int64_t rows;   // of the largest chunk
+  int64_t rows;   // of a chunk; the last one may have fewer
   bool several;   // chunks
   bool gradient;  // or only the softmax
   Float head_type, bias_type;  // of the gradients
   int64_t threads;
 };
 
-// Rows that go through the products together, if there are as many, where the caller leaves the choice.
-int64_t default_chunk_rows(int64_t V);
+// For `rows` rows, in chunks of chunk_rows (null: as many as are good); gradients null for the softmax alone.
+ChunkShape chunk_shape(const Linear& linear, const LinearGradients* gradients, int64_t rows, int64_t chunk_rows);
 
 // Null where the shape does not need it.
 struct ChunkMemory {
@@ -80,8 +80,9 @@ struct ChunkMemory {
   int32_t *kept, *local, *start;  // [rows], [rows], [rows+1]
   int32_t* t;                     // [T]
   Target* targets;                // [T]
-  float* head_sum;  // gradHead in float32 where it is not: [V,D], or with one chunk a block [kBlock,D] for each thread
+  float* head_sum;  // gradHead in float32 where it is not: [V,D], or with one chunk [sum_columns,D] for each thread
   float* bias_sum;  // [V], likewise
+  int64_t sum_columns;
 };
 
 // Takes arrays one after the other from `memory`, or with null only learns how many bytes they take: what is planned
@@ -120,6 +121,7 @@ class Laid {
     lay_out(shape, arena, memory_);
   }
   const Memory& operator*() const { return memory_; }
+  const Memory* operator->() const { return &memory_; }
 
  private:
   Scratch<char> scratch_;
@@ -128,8 +130,8 @@ class Laid {
 
 void lay_out(const ChunkShape& shape, Arena& arena, ChunkMemory& memory);
 
-// Rows begin .. begin + rows - 1 of those that `tokens` lists.
-RowTokens chunk_of(const RowTokens& tokens, int64_t begin, int64_t rows);
+// Rows begin .. end - 1 of those that `tokens` lists.
+RowTokens chunk_of(const RowTokens& tokens, int64_t begin, int64_t end);
 
 // The softmax of each row of a chunk into memory.softmax, the logit of each token into logit[t].
 void chunk_softmax(const Linear& linear, const RowTokens& chunk, const ChunkMemory& memory, bool keep_logits,
@@ -141,5 +143,25 @@ void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMem
                     const float* grad_logp,     // [T]
                     const float* grad_entropy,  // [T], may be null
                     const LinearGradients& gradients, bool first_chunk, bool last_chunk);
+
+// All of it: between the softmax of a chunk and its gradient, between(chunk, softmax) may complete grad_logp and
+// grad_entropy for the chunk's tokens, from their logits in `logit` and the softmax of their rows, which it may change.
+template <class Between>
+void for_gradient_chunks(const Linear& linear, const RowTokens& tokens,
+                         float* logit,               // [T], may be null
+                         const float* grad_logp,     // [T]
+                         const float* grad_entropy,  // [T], may be null
+                         const LinearGradients& gradients, int64_t chunk_rows, Between&& between) {
+  const ChunkShape shape = chunk_shape(linear, &gradients, tokens.count, chunk_rows);
+  const Laid<ChunkShape, ChunkMemory> memory(shape);
+  int64_t begin = 0, end;
+  do {
+    end = std::min(begin + shape.rows, tokens.count);
+    const RowTokens chunk = chunk_of(tokens, begin, end);
+    chunk_softmax(linear, chunk, *memory, true, logit);
+    between(chunk, memory->softmax);
+    chunk_gradient(linear, chunk, *memory, grad_logp, grad_entropy, gradients, begin == 0, end == tokens.count);
+  } while ((begin = end) < tokens.count && !cancelled());
+}
 
 }  // namespace grpo

@@ -40,20 +40,15 @@ struct Call {
 };
 
 void one_pass(const Call& call) {
-  const Laid<ChunkShape, ChunkMemory> scratch(
-      chunk_shape(call.linear, &call.gradients, call.tokens.count, call.chunk_rows));
-  const ChunkMemory& memory = *scratch;
   std::fill(call.logp, call.logp + call.in.T, 0.0f);  // what masked tokens keep
   std::fill(call.entropy, call.entropy + call.in.T, 0.0f);
-  for (int64_t begin = 0; (begin == 0 || begin < call.tokens.count) && !cancelled(); begin += call.chunk_rows) {
-    const RowTokens chunk = chunk_of(call.tokens, begin, call.chunk_rows);
-    chunk_softmax(call.linear, chunk, memory, true, call.logp);
-    write_token_logprob(chunk, memory.softmax, call.linear.scale, call.logp, call.entropy, nullptr);
+  const auto take_coefficients = [&](const RowTokens& chunk, const RowSoftmax* softmax) {
+    write_token_logprob(chunk, softmax, call.linear.scale, call.logp, call.entropy, nullptr);
     for (int32_t j = chunk.start[0]; j < chunk.start[chunk.count]; ++j)
       token_gradient(call.in, call.denominators, chunk.t[j], call.grad_logp, call.grad_entropy, call.objective);
-    chunk_gradient(call.linear, chunk, memory, call.grad_logp, call.grad_entropy, call.gradients, begin == 0,
-                   begin + call.chunk_rows >= call.tokens.count);
-  }
+  };
+  for_gradient_chunks(call.linear, call.tokens, call.logp, call.grad_logp, call.grad_entropy, call.gradients,
+                      call.chunk_rows, take_coefficients);
 }
 
 void second_pass(const Call& call, const int32_t* row, const LossMemory& memory) {
@@ -99,7 +94,7 @@ int run(const Args& args, const Axes& axes) {
                   .grad_logp = shape.gradient ? memory.grad_logp : nullptr,
                   .grad_entropy = shape.gradient && objective.entropy_coef != 0 ? memory.grad_entropy : nullptr,
                   .gradients = gradients,
-                  .chunk_rows = is_null(args.chunk_rows) ? default_chunk_rows(linear.V) : args.chunk_rows};
+                  .chunk_rows = args.chunk_rows};
 
   const bool once = in_one_pass(shape);
   if (once) one_pass(call);

@@ -19,12 +19,14 @@ int run(const Args& args, const Axes&) {
   linear.T = args.tokens, linear.R = args.rows, linear.D = args.hidden_size, linear.V = args.vocabulary;
   LinearGradients gradients{};
   gradients.hidden_type = gradients.head_type = gradients.bias_type = static_cast<Float>(args.dtype);
-  const int64_t chunk_rows = is_null(args.chunk_rows) ? default_chunk_rows(linear.V) : args.chunk_rows;
-
-  const auto pass = [&](const LinearGradients* of) {
-    ChunkShape shape = chunk_shape(linear, of, linear.R, chunk_rows);
+  const auto pass_over = [&](int64_t rows, const LinearGradients* of) {
+    ChunkShape shape = chunk_shape(linear, of, rows, args.chunk_rows);
     shape.threads = args.threads;
     return bytes_of<ChunkShape, ChunkMemory>(shape);
+  };
+  // Where rows are masked, the others may go through in one chunk, of at most D / 2 rows, though all would not.
+  const auto pass = [&](const LinearGradients* of) {
+    return std::max(pass_over(linear.R, of), pass_over(std::min(linear.R, linear.D / 2), of));
   };
   const int64_t passes = in_one_pass(loss) ? pass(&gradients) : std::max(pass(nullptr), pass(&gradients));
   if (args.peak_bytes != nullptr)

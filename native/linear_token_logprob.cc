@@ -5,18 +5,6 @@
 
 namespace grpo {
 
-ChunkShape chunk_shape(const Linear& linear, const LinearGradients* gradients, int64_t rows, int64_t chunk_rows) {
-  return {.T = linear.T,
-          .D = linear.D,
-          .V = linear.V,
-          .rows = std::min(rows, chunk_rows),
-          .several = rows > chunk_rows,
-          .gradient = gradients != nullptr,
-          .head_type = gradients == nullptr ? Float::kF32 : gradients->head_type,
-          .bias_type = gradients == nullptr ? Float::kF32 : gradients->bias_type,
-          .threads = thread_count()};
-}
-
 RowTokens tokens_with_gradient(const int32_t* row, const uint8_t* mask, const float* grad_logp,
                                const float* grad_entropy, uint8_t* has_gradient, int32_t* scratch, int64_t T,
                                int64_t R) {
@@ -41,31 +29,25 @@ void linear_token_logprob(const Linear& linear, const RowTokens& tokens, float* 
                           int64_t chunk_rows) {
   for (float* output : {logp, entropy, logsumexp})
     if (output != nullptr) std::fill(output, output + linear.T, 0.0f);
-  const Laid<ChunkShape, ChunkMemory> scratch(chunk_shape(linear, nullptr, tokens.count, chunk_rows));
-  const ChunkMemory& memory = *scratch;
-  for (int64_t begin = 0; begin < tokens.count && !cancelled(); begin += chunk_rows) {
-    const RowTokens chunk = chunk_of(tokens, begin, chunk_rows);
-    chunk_softmax(linear, chunk, memory, false, logp);
-    write_token_logprob(chunk, memory.softmax, linear.scale, logp, entropy, logsumexp);
+  const ChunkShape shape = chunk_shape(linear, nullptr, tokens.count, chunk_rows);
+  const Laid<ChunkShape, ChunkMemory> memory(shape);
+  for (int64_t begin = 0; begin < tokens.count && !cancelled(); begin += shape.rows) {
+    const RowTokens chunk = chunk_of(tokens, begin, std::min(begin + shape.rows, tokens.count));
+    chunk_softmax(linear, chunk, *memory, false, logp);
+    write_token_logprob(chunk, memory->softmax, linear.scale, logp, entropy, logsumexp);
   }
 }
 
 void linear_token_logprob_backward(const Linear& linear, const RowTokens& tokens, const float* logsumexp,
                                    const float* entropy, const float* grad_logp, const float* grad_entropy,
                                    const LinearGradients& gradients, int64_t chunk_rows) {
-  const Laid<ChunkShape, ChunkMemory> scratch(chunk_shape(linear, &gradients, tokens.count, chunk_rows));
-  const ChunkMemory& memory = *scratch;
-  for (int64_t begin = 0; (begin == 0 || begin < tokens.count) && !cancelled(); begin += chunk_rows) {
-    const RowTokens chunk = chunk_of(tokens, begin, chunk_rows);
-    chunk_softmax(linear, chunk, memory, true, nullptr);
+  const auto take_given = [&](const RowTokens& chunk, RowSoftmax* softmax) {
     for (int64_t i = 0; i < chunk.count && logsumexp != nullptr; ++i) {
       const int32_t t = chunk.t[chunk.start[i]];
-      memory.softmax[i] =
-          with_given(memory.softmax[i], linear.scale, logsumexp[t], entropy == nullptr ? nullptr : entropy + t);
+      softmax[i] = with_given(softmax[i], linear.scale, logsumexp[t], entropy == nullptr ? nullptr : entropy + t);
     }
-    chunk_gradient(linear, chunk, memory, grad_logp, grad_entropy, gradients, begin == 0,
-                   begin + chunk_rows >= tokens.count);
-  }
+  };
+  for_gradient_chunks(linear, tokens, nullptr, grad_logp, grad_entropy, gradients, chunk_rows, take_given);
 }
 
 namespace {
@@ -78,7 +60,7 @@ int run(const grpo_linear_token_logprob_args& args, const Axes& axes) {
   linear_token_logprob(
       linear, row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), linear.T, linear.R),
       args.logp == nullptr ? logp.data() : data<float>(args.logp), data<float>(args.entropy),
-      data<float>(args.logsumexp), is_null(args.chunk_rows) ? default_chunk_rows(linear.V) : args.chunk_rows);
+      data<float>(args.logsumexp), args.chunk_rows);
   return GRPO_OK;
 }
 
@@ -95,7 +77,7 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes) {
   linear_token_logprob_backward(linear, tokens, data<float>(args.logsumexp),
                                 grad_entropy == nullptr ? nullptr : data<float>(args.entropy), grad_logp, grad_entropy,
                                 linear_gradients_of(args),
-                                is_null(args.chunk_rows) ? default_chunk_rows(linear.V) : args.chunk_rows);
+                                args.chunk_rows);
   return GRPO_OK;
 }
 

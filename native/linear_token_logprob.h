@@ -5,9 +5,6 @@
 
 namespace grpo {
 
-// Of a pass over `rows` rows: gradients null for the forward one.
-ChunkShape chunk_shape(const Linear& linear, const LinearGradients* gradients, int64_t rows, int64_t chunk_rows);
-
 // From the softmax of each row of a chunk, and logp[t] holding the logit of token t.
 void write_token_logprob(const RowTokens& chunk, const RowSoftmax* softmax, float scale,
                          float* logp,        // [T]

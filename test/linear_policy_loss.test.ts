@@ -383,6 +383,25 @@ describe('plan', () => {
     }
   })
 
+  test('16-bit gradHead of few rows: one chunk, whose logits take less than sums over chunks', () => {
+    const [rows, size, vocabulary] = [300, 640, 600]
+    const r = random(6)
+    const inputs = {
+      hidden: floats('bf16', r.normals(rows * size, 0.1), [rows, size]),
+      head: floats('bf16', r.normals(vocabulary * size, 0.5), [vocabulary, size]),
+      token: Int32Array.from({ length: rows }, () => r.integer(vocabulary)),
+      advantage: filled(1, 1),
+      sequenceStart: Int32Array.of(0, rows),
+    }
+    const sizes = { R: rows, T: rows, S: 1, D: size, V: vocabulary, dtype: 'bf16' } as const
+    cpu.threads = 2
+    const peak = measure(inputs, {})
+    expect(peak).toBeLessThanOrEqual(linearPolicyLoss.plan(sizes).peakBytes)
+    expect(peak).toBeLessThan(measure(inputs, { chunkRows: 256 }))
+    const whole = linearPolicyLoss(inputs, { chunkRows: rows })
+    identical(linearPolicyLoss(inputs).gradHead, whole.gradHead)
+  })
+
   test('never the whole logits, and no more for more rows', async () => {
     const sizes = { R: 16_384, T: 16_384, D: 4096, V: 151_936, dtype: 'bf16' } as const
     const { peakBytes } = linearPolicyLoss.plan(sizes, { out: { gradHead: null } } as object)
