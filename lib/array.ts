@@ -26,7 +26,7 @@ export interface HostArray<D extends DType = DType> {
 export type ArrayInput<D extends DType = DType> = PlainArray<D> | HostArray<D> | DeviceArray
 type PlainArray<D extends DType> = D extends 'bf16' | 'f16' ? never : DataOf[D]
 
-const constructors = {
+const constructors: Readonly<Record<DType, new (length: number) => TypedArray>> = {
   f32: Float32Array,
   bf16: Uint16Array,
   f16: Uint16Array,
@@ -35,21 +35,36 @@ const constructors = {
   f64: Float64Array,
 }
 
+// What a typed array says of itself can be overridden, by a subclass or another prototype, and `instanceof` does not know
+// the arrays of other realms (node:vm, test runners). These getters read the object's own slots; memory depends on them.
+const typedArrayPrototype = Object.getPrototypeOf(Uint8Array.prototype) as object
+const slot = (key: PropertyKey) =>
+  Object.getOwnPropertyDescriptor(typedArrayPrototype, key)?.get as (this: unknown) => unknown
+const nameSlot = slot(Symbol.toStringTag)
+const lengthSlot = slot('length')
+
+/** 'Float32Array', ... of whatever realm; undefined for anything else. */
+export const typedArrayName = (x: unknown): string | undefined => nameSlot.call(x) as string | undefined
+
+/** The length of a typed array; 0 once its memory is detached. */
+export const lengthOf = (data: TypedArray): number => lengthSlot.call(data) as number
+
+const plainDtypes: ReadonlyMap<string | undefined, DType> = new Map([
+  ['Float32Array', 'f32'],
+  ['Int32Array', 'i32'],
+  ['Uint8Array', 'u8'],
+  ['Float64Array', 'f64'],
+])
+
 /** The dtype that a plain typed array stands for; a Uint16Array could be bf16 or f16 and stands for none. */
-function plainDtype(data: unknown): DType | undefined {
-  if (data instanceof Float32Array) return 'f32'
-  if (data instanceof Int32Array) return 'i32'
-  if (data instanceof Uint8Array) return 'u8'
-  if (data instanceof Float64Array) return 'f64'
-  return undefined
-}
+const plainDtype = (data: unknown): DType | undefined => plainDtypes.get(typedArrayName(data))
 
 export const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1)
 
 /**
  * Wraps a typed array as a host array, without a copy.
  *
- * @param data   Float32Array, Int32Array, Uint8Array, Float64Array, or Uint16Array (then dtype is needed)
+ * @param data   Float32Array, Int32Array, Uint8Array, Float64Array, or Uint16Array (then dtype is needed), of any realm
  * @param shape  sizes of the axes; default: one axis. The array may hold more than their product (rows of logits
  *               with a stride between them); an operation says if it may not.
  * @param dtype  'bf16' or 'f16' for a Uint16Array
@@ -66,11 +81,13 @@ export function array<D extends 'bf16' | 'f16'>(
 ): HostArray<D>
 export function array(data: TypedArray, shape?: readonly number[], dtype?: DType): HostArray
 export function array(data: TypedArray, shape?: readonly number[], dtype?: DType): HostArray {
-  const actual = dtype ?? plainDtype(data)
-  if (actual === undefined || !(actual in constructors)) {
-    throw grpoError('dtype', 'array', 'dtype', `is ${String(dtype)}, expected 'bf16' or 'f16' for a Uint16Array`)
+  const container = typedArrayName(data)
+  if (container === undefined) throw grpoError('kind', 'array', 'data', `is ${describe(data)}, expected a typed array`)
+  const actual = dtype ?? plainDtypes.get(container)
+  if (actual === undefined && container === 'Uint16Array') {
+    throw grpoError('dtype', 'array', 'dtype', "is missing, expected 'bf16' or 'f16' for a Uint16Array")
   }
-  const wrapped = { dtype: actual, shape: shape ?? [data.length], data } as HostArray
+  const wrapped = { dtype: actual, shape: shape ?? [lengthOf(data)], data } as HostArray
   checkHostArray('array', 'data', wrapped, true)
   return Object.freeze(wrapped)
 }
@@ -86,48 +103,61 @@ export function allocate<D extends DType>(operation: string, name: string, dtype
 export const isDeviceArray = (x: unknown): x is DeviceArray =>
   typeof x === 'object' && x !== null && typeof (x as DeviceArray).pointer === 'bigint'
 
-/** A host array from what a caller passed: plain typed arrays are wrapped, everything else is looked at closely. */
+/**
+ * A host array from what a caller passed: plain typed arrays are wrapped, everything else is looked at closely. What is
+ * returned holds what was looked at: each property is read once, so that a getter cannot change it afterwards.
+ */
 export function hostArray(operation: string, name: string, value: unknown, mayBeLonger: boolean): HostArray {
   const plain = plainDtype(value)
   if (plain !== undefined) {
     const data = value as TypedArray
-    return { dtype: plain, shape: [data.length], data } as HostArray
+    return { dtype: plain, shape: [lengthOf(data)], data } as HostArray
   }
-  if (value instanceof Uint16Array) {
+  if (typedArrayName(value) === 'Uint16Array') {
     throw grpoError('dtype', operation, name, "is a plain Uint16Array, expected array(data, shape, 'bf16' or 'f16')")
   }
   if (typeof value !== 'object' || value === null || !('data' in value)) {
     throw grpoError('kind', operation, name, `is ${describe(value)}, expected a typed array or array(data, shape)`)
   }
-  checkHostArray(operation, name, value as HostArray, mayBeLonger)
-  return value as HostArray
+  const { dtype, shape, data } = value as HostArray
+  const x = { dtype, shape: Array.isArray(shape) ? [...shape] : shape, data } as HostArray
+  checkHostArray(operation, name, x, mayBeLonger)
+  return x
 }
 
 function checkHostArray(operation: string, name: string, x: HostArray, mayBeLonger: boolean): void {
-  const container = constructors[x.dtype]
-  if (container === undefined) {
-    throw grpoError('dtype', operation, name, `has dtype ${String(x.dtype)}, expected one of ${dtypes.join(', ')}`)
+  if (!dtypes.includes(x.dtype)) {
+    throw grpoError('dtype', operation, name, `has dtype ${describe(x.dtype)}, expected one of ${dtypes.join(', ')}`)
   }
-  if (!(x.data instanceof container)) {
-    throw grpoError('dtype', operation, name, `holds ${describe(x.data)}, but ${x.dtype} lies in a ${container.name}`)
+  const container = constructors[x.dtype].name
+  if (typedArrayName(x.data) !== container) {
+    throw grpoError('dtype', operation, name, `holds ${describe(x.data)}, but ${x.dtype} lies in a ${container}`)
   }
   if (!Array.isArray(x.shape) || x.shape.length === 0 || x.shape.length > 4) {
     throw grpoError('kind', operation, name, `has shape ${describe(x.shape)}, expected a list of one to four sizes`)
   }
   for (const size of x.shape) {
     if (!Number.isInteger(size) || size < 0 || size >= 2 ** 31) {
-      throw grpoError('shape', operation, name, `has shape [${x.shape.join(', ')}]: an axis is from 0 to 2147483647`)
+      const shape = x.shape.map(describe).join(', ')
+      throw grpoError('shape', operation, name, `has shape [${shape}]: an axis is a whole number from 0 to 2147483647`)
     }
   }
   const needed = sizeOf(x.shape)
-  if (x.data.length < needed || (x.data.length > needed && !mayBeLonger)) {
+  const length = lengthOf(x.data)
+  if (length < needed || (length > needed && !mayBeLonger)) {
     const wants = `its shape [${x.shape.join(', ')}] needs ${needed}`
-    throw grpoError('shape', operation, name, `holds ${x.data.length} values, but ${wants}`)
+    throw grpoError('shape', operation, name, `holds ${length} values, but ${wants}`)
   }
 }
 
+/** A few words on a value of whatever kind, for error texts. */
 export function describe(value: unknown): string {
-  if (value === null || typeof value !== 'object') return typeof value === 'string' ? `"${value}"` : String(value)
+  if (typeof value === 'string') return value.length > 40 ? `"${value.slice(0, 40)}..."` : `"${value}"`
+  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'function') return 'a function'
+  if (value === null || typeof value !== 'object') return String(value)
   if (Array.isArray(value)) return `a plain array of ${value.length}`
-  return `a ${value.constructor?.name ?? 'plain object'}`
+  const name: unknown = typedArrayName(value) ?? value.constructor?.name
+  if (typeof name !== 'string' || name === '' || name === 'Object') return 'a plain object'
+  return `${/^[AEIO]/.test(name) ? 'an' : 'a'} ${name}`
 }

@@ -1,4 +1,4 @@
-import { allocate, array, type DType, type HostArray } from './array.js'
+import { allocate, array, type DType, describe, type HostArray, typedArrayName } from './array.js'
 import { grpoError } from './errors.js'
 import { call } from './run.js'
 
@@ -8,9 +8,9 @@ function convert<To extends DType>(name: string, x: HostArray, to: To): HostArra
   return y.data
 }
 
-function checked<T>(name: string, x: T, kind: { new (length: number): T; name: string }): T {
-  if (x instanceof kind) return x
-  throw grpoError('kind', name, 'x', `is not a ${kind.name}`)
+function checked<T>(name: string, x: T, kind: 'Float32Array' | 'Uint16Array'): T {
+  if (typedArrayName(x) === kind) return x
+  throw grpoError('kind', name, 'x', `is ${describe(x)}, expected a ${kind}`)
 }
 
 /**
@@ -21,19 +21,20 @@ function checked<T>(name: string, x: T, kind: { new (length: number): T; name: s
  * @throws TypeError if x is not a Float32Array
  */
 export const toBf16 = (x: Float32Array): Uint16Array =>
-  convert('toBf16', array(checked('toBf16', x, Float32Array)), 'bf16')
+  convert('toBf16', array(checked('toBf16', x, 'Float32Array')), 'bf16')
 
 /** bfloat16 bits to float32, exactly. @throws TypeError if x is not a Uint16Array */
 export const fromBf16 = (x: Uint16Array): Float32Array =>
-  convert('fromBf16', array(checked('fromBf16', x, Uint16Array), undefined, 'bf16'), 'f32')
+  convert('fromBf16', array(checked('fromBf16', x, 'Uint16Array'), undefined, 'bf16'), 'f32')
 
 /**
  * float32 to IEEE half bits, rounded to nearest even; beyond 65,504 (after rounding) it is infinity, below 2^-14 subnormal.
  *
  * @throws TypeError if x is not a Float32Array
  */
-export const toF16 = (x: Float32Array): Uint16Array => convert('toF16', array(checked('toF16', x, Float32Array)), 'f16')
+export const toF16 = (x: Float32Array): Uint16Array =>
+  convert('toF16', array(checked('toF16', x, 'Float32Array')), 'f16')
 
 /** IEEE half bits to float32, exactly. @throws TypeError if x is not a Uint16Array */
 export const fromF16 = (x: Uint16Array): Float32Array =>
-  convert('fromF16', array(checked('fromF16', x, Uint16Array), undefined, 'f16'), 'f32')
+  convert('fromF16', array(checked('fromF16', x, 'Uint16Array'), undefined, 'f16'), 'f32')

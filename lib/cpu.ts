@@ -12,6 +12,9 @@ export const cpu = {
     return native.threads()
   },
   set threads(count: number) {
+    if (typeof count !== 'number') {
+      throw grpoError('kind', 'cpu', 'threads', `is ${describe(count)}, expected a number`)
+    }
     if (!Number.isInteger(count) || count < 1 || count > 1024) {
       throw grpoError('option', 'cpu', 'threads', `is ${describe(count)}, expected a whole number from 1 to 1024`)
     }
@@ -22,7 +25,10 @@ export const cpu = {
     return native.instructionSet()
   },
   set instructionSet(name: string) {
-    if (typeof name !== 'string' || !native.setInstructionSet(name)) {
+    if (typeof name !== 'string') {
+      throw grpoError('kind', 'cpu', 'instructionSet', `is ${describe(name)}, expected the name of one`)
+    }
+    if (!native.setInstructionSet(name)) {
       throw grpoError('option', 'cpu', 'instructionSet', `is ${describe(name)}, which this processor or build lacks`)
     }
   },

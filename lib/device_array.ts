@@ -37,7 +37,7 @@ export const cuda = {
   synchronize: async (): Promise<void> => undefined,
 }
 
-/** The values of an array, wherever it lies: a host array is returned as it is. */
+/** The values of an array, wherever it lies: those of a host array are not copied. */
 export const readSync = (x: ArrayInput): HostArray =>
   isDeviceArray(x) ? x.readSync() : hostArray('readSync', 'x', x, true)
 
@@ -48,4 +48,5 @@ export const read = async (x: ArrayInput): Promise<HostArray> =>
 /** Frees a device array's memory; a host array is left to the garbage collector. */
 export function dispose(x: ArrayInput): void {
   if (isDeviceArray(x)) x.dispose()
+  else hostArray('dispose', 'x', x, true)
 }

@@ -1,5 +1,5 @@
 import type { ArrayInput, HostArray } from './array.js'
-import { type Call, call, chain, map, operation } from './run.js'
+import { type Call, call, chain, checkNames, map, operation } from './run.js'
 import type { CallOptions } from './types.js'
 
 /**
@@ -19,9 +19,10 @@ export const groupBy = operation(
     options: CallOptions<'order' | 'groupStart'> = {},
   ): Call<{ order: HostArray<'i32'>; groupStart: HostArray<'i32'> }> => {
     const inputs = { ids }
+    checkNames('groupBy', options?.out ?? {}, ['order', 'groupStart'], 'output')
     const counted = call('groupBy', inputs, { ...options, out: { order: null, groupStart: null } })
     return chain(counted, ({ count }) => {
-      const out = { count: null, ...options.out }
+      const out = { count: null, ...options?.out }
       const grouped = call('groupBy', inputs, { ...options, out }, { G: count.data[0] as number })
       return map(grouped, ({ order, groupStart }) => ({ order, groupStart }))
     })

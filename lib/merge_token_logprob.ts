@@ -29,7 +29,7 @@ function checked(list: readonly TokenLogprobPart[]): Whole[] {
   if (!Array.isArray(list)) throw refuse('kind', 'list', `is ${describe(list)}, expected a list`)
   if (list.length === 0) throw refuse('value', 'list', 'is empty, expected the outputs of tokenLogprob for each part')
   let length = -1
-  return list.map((part: unknown, i) => {
+  return Array.from(list, (part: unknown, i) => {
     if (typeof part !== 'object' || part === null) {
       throw refuse('kind', `list[${i}]`, `is ${describe(part)}, expected an object with ${names.join(', ')}`)
     }
@@ -47,6 +47,24 @@ function checked(list: readonly TokenLogprobPart[]): Whole[] {
     })
     return { logp: arrays[0], entropy: arrays[1], logsumexp: arrays[2] } as Whole
   })
+}
+
+// Here and not in the C interface: a list is merged two parts at a time, and only the last merge writes into `out`.
+function checkOverlap(list: readonly Whole[], out: MergeTokenLogprobOptions['out']): void {
+  for (const name of names) {
+    const given = out?.[name]
+    if (given === undefined || given === null || isDeviceArray(given)) continue
+    const { data: x } = hostArray('mergeTokenLogprob', name, given, false)
+    for (const [i, part] of list.entries()) {
+      for (const input of names) {
+        const { data: y } = part[input]
+        const apart = x.byteOffset >= y.byteOffset + y.byteLength || y.byteOffset >= x.byteOffset + x.byteLength
+        if (x.buffer !== y.buffer || apart || x.length === 0 || y.length === 0) continue
+        const problem = `overlaps list[${i}].${input}, expected memory of its own`
+        throw grpoError('value', 'mergeTokenLogprob', name, problem)
+      }
+    }
+  }
 }
 
 const join = (a: Whole, b: Whole, options: MergeTokenLogprobOptions): Call<Whole> =>
@@ -70,7 +88,9 @@ const join = (a: Whole, b: Whole, options: MergeTokenLogprobOptions): Call<Whole
  */
 export const mergeTokenLogprob = operation(
   (list: readonly TokenLogprobPart[], options: MergeTokenLogprobOptions = {}): Call<Whole> => {
-    const [first, ...others] = checked(list) as [Whole, ...Whole[]]
+    const whole = checked(list)
+    checkOverlap(whole, options?.out)
+    const [first, ...others] = whole as [Whole, ...Whole[]]
     // Merging a part of nothing but -inf copies the other, and holds the options against their spec.
     const nothing = (): Whole => {
       const filled = (value: number) => ({ ...first.logp, data: new Float32Array(first.logp.data.length).fill(value) })

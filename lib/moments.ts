@@ -39,7 +39,7 @@ export const matches: Matches<'moments', MomentsInputs, MomentsOptions> = true
  * @see Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983
  */
 export const moments = operation((inputs: MomentsInputs, options: MomentsOptions = {}) => {
-  if ((options as CallOptions).out !== undefined) {
+  if ((options as CallOptions | null)?.out !== undefined) {
     throw grpoError('unknown', 'moments', 'out', 'is no option of this operation, whose result is three numbers')
   }
   return map(call('moments', inputs, options), ({ moments: { data } }): Moments => {
@@ -50,8 +50,8 @@ export const moments = operation((inputs: MomentsInputs, options: MomentsOptions
 
 function checked(list: unknown): readonly Moments[] {
   if (!Array.isArray(list)) throw grpoError('kind', 'mergeMoments', 'list', `is ${describe(list)}, expected an array`)
-  list.forEach((item: unknown, i) => checkMoments('mergeMoments', `list[${i}]`, item))
-  return list
+  for (const [i, item] of list.entries()) checkMoments('mergeMoments', `list[${i}]`, item)
+  return list as Moments[]
 }
 
 /** Throws unless `item` is { count, mean, m2 }. */

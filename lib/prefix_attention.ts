@@ -1,6 +1,6 @@
 import { type ArrayInput, describe } from './array.js'
 import { grpoError } from './errors.js'
-import { call, operation } from './run.js'
+import { call, checkNames, operation } from './run.js'
 import type { Layout } from './tree_layout.js'
 import type { CallOptions } from './types.js'
 
@@ -27,8 +27,13 @@ export interface PrefixAttentionBackwardOptions extends CallOptions<'gradQ' | 'g
   scale?: number | null
 }
 
-/** The arrays of a layout that attention reads. */
-function segmentsOf(operation: string, layout: PrefixAttentionInputs['layout']) {
+const inputNames = ['q', 'k', 'v', 'layout']
+const backwardInputNames = ['gradOut', ...inputNames, 'out', 'logsumexp']
+
+/** The inputs, with the arrays of the layout that attention reads in its place. */
+function withSegments<Inputs extends PrefixAttentionInputs>(operation: string, names: string[], inputs: Inputs) {
+  checkNames(operation, inputs, names, 'input')
+  const { layout, ...arrays } = inputs
   if (typeof layout !== 'object' || layout === null || !('segmentParent' in layout)) {
     throw grpoError(
       'kind',
@@ -38,7 +43,7 @@ function segmentsOf(operation: string, layout: PrefixAttentionInputs['layout']) 
     )
   }
   const { segmentStart, segmentParent, segmentEnd } = layout
-  return { segmentStart, segmentParent, segmentEnd }
+  return { ...arrays, segmentStart, segmentParent, segmentEnd }
 }
 
 /**
@@ -62,9 +67,8 @@ function segmentsOf(operation: string, layout: PrefixAttentionInputs['layout']) 
  * @throws TypeError for other dtypes; RangeError if H is not a multiple of K, or the layout has not P tokens
  * @see Prefix Grouper, arXiv:2506.05433; FlashAttention, arXiv:2205.14135
  */
-export const prefixAttention = operation(
-  ({ layout, ...arrays }: PrefixAttentionInputs, options: PrefixAttentionOptions = {}) =>
-    call('prefixAttention', { ...arrays, ...segmentsOf('prefixAttention', layout) }, options),
+export const prefixAttention = operation((inputs: PrefixAttentionInputs, options: PrefixAttentionOptions = {}) =>
+  call('prefixAttention', withSegments('prefixAttention', inputNames, inputs), options),
 )
 
 /**
@@ -83,6 +87,6 @@ export const prefixAttention = operation(
  * @see Prefix Grouper, arXiv:2506.05433, 3.2; FlashAttention, arXiv:2205.14135
  */
 export const prefixAttentionBackward = operation(
-  ({ layout, ...arrays }: PrefixAttentionBackwardInputs, options: PrefixAttentionBackwardOptions = {}) =>
-    call('prefixAttentionBackward', { ...arrays, ...segmentsOf('prefixAttentionBackward', layout) }, options),
+  (inputs: PrefixAttentionBackwardInputs, options: PrefixAttentionBackwardOptions = {}) =>
+    call('prefixAttentionBackward', withSegments('prefixAttentionBackward', backwardInputNames, inputs), options),
 )

@@ -31,7 +31,7 @@ export const prefixLayout = operation((groups: readonly PromptGroup[]): Call<Lay
   const length: number[] = []
   const parent: number[] = []
   const end: number[] = []
-  groups.forEach((group, g) => {
+  for (const [g, group] of groups.entries()) {
     if (typeof group !== 'object' || group === null) {
       throw grpoError('kind', name, 'groups', `has ${describe(group)} at ${g}, expected { prefix, responses }`)
     }
@@ -43,6 +43,6 @@ export const prefixLayout = operation((groups: readonly PromptGroup[]): Call<Lay
       length.push(tokens)
       parent.push(root)
     }
-  })
+  }
   return layoutCall(integers(name, 'prefix', length), array(Int32Array.from(parent)), array(Int32Array.from(end)))
 })

@@ -9,6 +9,8 @@ import {
   type HostArray,
   hostArray,
   isDeviceArray,
+  lengthOf,
+  sizeOf,
 } from './array.js'
 import { grpoError, nativeError } from './errors.js'
 import { type NativeError, native, operationNumbers } from './native.js'
@@ -27,6 +29,7 @@ type Bag = Record<string, unknown>
 
 const commonOptions = ['out', 'stream', 'signal', 'stride']
 
+/** Throws unless `bag` is an object whose own names are all allowed. */
 export function checkNames(operation: string, bag: unknown, allowed: readonly string[], what: string): Bag {
   if (typeof bag !== 'object' || bag === null || ArrayBuffer.isView(bag) || Array.isArray(bag)) {
     throw grpoError('kind', operation, '', `takes an object of ${what}s, got ${describe(bag)}`)
@@ -42,6 +45,20 @@ export function checkNames(operation: string, bag: unknown, allowed: readonly st
     }
   }
   return bag as Bag
+}
+
+function checkCommon(operation: string, { signal, stream }: Bag): void {
+  const { aborted, addEventListener } = (signal ?? { aborted: false, addEventListener: checkCommon }) as Bag
+  if (typeof aborted !== 'boolean' || typeof addEventListener !== 'function') {
+    throw grpoError('kind', operation, 'signal', `is ${describe(signal)}, expected an AbortSignal`)
+  }
+  if (typeof (stream ?? 0n) !== 'bigint') {
+    throw grpoError('kind', operation, 'stream', `is ${describe(stream)}, expected a bigint`)
+  }
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw signal.reason
 }
 
 /** The number that stands for an option in the C struct. */
@@ -86,24 +103,34 @@ function shapeOf(axes: Axes, spec: ArraySpec, rankOf: (name: string) => number |
     .map(({ letter, plus }) => (letter === '' ? plus : (axes.get(letter) ?? 0) + plus))
 }
 
+const detached = 'is detached: its memory has been transferred elsewhere'
+
 function read(operation: string, name: string, value: unknown, strided: boolean): HostArray | undefined {
   if (value === undefined || value === null) return undefined
   if (isDeviceArray(value)) throw grpoError('device', operation, name, 'lies on a GPU, but there is no CUDA library')
   const x = hostArray(operation, name, value, strided)
-  if (x.data.length === 0 && native.isDetached(x.data.buffer)) {
-    throw grpoError('value', operation, name, 'is detached: its memory has been transferred elsewhere')
-  }
+  if (lengthOf(x.data) === 0 && native.isDetached(x.data.buffer)) throw grpoError('value', operation, name, detached)
   return x
 }
 
+const sameMemory = (x: HostArray, y: HostArray): boolean =>
+  x.data.buffer === y.data.buffer && x.data.byteOffset === y.data.byteOffset
+
+/** Values from the first to the last that a call may touch. */
+function needed(x: HostArray, stride: number | undefined): number {
+  const [rows = 0, columns = 0] = x.shape
+  return stride === undefined || stride === 0 ? sizeOf(x.shape) : rows === 0 ? 0 : (rows - 1) * stride + columns
+}
+
 function checkStride(operation: string, name: string, x: HostArray, stride: unknown): number {
+  const length = lengthOf(x.data)
   if (stride === undefined) {
-    if (x.data.length === x.shape.reduce((a, b) => a * b, 1)) return 0
+    if (length === sizeOf(x.shape)) return 0
     throw grpoError(
       'shape',
       operation,
       name,
-      `holds ${x.data.length} values, more than its shape needs, and no stride is given`,
+      `holds ${length} values, more than its shape needs, and no stride is given`,
     )
   }
   const [rows = 0, columns = 0] = x.shape
@@ -112,14 +139,9 @@ function checkStride(operation: string, name: string, x: HostArray, stride: unkn
   if (!Number.isSafeInteger(stride) || stride < columns) {
     throw grpoError('option', operation, 'stride', `is ${stride}, expected at least the ${columns} columns of ${name}`)
   }
-  const needed = rows === 0 ? 0 : (rows - 1) * stride + columns
-  if (x.data.length < needed) {
-    throw grpoError(
-      'shape',
-      operation,
-      name,
-      `holds ${x.data.length} values, but ${rows} rows ${stride} apart need ${needed}`,
-    )
+  const least = needed(x, stride)
+  if (length < least) {
+    throw grpoError('shape', operation, name, `holds ${length} values, but ${rows} rows ${stride} apart need ${least}`)
   }
   return stride
 }
@@ -142,6 +164,7 @@ export function call<Name extends OperationName>(
   const strided = signature.inputs.some((spec) => spec.strided)
   const common = strided ? commonOptions : commonOptions.slice(0, 3)
   const givenOptions = checkNames(name, options ?? {}, [...optionNames, ...common], 'option')
+  checkCommon(name, givenOptions)
   const out = checkNames(
     name,
     givenOptions.out ?? {},
@@ -151,11 +174,11 @@ export function call<Name extends OperationName>(
 
   const axes: Axes = new Map(Object.entries(sizes))
   const arrays = new Map<string, HostArray>()
-  const strides = new Map<HostArray['data'], number>()
+  const strides = new Map<HostArray, number>()
   for (const spec of signature.inputs) {
     const x = read(name, spec.name, givenInputs[spec.name], spec.strided)
     if (x === undefined) continue
-    if (spec.strided) strides.set(x.data, checkStride(name, spec.name, x, givenOptions.stride))
+    if (spec.strided) strides.set(x, checkStride(name, spec.name, x, givenOptions.stride))
     arrays.set(spec.name, x)
     bind(axes, spec, x.shape)
   }
@@ -165,8 +188,9 @@ export function call<Name extends OperationName>(
     return value
   })
   for (const spec of signature.inputs) {
-    const last = arrays.get(spec.name)?.data.at(-1)
-    if (spec.offsets !== undefined && !axes.has(spec.offsets)) axes.set(spec.offsets, Math.max(0, Number(last ?? 0)))
+    if (spec.offsets === undefined || axes.has(spec.offsets)) continue
+    const data = arrays.get(spec.name)?.data
+    axes.set(spec.offsets, Math.max(0, data?.[lengthOf(data) - 1] ?? 0))
   }
 
   const outputs: Bag = {}
@@ -174,35 +198,45 @@ export function call<Name extends OperationName>(
   for (const spec of signature.outputs) {
     const given = out[spec.name]
     const wanted = given !== null && (spec.condition === undefined || arrays.has(spec.condition))
-    const x = wanted
-      ? (read(name, spec.name, given, spec.over !== undefined) ??
-        allocate(
-          name,
-          spec.name,
-          dtypeOf(spec, arrays),
-          shapeOf(axes, spec, (like) => arrays.get(like)?.shape.length),
-        ))
-      : undefined
-    if (x !== undefined) outputs[spec.name] = x
+    if (!wanted && given !== undefined && given !== null) {
+      throw grpoError('missing', name, spec.condition as string, `is missing, but out has ${spec.name}`)
+    }
+    const own = wanted ? read(name, spec.name, given, spec.over !== undefined) : undefined
+    if (own !== undefined && spec.over !== undefined) {
+      // Rows lie apart, and the array is longer than its shape, only where the gradient is written over the logits.
+      const model = arrays.get(spec.over)
+      if (model !== undefined && sameMemory(own, model)) {
+        strides.set(own, checkStride(name, spec.name, own, givenOptions.stride))
+      } else hostArray(name, spec.name, own, false)
+    }
+    const shape = () => shapeOf(axes, spec, (like) => arrays.get(like)?.shape.length)
+    const x = wanted ? (own ?? allocate(name, spec.name, dtypeOf(spec, arrays), shape())) : undefined
+    if (x !== undefined) outputs[spec.name] = own !== undefined && 'data' in (given as object) ? given : x
     all.push(x)
   }
   const packed = new Float64Array(7 * all.length + numbers.length)
   all.forEach((x, i) => {
     if (x === undefined) return
     packed.set([dtypes.indexOf(x.dtype), x.shape.length, ...x.shape], 7 * i)
-    packed[7 * i + 6] = strides.get(x.data) ?? 0
+    packed[7 * i + 6] = strides.get(x) ?? 0
   })
   packed.set(numbers, 7 * all.length)
 
   const index = operationNumbers.get(name) as number
-  const data = all.map((x) => x?.data)
+  const names = [...inputNames, ...signature.outputs.map((spec) => spec.name)]
+  // Again at the last moment: a getter among the arguments, or whoever ran while the call waited, may have moved memory.
+  const memory = () =>
+    all.map((x, i) => {
+      if (x === undefined || lengthOf(x.data) >= needed(x, strides.get(x))) return x?.data
+      throw grpoError('value', name, names[i] as string, detached)
+    })
   const finish = (error: NativeError | undefined): OutputsOf<Name> => {
     if (error !== undefined) throw nativeError(name, error.status, error.argument, error.problem)
     return outputs as OutputsOf<Name>
   }
   return {
-    now: () => finish(native.run(index, data, packed)),
-    later: (signal) => queued(signal, () => native.runAsync(index, data, packed)).then(finish),
+    now: () => finish(native.run(index, memory(), packed)),
+    later: (signal) => queued(signal, () => native.runAsync(index, memory(), packed)).then(finish),
   }
 }
 
@@ -237,8 +271,9 @@ export function operation<Arguments extends unknown[], Result>(
 ): Operation<Arguments, Result> {
   const later = async (...parameters: Arguments): Promise<Result> => {
     const { signal } = (parameters[1] ?? {}) as CallOptions
-    signal?.throwIfAborted()
-    return prepare(...parameters).later(signal)
+    const call = prepare(...parameters)
+    throwIfAborted(signal)
+    return call.later(signal)
   }
   return Object.assign((...parameters: Arguments) => prepare(...parameters).now(), { later })
 }
@@ -278,16 +313,16 @@ async function queued(
   signal: AbortSignal | undefined,
   start: () => { promise: Promise<NativeError | undefined>; cancel(): void },
 ): Promise<NativeError | undefined> {
-  signal?.throwIfAborted()
+  throwIfAborted(signal)
   await turn(signal)
   let cancel: (() => void) | undefined
   try {
-    signal?.throwIfAborted()
+    throwIfAborted(signal)
     const started = start()
     cancel = started.cancel
     signal?.addEventListener('abort', cancel, { once: true })
     const error = await started.promise // the kernel has stopped touching the arrays, also after an abort
-    signal?.throwIfAborted()
+    throwIfAborted(signal)
     return error
   } finally {
     if (cancel !== undefined) signal?.removeEventListener('abort', cancel)

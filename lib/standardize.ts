@@ -1,6 +1,6 @@
 import { type ArrayInput, array } from './array.js'
 import { checkMoments, type Moments } from './moments.js'
-import { call, operation } from './run.js'
+import { call, checkNames, operation } from './run.js'
 import type { CallOptions, Matches } from './types.js'
 
 export interface StandardizeInputs {
@@ -45,6 +45,7 @@ export const matches: Matches<
  */
 export const standardize = operation((inputs: StandardizeInputs, options: StandardizeOptions) => {
   const { moments, ...rest } = options ?? {}
+  checkNames('standardize', inputs, ['x', 'mask'], 'input')
   checkMoments('standardize', 'moments', moments)
   const { count, mean, m2 } = moments
   return call('standardize', { ...inputs, moments: array(Float64Array.of(count, mean, m2)) }, rest)

@@ -1,6 +1,6 @@
-import { array, describe, type HostArray } from './array.js'
+import { array, describe, type HostArray, typedArrayName } from './array.js'
 import { grpoError } from './errors.js'
-import { type Call, call, chain, map, operation } from './run.js'
+import { type Call, call, chain, checkNames, map, operation } from './run.js'
 
 /**
  * How the tokens of a forest of segments lie packed, each segment once: what attention, the loss and a model's forward
@@ -39,15 +39,15 @@ export interface Forest {
 
 /** A list of whole numbers as an i32 array. */
 export function integers(operation: string, name: string, list: unknown): HostArray<'i32'> {
-  if (list instanceof Int32Array) return array(list)
+  if (typedArrayName(list) === 'Int32Array') return array(list as Int32Array)
   if (!Array.isArray(list)) throw grpoError('kind', operation, name, `is ${describe(list)}, expected a list of numbers`)
-  list.forEach((value, i) => {
+  for (const [i, value] of list.entries()) {
     if (typeof value !== 'number')
       throw grpoError('kind', operation, name, `has ${describe(value)} at ${i}, expected a number`)
     if ((value | 0) !== value)
       throw grpoError('value', operation, name, `has ${value} at ${i}, expected a whole number below 2147483648`)
-  })
-  return array(Int32Array.from(list))
+  }
+  return array(Int32Array.from(list as number[]))
 }
 
 function pack(segmentStart: Int32Array, segments: readonly Int32Array[]): HostArray<'i32'> {
@@ -58,7 +58,7 @@ function pack(segmentStart: Int32Array, segments: readonly Int32Array[]): HostAr
   const packed = new Int32Array(segmentStart[count] as number)
   segments.forEach((tokens, b) => {
     const length = (segmentStart[b + 1] as number) - (segmentStart[b] as number)
-    if (!(tokens instanceof Int32Array)) {
+    if (typedArrayName(tokens) !== 'Int32Array') {
       throw grpoError('dtype', 'pack', 'segments', `has ${describe(tokens)} at ${b}, expected an Int32Array`)
     }
     if (tokens.length !== length) {
@@ -123,11 +123,13 @@ export function layoutCall(
  *         back to an earlier root, or P or T reaches 2^31
  * @see Prefix Grouper, arXiv:2506.05433; trees: TreePO, arXiv:2508.17445
  */
-export const treeLayout = operation(({ length, parent, end }: Forest): Call<Layout> => {
+export const treeLayout = operation((forest: Forest): Call<Layout> => {
   const name = 'treeLayout'
+  checkNames(name, forest, ['length', 'parent', 'end'], 'input')
+  const { length, parent, end } = forest
   return layoutCall(
     integers(name, 'length', length),
     integers(name, 'parent', parent),
-    end === undefined ? undefined : integers(name, 'end', end),
+    (end ?? undefined) === undefined ? undefined : integers(name, 'end', end),
   )
 })

@@ -134,6 +134,7 @@ class Worker : public Napi::AsyncWorker {
   }
   void Execute() override { call_.run(); }
   void OnOK() override { deferred_.Resolve(call_.result(Env())); }
+  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
   Napi::Value promise() const { return deferred_.Promise(); }
   std::shared_ptr<std::atomic<bool>> cancel() const { return call_.cancel; }
 

@@ -75,6 +75,10 @@ int check_type(const Call& call, const Field& field, const DLTensor& tensor) {
   if (type != Type::kUnknown && expected->empty()) return GRPO_OK;
   for (const Type allowed : *expected)
     if (type == allowed) return GRPO_OK;
+  if (type == Type::kUnknown)
+    return fail(GRPO_DTYPE, field.source->name,
+                "has a dtype that is none of f32, bf16, f16, i32, u8 and f64: code " + std::to_string(tensor.dtype.code) +
+                    ", " + std::to_string(tensor.dtype.bits) + " bits, " + std::to_string(tensor.dtype.lanes) + " lanes");
   std::string names;
   for (const Type allowed : *expected) names += std::string(names.empty() ? "" : " or ") + type_name(allowed);
   return fail(GRPO_DTYPE, field.source->name, std::string("has dtype ") + type_name(type) + ", expected " + names + why);
@@ -175,6 +179,16 @@ int check_below(const Call& call, const Field& field, const int32_t* values, int
   return GRPO_OK;
 }
 
+int check_memory(const Field& field, const DLTensor& tensor) {
+  int64_t size = 1;
+  for (int32_t i = 0; i < tensor.ndim; ++i) size = tensor.shape[i] == 0 ? 0 : size;
+  if (size == 0) return GRPO_OK;
+  if (tensor.data == nullptr) return fail(GRPO_VALUE, field.source->name, "has no memory: its data is null");
+  if (reinterpret_cast<uintptr_t>(data<char>(&tensor)) % type_bytes(type_of(tensor.dtype)) != 0)
+    return fail(GRPO_VALUE, field.source->name, "begins at an address that is not a multiple of its element's size");
+  return GRPO_OK;
+}
+
 int check_array(Call& call, const Field& field) {
   const DLTensor* tensor = tensor_of(call, field);
   if (tensor == nullptr) {
@@ -184,8 +198,11 @@ int check_array(Call& call, const Field& field) {
   if (tensor->device.device_type != 1)
     return fail(GRPO_DEVICE, field.source->name, "does not lie on the host, as the CPU operations need");
   if (int status = check_type(call, field, *tensor)) return status;
+  if (tensor->ndim > 0 && tensor->shape == nullptr)
+    return fail(GRPO_SHAPE, field.source->name, "has no shape: it is null");
   if (int status = check_shape(call, field, *tensor)) return status;
-  return check_strides(field, *tensor);
+  if (int status = check_strides(field, *tensor)) return status;
+  return check_memory(field, *tensor);
 }
 
 int check_contents(const Call& call, const Field& field) {
@@ -242,6 +259,11 @@ int check_option(Call& call, const Field& field) {
   return GRPO_OK;
 }
 
+int wrong_size(const char* argument, size_t size, size_t expected) {
+  return fail(GRPO_OPTION, argument, "has size " + std::to_string(size) + ", expected " + std::to_string(expected) +
+                                         ": fill the struct with defaults() first");
+}
+
 // Outputs overlap no input and no other output; one array may be written over the input that its spec names.
 int check_overlap(const Call& call, const Field& output) {
   const DLTensor* out = tensor_of(call, output);
@@ -257,11 +279,12 @@ int check_overlap(const Call& call, const Field& output) {
   };
   const char* begin = data<char>(out);
   const char* end = begin + extent(*out);
+  if (begin == end) return GRPO_OK;
   for (const Field& field : call.fields) {
     const DLTensor* other = field.source->role == GRPO_OPTION_FIELD ? nullptr : tensor_of(call, field);
     if (other == nullptr || &field == &output) continue;
     const char* first = data<char>(other);
-    if (begin >= first + extent(*other) || first >= end) continue;
+    if (extent(*other) == 0 || begin >= first + extent(*other) || first >= end) continue;
     const bool same = output.array.over == field.source->name && field.source->role == GRPO_INPUT && begin == first &&
                       type_of(out->dtype) == type_of(other->dtype) &&
                       (out->shape[0] <= 1 || row_stride(out) == row_stride(other));
@@ -293,14 +316,16 @@ void last_error(grpo_error* error) {
 int check(const grpo_operation& operation, const void* args, Axes& axes) {
   Call call{fields_of(operation), static_cast<const char*>(args), nullptr, axes, {}};
   std::fill(axes.size, axes.size + 26, -1);
+  if (args == nullptr) return fail(GRPO_MISSING, "args", "is missing");
   size_t size;
   std::memcpy(&size, args, sizeof size);
   if (size != operation.args_size)
-    return fail(GRPO_OPTION, "size", "is " + std::to_string(size) + ", expected " + std::to_string(operation.args_size) +
-                                         ": fill the struct with defaults() first");
+    return wrong_size("size", size, operation.args_size);
   if (operation.objective_offset >= 0) {
     std::memcpy(&call.objective, call.args + operation.objective_offset, sizeof call.objective);
     if (call.objective == nullptr) return fail(GRPO_MISSING, "objective", "is missing");
+    std::memcpy(&size, call.objective, sizeof size);
+    if (size != sizeof(grpo_objective)) return wrong_size("objective", size, sizeof(grpo_objective));
   }
   for (const Field& field : call.fields)
     if (field.source->role == GRPO_OPTION_FIELD)

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 namespace grpo {
@@ -45,13 +46,13 @@ struct Pool {
   std::mutex mutex;
   std::condition_variable wake, done;
   Job* job = nullptr;
-  int threads = 0;  // started
+  int threads = 0;  // started; fewer than wanted where the system gives no more
   int limit = 1;    // helpers that the current job may have
 
   void start(int wanted) {
-    while (threads < wanted) {
-      ++threads;
-      std::thread([this] { loop(); }).detach();
+    try {
+      for (; threads < wanted; ++threads) std::thread([this] { loop(); }).detach();
+    } catch (const std::system_error&) {
     }
   }
 
