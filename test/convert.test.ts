@@ -197,12 +197,18 @@ describe.each(Object.entries(formats))('%s', (_, { from, to }) => {
 test('bad input', () => {
   const kind = { error: TypeError, code: 'ERR_GRPO_TYPE', argument: 'x' }
   for (const to of [toBf16, toF16]) {
-    refuses(() => to([1, 2] as never), { ...kind, message: /^to(Bf16|F16): x is a plain array of 2, expected a Float32Array$/ })
+    refuses(() => to([1, 2] as never), {
+      ...kind,
+      message: /^to(Bf16|F16): x is a plain array of 2, expected a Float32Array$/,
+    })
     refuses(() => to(new Uint16Array(2) as never), kind)
     refuses(() => to(new Float64Array(2) as never), kind)
   }
   for (const from of [fromBf16, fromF16]) {
-    refuses(() => from(new Float32Array(2) as never), { ...kind, message: /: x is not a Uint16Array$/ })
+    refuses(() => from(new Float32Array(2) as never), {
+      ...kind,
+      message: /: x is a Float32Array, expected a Uint16Array$/,
+    })
     refuses(() => from(undefined as never), kind)
   }
 })
