@@ -1,6 +1,7 @@
 // Sum or mean of the unmasked values of each sequence. A sequence is summed in blocks of fixed size, in float64, so that
 // one long sequence uses all threads and the bits depend on nothing but its own values. 4 bytes per token.
 #include <algorithm>
+#include <cstring>
 
 #include "operation.h"
 
@@ -17,15 +18,26 @@ struct Sum {
 Sum sum_block(const float* x,       // [n]
               const uint8_t* mask,  // [n], may be null
               int64_t n) {
-  // Four sums that do not wait for one another.
-  double part[4] = {};
+  // Sums that do not wait for one another. A masked value is selected away bit by bit, since a branch would be guessed
+  // wrong and 0 * NaN is NaN.
+  constexpr int64_t kLanes = 8;
+  double part[kLanes] = {};
   int64_t count = mask == nullptr ? n : 0;
   for (int64_t i = 0; i < n; ++i) {
-    if (mask != nullptr && mask[i] == 0) continue;
-    part[i & 3] += x[i];
-    count += mask != nullptr;
+    uint32_t bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    if (mask != nullptr) {
+      const uint32_t live = mask[i] != 0;
+      bits &= 0 - live;
+      count += live;
+    }
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    part[i % kLanes] += value;
   }
-  return {(part[0] + part[1]) + (part[2] + part[3]), count};
+  double total = 0;
+  for (const double sum : part) total += sum;
+  return {total, count};
 }
 
 using Args = grpo_sequence_sum_args;
