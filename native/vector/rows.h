@@ -161,6 +161,7 @@ static void softmax_gradient(const void* x, Float type, int64_t n, float scale, 
 template <Float kType, Float kResult>
 static void convert_of(const void* x, void* y, int64_t n) {
   int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) store_wide<kResult, false>(y, i, load_wide<kType, false>(x, i));
   for (; i + kLanes <= n; i += kLanes) store<kResult>(y, i, load<kType>(x, i));
   if (i == n) return;
   const int count = static_cast<int>(n - i);

@@ -26,23 +26,45 @@ GRPO_INLINE U16 narrow(U32 x) {
 GRPO_INLINE F32 float_of_bf16(U16 x) { return float_of(widen(x) << 16); }
 
 // The upper half of every lane, rounded to nearest even; the lower half is rubbish. NaN keeps its sign and becomes
-// quiet (rounding could carry it over to zero).
+// quiet; with kNumbers there must be none, as rounding could carry it over to zero.
+template <bool kNumbers>
 GRPO_INLINE U32 rounded_to_bf16(F32 x) {
 #if GRPO_AVX512
   const __m512i bits = (__m512i)x;
   const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
   const __m512i even = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
   const __m512i rounded = _mm512_mask_add_epi32(even, odd, bits, _mm512_set1_epi32(0x8000));
+  if (kNumbers) return (U32)rounded;
   const __mmask16 is_nan = _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q);
   return (U32)_mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(0x400000));
 #else
   const U32 bits = bits_of(x);
   const U32 rounded = bits + (((bits >> 16) & 1u) + 0x7fffu);
+  if (kNumbers) return rounded;
   return x != x ? bits | 0x400000u : rounded;
 #endif
 }
 
-GRPO_INLINE U16 bf16_of_float(F32 x) { return narrow(rounded_to_bf16(x) >> 16); }
+template <bool kNumbers = false>
+GRPO_INLINE U16 bf16_of_float(F32 x) {
+  return narrow(rounded_to_bf16<kNumbers>(x) >> 16);
+}
+
+// Whether none of the lanes is NaN. May say no where asking costs more than it saves.
+GRPO_INLINE bool all_numbers(const Wide& x) {
+  static_assert(kWide == 4);
+#if GRPO_AVX512
+  const __mmask16 first = _mm512_cmp_ps_mask((__m512)x.v[0], (__m512)x.v[1], _CMP_UNORD_Q);
+  return (first | _mm512_cmp_ps_mask((__m512)x.v[2], (__m512)x.v[3], _CMP_UNORD_Q)) == 0;
+#elif GRPO_AVX2
+  const __m256 first = _mm256_cmp_ps((__m256)x.v[0], (__m256)x.v[1], _CMP_UNORD_Q);
+  const __m256 second = _mm256_cmp_ps((__m256)x.v[2], (__m256)x.v[3], _CMP_UNORD_Q);
+  return _mm256_movemask_ps(_mm256_or_ps(first, second)) == 0;
+#else
+  (void)x;
+  return false;
+#endif
+}
 
 GRPO_INLINE F32 float_of_f16(U16 x) {
 #if GRPO_AVX512
@@ -149,15 +171,25 @@ GRPO_INLINE Wide load_wide(const void* base, int64_t i) {
   return result;
 }
 
+template <bool kPaired, bool kNumbers>
+GRPO_INLINE void store_bf16(uint16_t* p, const Wide& x) {
+#pragma GCC unroll 4
+  for (int v = 0; v < kWide; v += kPaired ? 2 : 1) {
+    if constexpr (kPaired) {
+      const U32 even = rounded_to_bf16<kNumbers>(x.v[v]), odd = rounded_to_bf16<kNumbers>(x.v[v + 1]);
+      store_vector(p + v * kLanes, even >> 16 | (odd & 0xffff0000u));
+    } else {
+      store_vector(p + v * kLanes, bf16_of_float<kNumbers>(x.v[v]));
+    }
+  }
+}
+
 template <Float kType, bool kPaired>
 GRPO_INLINE void store_wide(void* base, int64_t i, const Wide& x) {
-  if constexpr (kPaired) {
-    static_assert(kType == Float::kBf16);
-#pragma GCC unroll 4
-    for (int v = 0; v < kWide; v += 2) {
-      const U32 pair = rounded_to_bf16(x.v[v]) >> 16 | (rounded_to_bf16(x.v[v + 1]) & 0xffff0000u);
-      store_vector(static_cast<uint16_t*>(base) + i + v * kLanes, pair);
-    }
+  if constexpr (kType == Float::kBf16) {
+    uint16_t* const p = static_cast<uint16_t*>(base) + i;
+    if (all_numbers(x)) return store_bf16<kPaired, true>(p, x);
+    store_bf16<kPaired, false>(p, x);
   } else {
 #pragma GCC unroll 4
     for (int v = 0; v < kWide; ++v) store<kType>(base, i + v * kLanes, x.v[v]);
