@@ -1,4 +1,5 @@
 // The log-probabilities of a vocabulary from those of two parts of it, each of which measured its own columns.
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -22,7 +23,7 @@ TokenLogprob merge(TokenLogprob a, TokenLogprob b) {
   const double log_share_a = -excess, log_share_b = b.logsumexp - a.logsumexp - excess;
   const double share_a = std::exp(log_share_a), share_b = std::exp(log_share_b);
   const double logp_a = a.logp + log_share_a, logp_b = b.logp + log_share_b;
-  return {std::isnan(logp_b) || logp_a < logp_b ? logp_b : logp_a,
+  return {std::max(logp_a, logp_b),
           share_a * (a.entropy - log_share_a) + share_b * (b.entropy - log_share_b), a.logsumexp + excess};
 }
 

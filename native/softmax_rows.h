@@ -42,8 +42,8 @@ struct RowSoftmax {
 };
 
 inline RowSoftmax row_softmax(const SoftmaxStats& stats) {
-  const double log_sum = std::log(stats.sum), entropy = log_sum - stats.weighted / stats.sum;
-  return {stats.max, log_sum, entropy < 0 ? 0 : entropy};  // rounding may leave an entropy of 0 below it
+  const double log_sum = std::log(stats.sum);
+  return {stats.max, log_sum, log_sum - stats.weighted / stats.sum};  // of two terms that are never below 0
 }
 
 // The sums over a row's tokens of the derivatives of the loss with respect to their logp and entropy.

@@ -106,6 +106,8 @@ describe('parts of a vocabulary', () => {
     const token = new Int32Array([4])
     const nothing = tokenLogprob({ logits: none, token }, { vocabStart: 0 })
     expect(only(nothing)).toEqual([-Infinity, 0, -Infinity])
+    // The same for a token that is among them.
+    expect(only(tokenLogprob({ logits: none, token: new Int32Array([1]) }, { vocabStart: 0 }))).toEqual(only(nothing))
     const something = tokenLogprob({ logits: some, token }, { vocabStart: 3 })
     for (const list of [
       [nothing, something],

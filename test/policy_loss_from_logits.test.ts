@@ -13,6 +13,7 @@ import {
 } from '../lib/index.js'
 import { native } from '../lib/native.js'
 import { accurate, close, identical, values } from './compare.js'
+import { dtypes, type Logits, type LogitsDType, logitsOf } from './logits_cases.js'
 import {
   aggregates,
   fits,
@@ -28,20 +29,11 @@ import { random } from './random.js'
 import { type PolicyCase, policyObjective } from './references/policy_objective.js'
 import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 
-type LogitsArray = HostArray<'f32' | 'bf16' | 'f16'>
-type Dtype = LogitsArray['dtype']
-const dtypes: Dtype[] = ['f32', 'bf16', 'f16']
 const names = ['loss', 'gradLogits', 'logp', 'entropy', 'stats'] as const
 const number = (x: HostArray) => x.data[0] as number
 
-function logitsOf(dtype: Dtype, data: Float32Array, V: number): LogitsArray {
-  const shape = [data.length / V, V]
-  if (dtype === 'f32') return array(data, shape)
-  return dtype === 'bf16' ? array(toBf16(data), shape, 'bf16') : array(toF16(data), shape, 'f16')
-}
-
 /** Logits for the tokens of policyBatch: 20 rows of V columns, of which the last names no token and the first several. */
-function batch(seed: number, dtype: Dtype = 'f32', V = 67) {
+function batch(seed: number, dtype: LogitsDType = 'f32', V = 67) {
   const { logp: _, entropy: __, ratioLow, ratioHigh, tokenAdvantage, ...policy } = policyBatch(seed)
   const r = random(seed + 100)
   const [R, T] = [20, 26]
@@ -222,7 +214,7 @@ describe('where the gradient is written', () => {
 
       const stride = V + 5
       const spread = inputs.logits.data.slice(0, 0).constructor as new (n: number) => Float32Array
-      const apart = { ...inputs.logits, data: new spread(R * stride) } as LogitsArray
+      const apart = { ...inputs.logits, data: new spread(R * stride) } as Logits
       for (let row = 0; row < R; row++)
         apart.data.set(inputs.logits.data.subarray(row * V, (row + 1) * V), row * stride)
       const strided = policyLossFromLogits(

@@ -33,7 +33,8 @@ describe('rows that get exactly 0', () => {
     [0, 1, 2, 3].map((r) => gradLogits.slice(3 * r, 3 * r + 3).every((g) => Object.is(g, 0)))
 
   test.each(ratios)('no advantage: %s', (ratio) => {
-    const inputs = sequence(logits(), [0, 1, 2, 1], { advantage: f32(0), oldLogp: f32(-1, -1, -1, -1) })
+    const spoilt = rows([1, 2, 3], [3, Number.NaN, 0], [0, 5, 1], [2, 2, 0])
+    const inputs = sequence(spoilt, [0, 1, 2, 1], { advantage: f32(0), oldLogp: f32(-1, -1, -1, -1) })
     const { loss, gradLogits } = run(inputs, { ratio })
     expect(loss).toBe(0)
     expect(isZero(gradLogits)).toEqual([true, true, true, true])
@@ -43,7 +44,8 @@ describe('rows that get exactly 0', () => {
     // The ratio of the first is e, beyond 1 + clipHigh; the others are 1.
     const oldLogp = Float32Array.from(logp, (x, t) => (t === 0 ? x - 1 : x))
     const change = { oldLogp, weight: f32(1, 0, 1, 1), mask: Uint8Array.of(1, 1, 0, 1) }
-    const result = run(sequence(logits(), [0, 1, 2, 1], change))
+    const dirty = { logp: f32(7, 7, 7, 7), entropy: f32(7, 7, 7, 7) }
+    const result = run(sequence(logits(), [0, 1, 2, 1], change), { out: dirty })
     expect(isZero(result.gradLogits)).toEqual([true, true, true, false])
     expect([result.logp[2], result.entropy[2]]).toEqual([0, 0])
     expect(result.stats).toMatchObject({ tokens: 3, clipFractionHigh: 1 / 3 })
