@@ -1,6 +1,7 @@
 // The operations as promises: they run off the main thread and take an AbortSignal, in the way of node:fs/promises.
 // Until a promise settles the caller leaves the inputs alone. Errors of the input reject, they do not throw.
 import * as operations from './index.js'
+
 const { later: linearPolicyLossLater, plan } = operations.linearPolicyLoss
 
 export const gatherRows = operations.gatherRows.later
