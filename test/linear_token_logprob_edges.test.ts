@@ -1,0 +1,181 @@
+import { describe, expect, test } from 'vitest'
+import { array, linearTokenLogprob, linearTokenLogprobBackward } from '../lib/index.js'
+import { golden, identical, refuses } from './compare.js'
+import { filled, matrix } from './linear_cases.js'
+import { random } from './random.js'
+
+const outputNames = ['logp', 'entropy', 'logsumexp'] as const
+
+describe('edges', () => {
+  const inputs = {
+    hidden: matrix([
+      [1, 2],
+      [3, -1],
+      [0.5, 1],
+    ]),
+    head: matrix([
+      [1, 0],
+      [0, 1],
+      [1, 1],
+      [-1, 0.5],
+    ]),
+    token: new Int32Array([0, 3, 2]),
+  }
+  const withRow = (r: number, value: number) => {
+    const data = inputs.hidden.data.slice()
+    data.fill(value, 2 * r, 2 * r + 2)
+    return { ...inputs, hidden: array(data, [3, 2]) }
+  }
+
+  test.each([Number.NaN, Number.POSITIVE_INFINITY])('%d in a row without unmasked tokens touches nothing', (value) => {
+    const mask = new Uint8Array([1, 0, 1])
+    const tokens = { token: new Int32Array([0, -5, 2]), mask }
+    const expected = linearTokenLogprob({ ...inputs, mask })
+    const bad = { ...withRow(1, value), ...tokens }
+    const forward = linearTokenLogprob(bad)
+    for (const name of outputNames) {
+      identical(forward[name], expected[name])
+      expect(forward[name].data[1]).toBe(0)
+    }
+    const gradLogp = new Float32Array([1, value, 2])
+    const grads = { logsumexp: forward.logsumexp, gradLogp }
+    const good = linearTokenLogprobBackward({ ...inputs, mask, ...grads })
+    const result = linearTokenLogprobBackward({ ...bad, ...grads })
+    identical(result.gradHead, good.gradHead)
+    identical(result.gradHidden, good.gradHidden)
+    expect(Array.from(result.gradHidden.data.subarray(2, 4))).toEqual([0, 0])
+  })
+
+  test.each([Number.NaN, Number.POSITIVE_INFINITY])('%d in a row with gradient 0 leaks nothing', (value) => {
+    const { logsumexp, entropy } = linearTokenLogprob(inputs)
+    const grads = {
+      logsumexp,
+      entropy,
+      gradLogp: new Float32Array([1, 0, 2]),
+      gradEntropy: new Float32Array([1, -0, 0]),
+    }
+    for (const chunkRows of [1, 2, 64]) {
+      const good = linearTokenLogprobBackward({ ...inputs, ...grads }, { chunkRows })
+      const result = linearTokenLogprobBackward({ ...withRow(1, value), ...grads }, { chunkRows })
+      for (const name of ['gradHidden', 'gradHead'] as const) identical(result[name], good[name])
+      expect(Array.from(result.gradHidden.data.subarray(2, 4))).toEqual([0, 0])
+      expect(result.gradHead.data.every(Number.isFinite)).toBe(true)
+    }
+  })
+
+  test('gradients of a shared row that cancel are no gradient of 0', () => {
+    const { hidden, head } = inputs
+    const shared = { hidden: array(hidden.data.slice(0, 2), [1, 2]), head, token: new Int32Array([0, 3]) }
+    const row = new Int32Array(2)
+    const { logsumexp } = linearTokenLogprob({ ...shared, row })
+    const gradLogp = new Float32Array([1, -1])
+    const { gradHidden, gradHead } = linearTokenLogprobBackward({ ...shared, row, logsumexp, gradLogp })
+    expect(Array.from(gradHidden.data)).toEqual([2, -0.5])
+    expect(Array.from(gradHead.data)).toEqual([1, 2, 0, 0, 0, 0, -1, -2])
+  })
+
+  test('NaN in a row that counts shows in that row alone', () => {
+    const bad = withRow(1, Number.NaN)
+    const forward = linearTokenLogprob(bad)
+    for (const name of outputNames) expect(Array.from(forward[name].data, Number.isNaN)).toEqual([false, true, false])
+    const { gradHidden } = linearTokenLogprobBackward({ ...bad, logsumexp: forward.logsumexp, gradLogp: filled(3, 1) })
+    expect(Array.from(gradHidden.data, Number.isNaN)).toEqual([false, false, true, true, false, false])
+  })
+
+  test('a bias of -inf excludes whole blocks of the vocabulary', () => {
+    const [D, V] = [3, 2000]
+    const r = random(2)
+    const hidden = array(r.normals(2 * D), [2, D])
+    const head = array(r.normals(V * D), [V, D])
+    const bias = filled(V, Number.NEGATIVE_INFINITY)
+    for (let v = 1100; v < 1110; v++) bias[v] = 0
+    const few = array(head.data.slice(1100 * D, 1110 * D), [10, D])
+    const own = linearTokenLogprob({ hidden, head, headBias: array(bias), token: new Int32Array([1103, 5]) })
+    const expected = linearTokenLogprob({ hidden, head: few, token: new Int32Array([3, 4]) })
+    identical(own.entropy, expected.entropy)
+    identical(own.logsumexp, expected.logsumexp)
+    expect(Array.from(own.logp.data)).toEqual([expected.logp.data[0], Number.NEGATIVE_INFINITY])
+    // Only -inf: there is no distribution.
+    const none = { hidden, head, headBias: array(filled(V, Number.NEGATIVE_INFINITY)), token: new Int32Array(2) }
+    expect(Array.from(linearTokenLogprob(none).logp.data)).toEqual([Number.NaN, Number.NaN])
+  })
+
+  test('no tokens, no rows, nothing in the head', () => {
+    const none = { token: new Int32Array(0), row: new Int32Array(0) }
+    expect(linearTokenLogprob({ ...inputs, ...none }).logp.data.length).toBe(0)
+    const out = { gradHead: array(filled(8, 7), [4, 2]), gradHidden: array(filled(6, 7), [3, 2]) }
+    const grads = { logsumexp: filled(0, 0), gradLogp: filled(0, 0) }
+    const result = linearTokenLogprobBackward({ ...inputs, ...none, ...grads }, { out })
+    expect(Array.from(result.gradHead.data)).toEqual(Array(8).fill(0))
+    expect(Array.from(result.gradHidden.data)).toEqual(Array(6).fill(0))
+    const noRows = { ...inputs, hidden: array(new Float32Array(0), [0, 2]), token: none.token }
+    expect(linearTokenLogprob(noRows).logp.data.length).toBe(0)
+    // Without hidden sizes every logit is 0.
+    const empty = { hidden: array(new Float32Array(0), [1, 0]), head: array(new Float32Array(0), [5, 0]) }
+    const { logp } = linearTokenLogprob({ ...empty, token: new Int32Array([4]) })
+    golden(logp, [-Math.log(5)], 1)
+  })
+
+  test('outputs that are not wanted', () => {
+    const { logp, entropy, logsumexp } = linearTokenLogprob(inputs)
+    identical(linearTokenLogprob(inputs, { out: { logp: null } }).logsumexp, logsumexp)
+    identical(linearTokenLogprob(inputs, { out: { entropy: null, logsumexp: null } }).logp, logp)
+    const grads = { ...inputs, logsumexp, entropy, gradLogp: filled(3, 1) }
+    const all = linearTokenLogprobBackward(grads)
+    identical(linearTokenLogprobBackward(grads, { out: { gradHead: null } }).gradHidden, all.gradHidden)
+    identical(linearTokenLogprobBackward(grads, { out: { gradHidden: null } }).gradHead, all.gradHead)
+  })
+})
+
+describe('bad input', () => {
+  const good = {
+    hidden: matrix([
+      [1, 2],
+      [3, 4],
+    ]),
+    head: matrix([
+      [1, 2],
+      [3, 4],
+      [5, 6],
+    ]),
+    token: new Int32Array([0, 2]),
+  }
+  const grads = { logsumexp: filled(2, 3), gradLogp: filled(2, 1) }
+  const both = (bad: object, expected: Parameters<typeof refuses>[1]) => {
+    refuses(() => linearTokenLogprob({ ...good, ...bad }), expected)
+    refuses(() => linearTokenLogprobBackward({ ...good, ...grads, ...bad }), expected)
+  }
+  const value = (argument: string) => ({ error: RangeError, code: 'ERR_GRPO_VALUE', argument })
+  const shape = (argument: string, message?: RegExp) => ({
+    error: RangeError,
+    code: 'ERR_GRPO_SHAPE',
+    argument,
+    ...(message && { message }),
+  })
+
+  test('ids out of range', () => {
+    both({ token: new Int32Array([0, 3]) }, value('token'))
+    both({ token: new Int32Array([-1, 0]) }, value('token'))
+    both({ row: new Int32Array([0, 2]) }, value('row'))
+  })
+  test('shapes that do not fit', () => {
+    both({ head: matrix([[1, 2, 3]]) }, shape('head', /D = 2 from hidden/))
+    both({ headBias: array(filled(2, 0)) }, shape('headBias', /V = 3 from head/))
+    both({ mask: new Uint8Array(3) }, shape('mask'))
+    const three = { token: new Int32Array(3), logsumexp: filled(3, 0), gradLogp: filled(3, 0) }
+    const error = shape('token', /has length 3, expected 2 \(R = 2 from hidden\).* row /)
+    refuses(() => linearTokenLogprob({ ...good, token: three.token }), error)
+    refuses(() => linearTokenLogprobBackward({ ...good, ...three }), error)
+  })
+  test('options', () => {
+    for (const options of [{ temperature: 0 }, { temperature: Number.NaN }, { chunkRows: 0 }, { chunkRows: 1.5 }]) {
+      const error = { error: RangeError, code: 'ERR_GRPO_OPTION', argument: Object.keys(options)[0] as string }
+      refuses(() => linearTokenLogprob(good, options), error)
+      refuses(() => linearTokenLogprobBackward({ ...good, ...grads }, options), error)
+    }
+  })
+  test('gradEntropy without entropy', () => {
+    const error = { error: TypeError, code: 'ERR_GRPO_MISSING', argument: 'entropy', message: /gradEntropy is given/ }
+    refuses(() => linearTokenLogprobBackward({ ...good, ...grads, gradEntropy: filled(2, 1) }), error)
+  })
+})
