@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
-import { readme, withOutput, withTable } from './readme.js'
+import { readme, withOutput, withTables } from './readme.js'
 
-test('the table of operations is that of lib/ops.ts (npm run readme writes it)', () => {
-  expect(withTable(readme())).toBe(readme())
+test('its tables are those of lib/ops.ts and of bench/results/ (npm run readme writes them)', () => {
+  expect(withTables(readme())).toBe(readme())
 })
 
 test('its programs print what it says', () => {

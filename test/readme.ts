@@ -1,4 +1,5 @@
-// What the README says that can be computed: the table of operations, from lib/ops.ts, and the output of its programs.
+// What the README says that can be computed: the table of operations, from lib/ops.ts, the measurements, from
+// bench/results/, and the output of its programs.
 // `npm run readme` writes both; readme.test.ts holds them together.
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -6,9 +7,9 @@ import { join } from 'node:path'
 import type { OperationName } from '../lib/ops.js'
 import { ops } from '../lib/ops.js'
 import { type ArraySpec, operationNames, signatures } from '../lib/spec.js'
+import { measuredTable } from './readme_measured.js'
 
 const path = join(__dirname, '..', 'README.md')
-const [open, close] = ['<!-- operations -->', '<!-- /operations -->']
 
 /** `mask?: u8[N]` */
 function field({ name, spec, optional, condition }: ArraySpec): string {
@@ -26,8 +27,11 @@ function row(name: OperationName): string {
 
 export function operationsTable(): string {
   const head = '| operation | inputs | outputs | options | source |\n|---|---|---|---|---|'
-  return `${open}\n${head}\n${operationNames.map(row).join('\n')}\n${close}`
+  return `${head}\n${operationNames.map(row).join('\n')}`
 }
+
+/** What stands between `<!-- name -->` and `<!-- /name -->`. */
+const tables: Readonly<Record<string, () => string>> = { operations: operationsTable, measured: measuredTable }
 
 export const readme = () => readFileSync(path, 'utf8')
 
@@ -48,11 +52,12 @@ export function withOutput(text: string): string {
   return text.replace(pattern, (_, code: string) => `${code}\`\`\`\n${printed.shift() ?? ''}\`\`\`\n`)
 }
 
-export function withTable(text: string): string {
-  const [before, rest] = text.split(open)
-  const after = rest?.split(close)[1]
-  if (before === undefined || after === undefined) throw new Error(`README.md has no ${open} ... ${close}`)
-  return before + operationsTable() + after
+export function withTables(text: string): string {
+  return Object.entries(tables).reduce((before, [name, table]) => {
+    const pattern = new RegExp(`(<!-- ${name} -->\n)[\\s\\S]*?(\n<!-- /${name} -->)`)
+    if (!pattern.test(before)) throw new Error(`README.md has no <!-- ${name} --> ... <!-- /${name} -->`)
+    return before.replace(pattern, (_, open: string, close: string) => open + table() + close)
+  }, text)
 }
 
-if (process.argv[1]?.endsWith('readme.ts')) writeFileSync(path, withOutput(withTable(readme())))
+if (process.argv[1]?.endsWith('readme.ts')) writeFileSync(path, withOutput(withTables(readme())))
