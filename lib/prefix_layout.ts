@@ -28,21 +28,29 @@ export const prefixLayout = operation((groups: readonly PromptGroup[]): Call<Lay
   const name = 'prefixLayout'
   if (!Array.isArray(groups))
     throw grpoError('kind', name, 'groups', `is ${describe(groups)}, expected a list of prompts`)
-  const length: number[] = []
-  const parent: number[] = []
-  const end: number[] = []
   for (const [g, group] of groups.entries()) {
     if (typeof group !== 'object' || group === null) {
       throw grpoError('kind', name, 'groups', `has ${describe(group)} at ${g}, expected { prefix, responses }`)
     }
+  }
+  const prefix = integers(
+    name,
+    'prefix',
+    groups.map((group) => group.prefix),
+    0,
+  ).data
+  const length: number[] = []
+  const parent: number[] = []
+  const end: number[] = []
+  groups.forEach(({ responses }, g) => {
     const root = length.length
-    length.push(group.prefix)
+    length.push(prefix[g] as number)
     parent.push(-1)
-    for (const tokens of integers(name, 'responses', group.responses).data) {
+    for (const tokens of integers(name, 'responses', responses, 0).data) {
       end.push(length.length)
       length.push(tokens)
       parent.push(root)
     }
-  }
-  return layoutCall(integers(name, 'prefix', length), array(Int32Array.from(parent)), array(Int32Array.from(end)))
+  })
+  return layoutCall(array(Int32Array.from(length)), array(Int32Array.from(parent)), array(Int32Array.from(end)))
 })

@@ -37,15 +37,20 @@ export interface Forest {
   end?: readonly number[] | Int32Array | undefined
 }
 
-/** A list of whole numbers as an i32 array. */
-export function integers(operation: string, name: string, list: unknown): HostArray<'i32'> {
-  if (typedArrayName(list) === 'Int32Array') return array(list as Int32Array)
+/** A list of whole numbers, from `least` on, as an i32 array. */
+export function integers(operation: string, name: string, list: unknown, least = -(2 ** 31)): HostArray<'i32'> {
+  if (typedArrayName(list) === 'Int32Array') {
+    const low = (list as Int32Array).findIndex((value) => value < least)
+    if (low < 0) return array(list as Int32Array)
+    throw grpoError('value', operation, name, `has ${(list as Int32Array)[low]} at ${low}, expected at least ${least}`)
+  }
   if (!Array.isArray(list)) throw grpoError('kind', operation, name, `is ${describe(list)}, expected a list of numbers`)
   for (const [i, value] of list.entries()) {
     if (typeof value !== 'number')
       throw grpoError('kind', operation, name, `has ${describe(value)} at ${i}, expected a number`)
     if ((value | 0) !== value)
       throw grpoError('value', operation, name, `has ${value} at ${i}, expected a whole number below 2147483648`)
+    if (value < least) throw grpoError('value', operation, name, `has ${value} at ${i}, expected at least ${least}`)
   }
   return array(Int32Array.from(list as number[]))
 }

@@ -67,7 +67,8 @@ describe('bad input', () => {
     ['no responses', [{ prefix: 1 }], TypeError, 'responses'],
     ['a prefix that is no number', [{ prefix: '1', responses: [] }], TypeError, 'prefix'],
     ['a response that is not whole', [{ prefix: 1, responses: [0.5] }], RangeError, 'responses'],
-    ['a negative response', [{ prefix: 1, responses: [-1] }], RangeError, 'length'],
+    ['a negative response', [{ prefix: 1, responses: [-1] }], RangeError, 'responses'],
+    ['a negative prefix', [{ prefix: 1, responses: [] }, { prefix: -1, responses: [2] }], RangeError, 'prefix'],
   ])('%s', (_, groups, error, argument) => {
     const code = error === TypeError ? 'ERR_GRPO_TYPE' : 'ERR_GRPO_VALUE'
     refuses(() => prefixLayout(groups as never), { error: error as typeof TypeError, code, argument })
