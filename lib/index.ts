@@ -1,9 +1,24 @@
-export * from './array.js'
+export {
+  type ArrayInput,
+  array,
+  type DType,
+  type HostArray,
+  type TypedArray,
+} from './array.js'
 export { fromBf16, fromF16, toBf16, toF16 } from './convert.js'
 export { cpu } from './cpu.js'
 export * from './device_array.js'
+export { type DiscountedSumInputs, type DiscountedSumOptions, discountedSum } from './discounted_sum.js'
 export { CudaError, type GrpoError } from './errors.js'
 export { type GatherRowsInputs, gatherRows } from './gather_rows.js'
+export {
+  type GaussianLogprobBackwardInputs,
+  type GaussianLogprobBackwardOptions,
+  type GaussianLogprobInputs,
+  type GaussianLogprobOptions,
+  gaussianLogprob,
+  gaussianLogprobBackward,
+} from './gaussian_logprob.js'
 export { type GroupAdvantageInputs, type GroupAdvantageOptions, groupAdvantage } from './group_advantage.js'
 export { groupBy } from './group_by.js'
 export {

@@ -1,4 +1,4 @@
-import { type ArrayInput, hostArray, isDeviceArray } from './array.js'
+import { type ArrayInput, hostArray, isDeviceArray, lengthOf } from './array.js'
 import { grpoError } from './errors.js'
 
 /** The numbers in the `stats` of a policy loss. Fractions and means are over the unmasked tokens. */
@@ -11,9 +11,9 @@ export interface LossStats {
   entropy: number
   /** Tokens outside the clip interval on the side where the advantage pushes: clipFractionLow + clipFractionHigh. */
   clipFraction: number
-  /** Tokens with advantage < 0 and a ratio below the interval. */
+  /** Tokens with advantage < 0 and a ratio below the interval; for 'dppo_tv' and 'dppo_kl' those they drop. */
   clipFractionLow: number
-  /** Tokens with advantage > 0 and a ratio above it. */
+  /** Tokens with advantage > 0 and a ratio above it; likewise. */
   clipFractionHigh: number
   /** Tokens with advantage < 0 and a ratio above dualClip. */
   dualClipFraction: number
@@ -72,8 +72,8 @@ export function lossStats(...stats: ArrayInput<'f64'>[]): LossStats {
     const argument = `stats[${i}]`
     const { dtype, data } = hostArray('lossStats', argument, isDeviceArray(given) ? given.readSync() : given, false)
     if (dtype !== 'f64') throw grpoError('dtype', 'lossStats', argument, `has dtype ${dtype}, expected f64`)
-    if (data.length !== layout.length) {
-      throw grpoError('shape', 'lossStats', argument, `has length ${data.length}, expected ${layout.length}`)
+    if (lengthOf(data) !== layout.length) {
+      throw grpoError('shape', 'lossStats', argument, `has length ${lengthOf(data)}, expected ${layout.length}`)
     }
     layout.forEach((name, j) => {
       const add = extremes[name] ?? ((a, b) => a + b)

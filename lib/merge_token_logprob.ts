@@ -1,5 +1,6 @@
-import { type ArrayInput, describe, type HostArray, hostArray, isDeviceArray } from './array.js'
+import { type ArrayInput, describe, type HostArray, hostArray, isDeviceArray, lengthOf } from './array.js'
 import { grpoError } from './errors.js'
+import { native } from './native.js'
 import { type Call, call, chain, operation } from './run.js'
 import type { CallOptions, InputsOf, OutputsOf, Same } from './types.js'
 
@@ -39,8 +40,8 @@ function checked(list: readonly TokenLogprobPart[]): Whole[] {
       if (isDeviceArray(x)) throw refuse('device', argument, 'lies on a GPU, but there is no CUDA library')
       const { dtype, shape, data } = hostArray('mergeTokenLogprob', argument, x, false)
       if (dtype !== 'f32') throw refuse('dtype', argument, `has dtype ${dtype}, expected f32`)
-      if (length < 0) length = data.length
-      if (shape.length !== 1 || data.length !== length) {
+      if (length < 0) length = lengthOf(data)
+      if (shape.length !== 1 || lengthOf(data) !== length) {
         throw refuse('shape', argument, `has shape [${shape.join(', ')}], expected [${length}], as list[0].logp`)
       }
       return { dtype, shape, data } as HostArray<'f32'>
@@ -57,9 +58,7 @@ function checkOverlap(list: readonly Whole[], out: MergeTokenLogprobOptions['out
     const { data: x } = hostArray('mergeTokenLogprob', name, given, false)
     for (const [i, part] of list.entries()) {
       for (const input of names) {
-        const { data: y } = part[input]
-        const apart = x.byteOffset >= y.byteOffset + y.byteLength || y.byteOffset >= x.byteOffset + x.byteLength
-        if (x.buffer !== y.buffer || apart || x.length === 0 || y.length === 0) continue
+        if (!native.overlap(x as Float32Array, part[input].data)) continue
         const problem = `overlaps list[${i}].${input}, expected memory of its own`
         throw grpoError('value', 'mergeTokenLogprob', name, problem)
       }
@@ -93,7 +92,10 @@ export const mergeTokenLogprob = operation(
     const [first, ...others] = whole as [Whole, ...Whole[]]
     // Merging a part of nothing but -inf copies the other, and holds the options against their spec.
     const nothing = (): Whole => {
-      const filled = (value: number) => ({ ...first.logp, data: new Float32Array(first.logp.data.length).fill(value) })
+      const filled = (value: number) => ({
+        ...first.logp,
+        data: new Float32Array(lengthOf(first.logp.data)).fill(value),
+      })
       return { logp: filled(-Infinity), entropy: filled(0), logsumexp: filled(-Infinity) }
     }
     const parts = others.length > 0 ? others : [nothing()]

@@ -1,6 +1,6 @@
 import { type ArrayInput, describe } from './array.js'
 import { grpoError } from './errors.js'
-import { call, map, operation, value } from './run.js'
+import { call, checkNames, map, operation, value } from './run.js'
 import type { CallOptions, Matches } from './types.js'
 
 export interface MomentsInputs {
@@ -78,7 +78,10 @@ export function checkMoments(operation: string, argument: string, item: unknown)
  * @throws TypeError if an entry is not { count, mean, m2 }; RangeError if a count or m2 is negative
  * @see Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983
  */
-export const mergeMoments = operation((list: readonly Moments[]) => value(() => checked(list).reduce(merge, nothing)))
+export const mergeMoments = operation((list: readonly Moments[], options: Pick<CallOptions, 'signal'> = {}) => {
+  checkNames('mergeMoments', options, ['signal'], 'option')
+  return value(() => checked(list).reduce(merge, nothing))
+})
 
 const nothing: Moments = { count: 0, mean: 0, m2: 0 }
 

@@ -20,6 +20,7 @@ interface Addon {
     numbers: Float64Array,
   ): { promise: Promise<NativeError | undefined>; cancel(): void }
   isDetached(buffer: ArrayBufferLike): boolean
+  overlap(x: Float32Array, y: Float32Array): boolean
   instructionSet(): string
   setInstructionSet(name: string): boolean
   threads(): number

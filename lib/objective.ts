@@ -5,7 +5,7 @@
  *
  * f and g are the factors of `aggregate` and `entropyAggregate`. With d = logp - oldLogp (0 without oldLogp), A the
  * advantage, x = logp - refLogp, and r the importance ratio of `ratio`. Where A or the weight is 0, the surrogate is exactly
- * 0 whatever the ratio. Stop-gradients are written sg[].
+ * 0 whatever the ratio; only the penalty of 'dro' does not ask for A. Stop-gradients are written sg[].
  */
 export interface Objective {
   /**
@@ -15,8 +15,21 @@ export interface Objective {
    * - 'cispo':     -sg[clip(r)] A logp, no token without gradient (MiniMax-M1, arXiv:2506.13585)
    * - 'sapo':      -A (4 / tau) sigmoid(tau (r - 1)), tau = tauPositive where A > 0, else tauNegative (arXiv:2511.20347)
    * - 'reinforce': -A logp
+   * - 'vespo':     -sg[phi] A logp, phi = W^power exp(decay (1 - W)), with powerPositive and decayPositive where A >= 0,
+   *                else powerNegative and decayNegative. W is the ratio of 'sequence_product', which it needs, of d that
+   *                are clamped to ± 20 each and in sum to [log 1e-8, 20]; r is W. A phi that is NaN or infinite counts as
+   *                0 (arXiv:2602.10693)
+   * - 'dro':       -A logp + droBeta d^2 / 2, gradient -A + droBeta d. Where A is 0 the penalty remains; a weight of 0
+   *                removes both. Ratio 'token' only (arXiv:2405.19107)
+   * - 'dppo_tv':   -sg[min(r, ratioCap)] A logp, and 0 without gradient where the probability p = min(exp(logp), 1) has
+   *                left that of the rollout, q = min(exp(oldLogp), 1), on the side where A pushes: A > 0 and
+   *                p - q > clipHigh, or A < 0 and p - q < -clipLow. Ratio 'token' only, no ratioLow and ratioHigh
+   *                (arXiv:2602.04879)
+   * - 'dppo_kl':   the same with the KL of the two outcomes "this token" and "another one",
+   *                k = q (oldLogp - logp) + (1 - q) log((1 - q + 1e-8) / (1 - p + 1e-8)): 0 where A > 0, p > q and
+   *                k > clipHigh, or A < 0, p < q and k > clipLow
    */
-  surrogate?: 'clip' | 'cispo' | 'sapo' | 'reinforce'
+  surrogate?: 'clip' | 'cispo' | 'sapo' | 'reinforce' | 'vespo' | 'dro' | 'dppo_tv' | 'dppo_kl'
   /**
    * The importance ratio r. n is the number of unmasked tokens of the sequence, sums run over those. Default 'token'.
    * - 'token':            exp(d)
@@ -28,11 +41,14 @@ export interface Objective {
    *                       only.
    */
   ratio?: 'token' | 'sequence' | 'sequence_token' | 'sequence_product' | 'geometric'
-  /** Lower end of the interval: 1 - clipLow; for 'geometric' -clipLow on the log-ratio. null: none. Default 0.2. */
+  /**
+   * Lower end of the interval: 1 - clipLow; for 'geometric' -clipLow on the log-ratio; for the surrogates of DPPO see
+   * there. null: none. Default 0.2.
+   */
   clipLow?: number | null
   /**
-   * Upper end: 1 + clipHigh; for 'geometric' clipHigh on the log-ratio. null: none. Default 0.2. TRL's CISPO, which
-   * caps the ratio itself at c, is { clipLow: null, clipHigh: c - 1 }.
+   * Upper end: 1 + clipHigh; for 'geometric' clipHigh on the log-ratio; for DPPO see there. null: none. Default 0.2. TRL's
+   * CISPO, which caps the ratio itself at c, is { clipLow: null, clipHigh: c - 1 }.
    */
   clipHigh?: number | null
   /** c > 1: where A < 0 the surrogate 'clip' is at most -c A, with gradient 0 beyond. Default null. verl: 3. */
@@ -81,4 +97,16 @@ export interface Objective {
    * of ranks. 'sequence_mean' still divides by the tokens of each sequence. 0 gives loss 0 and gradient 0. Default null.
    */
   normalizer?: number | null
+  /** VESPO's power of W where A >= 0. Default 2. */
+  powerPositive?: number
+  /** VESPO's decay in W where A >= 0, at least 1e-4. Default 3. */
+  decayPositive?: number
+  /** VESPO's power of W elsewhere. Default 3. */
+  powerNegative?: number
+  /** VESPO's decay in W elsewhere, at least 1e-4. Default 2. */
+  decayNegative?: number
+  /** Factor of the penalty of 'dro', which needs it; above 0. Default null. */
+  droBeta?: number | null
+  /** The largest ratio that 'dppo_tv' and 'dppo_kl' multiply by. Default null: none. verl: 3. */
+  ratioCap?: number | null
 }

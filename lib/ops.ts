@@ -18,7 +18,7 @@
 
 /** The options of every policy objective: see `Objective` in objective.ts. */
 const objective = {
-  surrogate: 'enum clip|cispo|sapo|reinforce',
+  surrogate: 'enum clip|cispo|sapo|reinforce|vespo|dro|dppo_tv|dppo_kl',
   ratio: 'enum token|sequence|sequence_token|sequence_product|geometric',
   clipLow: 'number? = 0.2',
   clipHigh: 'number? = 0.2',
@@ -38,6 +38,12 @@ const objective = {
   maxLength: 'number? = null > 0',
   countEmpty: 'boolean = false',
   normalizer: 'number? = null >= 0',
+  powerPositive: 'number = 2 >= 0',
+  decayPositive: 'number = 3 >= 0.0001',
+  powerNegative: 'number = 3 >= 0',
+  decayNegative: 'number = 2 >= 0.0001',
+  droBeta: 'number? = null > 0',
+  ratioCap: 'number? = null > 0',
 } as const
 
 /** What a loss needs besides the log-probabilities themselves. */
@@ -66,6 +72,13 @@ const linearGradients = {
   gradHidden: '~hidden[R,D]',
   gradHead: '~head[V,D]',
   gradHeadBias: '~headBias[V] if headBias',
+} as const
+const gaussian = {
+  x: 'f32[T,D]',
+  mean: 'f32[T,D]',
+  std: 'f32[T]',
+  oldMean: 'f32[T,D] ?',
+  mask: 'u8[T] ?',
 } as const
 const selection = { count: 'integer? = null >= 0', fraction: 'number? = null 0..1' } as const
 
@@ -134,6 +147,18 @@ export const ops = {
     outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
     options: {},
     paper: 'Megatron-LM, arXiv:1909.08053',
+  },
+  gaussianLogprob: {
+    inputs: gaussian,
+    outputs: { logp: 'f32[T]', logRatio: 'f32[T] if oldMean' },
+    options: {},
+    paper: 'GRPO-Guard, arXiv:2510.22319',
+  },
+  gaussianLogprobBackward: {
+    inputs: { ...gaussian, gradLogp: 'f32[T] ?', gradLogRatio: 'f32[T] ?' },
+    outputs: { gradMean: 'f32[T,D]' },
+    options: {},
+    paper: 'GRPO-Guard, arXiv:2510.22319',
   },
   policyLoss: {
     inputs: { logp: 'f32[T]', ...policyInputs, entropy: 'f32[T] ?', ...ratioBounds },
@@ -277,6 +302,12 @@ export const ops = {
     outputs: { x: 'f32[T]' },
     options: { mean: 'boolean = false' },
     paper: '',
+  },
+  discountedSum: {
+    inputs: { x: 'f32[T]', sequenceStart: 'i32[S+1] offsets T', mask: 'u8[T] ?' },
+    outputs: { x: 'f32[T]' },
+    options: { decay: 'number = 1 0..1' },
+    paper: 'GAE, arXiv:1506.02438',
   },
   groupBy: {
     inputs: { ids: 'i32[N]' },

@@ -1,7 +1,10 @@
 import { array, describe } from './array.js'
 import { grpoError } from './errors.js'
-import { type Call, operation } from './run.js'
+import { type Call, checkNames, operation } from './run.js'
 import { integers, type Layout, layoutCall } from './tree_layout.js'
+import type { CallOptions } from './types.js'
+
+type Signal = Pick<CallOptions, 'signal'>
 
 /** A prompt of `prefix` tokens and its responses' lengths. */
 export interface PromptGroup {
@@ -24,14 +27,16 @@ export interface PromptGroup {
  * @throws TypeError or RangeError if a length is not a whole number from 0, or the tokens reach 2^31
  * @see Prefix Grouper, arXiv:2506.05433
  */
-export const prefixLayout = operation((groups: readonly PromptGroup[]): Call<Layout> => {
+export const prefixLayout = operation((groups: readonly PromptGroup[], options: Signal = {}): Call<Layout> => {
   const name = 'prefixLayout'
   if (!Array.isArray(groups))
     throw grpoError('kind', name, 'groups', `is ${describe(groups)}, expected a list of prompts`)
+  checkNames(name, options, ['signal'], 'option')
   for (const [g, group] of groups.entries()) {
     if (typeof group !== 'object' || group === null) {
       throw grpoError('kind', name, 'groups', `has ${describe(group)} at ${g}, expected { prefix, responses }`)
     }
+    checkNames(name, group, ['prefix', 'responses'], 'field')
   }
   const prefix = integers(
     name,

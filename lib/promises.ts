@@ -4,7 +4,10 @@ import * as operations from './index.js'
 
 const { later: linearPolicyLossLater, plan } = operations.linearPolicyLoss
 
+export const discountedSum = operations.discountedSum.later
 export const gatherRows = operations.gatherRows.later
+export const gaussianLogprob = operations.gaussianLogprob.later
+export const gaussianLogprobBackward = operations.gaussianLogprobBackward.later
 export const groupAdvantage = operations.groupAdvantage.later
 export const groupBy = operations.groupBy.later
 export const linearPolicyLoss = Object.assign(linearPolicyLossLater, { plan: plan.later })

@@ -278,6 +278,25 @@ export function operation<Arguments extends unknown[], Result>(
   return Object.assign((...parameters: Arguments) => prepare(...parameters).now(), { later })
 }
 
+// One listener per signal, however many calls it stops: from the eleventh on Node would warn of a leak.
+const stops = new WeakMap<AbortSignal, Set<() => void>>()
+
+/** Calls `stop` when the signal aborts; returns the function that takes it back. */
+function onAbort(signal: AbortSignal | undefined, stop: () => void): () => void {
+  if (signal === undefined) return () => undefined
+  let all = stops.get(signal)
+  if (all === undefined) {
+    const added = new Set<() => void>()
+    signal.addEventListener('abort', () => {
+      for (const one of [...added]) one()
+    })
+    stops.set(signal, added)
+    all = added
+  }
+  all.add(stop)
+  return () => all.delete(stop)
+}
+
 // At most two calls at a time run on libuv's pool, so that its other threads stay free for files and name look-ups; each
 // call uses all cores anyway. The others wait here, in the order that they came.
 const limit = 2
@@ -291,15 +310,15 @@ function turn(signal: AbortSignal | undefined): Promise<void> {
   }
   return new Promise((resolve, reject) => {
     const enter = () => {
-      signal?.removeEventListener('abort', leave)
+      stay()
       resolve()
     }
-    const leave = () => {
+    const stay = onAbort(signal, () => {
+      stay()
       waiting.splice(waiting.indexOf(enter), 1)
       reject(signal?.reason)
-    }
+    })
     waiting.push(enter)
-    signal?.addEventListener('abort', leave, { once: true })
   })
 }
 
@@ -315,17 +334,16 @@ async function queued(
 ): Promise<NativeError | undefined> {
   throwIfAborted(signal)
   await turn(signal)
-  let cancel: (() => void) | undefined
+  let goOn = () => {}
   try {
     throwIfAborted(signal)
-    const started = start()
-    cancel = started.cancel
-    signal?.addEventListener('abort', cancel, { once: true })
-    const error = await started.promise // the kernel has stopped touching the arrays, also after an abort
+    const { promise, cancel } = start()
+    goOn = onAbort(signal, cancel)
+    const error = await promise // the kernel has stopped touching the arrays, also after an abort
     throwIfAborted(signal)
     return error
   } finally {
-    if (cancel !== undefined) signal?.removeEventListener('abort', cancel)
+    goOn()
     leaveTurn()
   }
 }

@@ -57,7 +57,7 @@ function parseArray(name: string, spec: string): ArraySpec {
   }
 }
 
-function parseOption(name: string, spec: string): OptionSpec {
+export function parseOption(name: string, spec: string): OptionSpec {
   const [, kind, question, rest = ''] = /^(\w+)(\??) ?(.*)$/.exec(spec) ?? []
   const choices = kind === 'enum' ? rest.split('|') : []
   const written = /^= (\S+)/.exec(rest)?.[1]

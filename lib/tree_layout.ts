@@ -1,6 +1,7 @@
 import { array, describe, type HostArray, typedArrayName } from './array.js'
 import { grpoError } from './errors.js'
 import { type Call, call, chain, checkNames, map, operation } from './run.js'
+import type { CallOptions } from './types.js'
 
 /**
  * How the tokens of a forest of segments lie packed, each segment once: what attention, the loss and a model's forward
@@ -128,9 +129,10 @@ export function layoutCall(
  *         back to an earlier root, or P or T reaches 2^31
  * @see Prefix Grouper, arXiv:2506.05433; trees: TreePO, arXiv:2508.17445
  */
-export const treeLayout = operation((forest: Forest): Call<Layout> => {
+export const treeLayout = operation((forest: Forest, options: Pick<CallOptions, 'signal'> = {}): Call<Layout> => {
   const name = 'treeLayout'
   checkNames(name, forest, ['length', 'parent', 'end'], 'input')
+  checkNames(name, options, ['signal'], 'option')
   const { length, parent, end } = forest
   return layoutCall(
     integers(name, 'length', length),

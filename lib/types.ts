@@ -55,7 +55,7 @@ type HasDefault<Spec> = Spec extends `${string}=${string}`
   : Spec extends `enum${string}`
     ? true
     : false
-type OptionsFrom<Row> = Simple<
+export type OptionsFrom<Row> = Simple<
   { -readonly [Name in keyof Row as HasDefault<Row[Name]> extends true ? Name : never]?: OptionOf<Row[Name]> } & {
     -readonly [Name in keyof Row as HasDefault<Row[Name]> extends true ? never : Name]: OptionOf<Row[Name]>
   }

@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "operation.h"
@@ -181,6 +182,19 @@ Napi::Value is_detached(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), detached);
 }
 
+// Whether two Float32Arrays share memory. By address: wrappers of one shared buffer are different objects to JavaScript.
+Napi::Value overlap(const Napi::CallbackInfo& info) {
+  const auto range = [&](size_t i) {
+    void* data = nullptr;
+    size_t length = 0;
+    napi_get_typedarray_info(info.Env(), info[i], nullptr, &length, &data, nullptr, nullptr);
+    return std::pair{reinterpret_cast<uintptr_t>(data), length * sizeof(float)};
+  };
+  const auto [x, x_bytes] = range(0);
+  const auto [y, y_bytes] = range(1);
+  return Napi::Boolean::New(info.Env(), x_bytes > 0 && y_bytes > 0 && x < y + y_bytes && y < x + x_bytes);
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
 #if defined(__unix__) || defined(__APPLE__)
   // The pool's threads run code of this file: it must stay when the last worker_thread that loaded it ends.
@@ -191,6 +205,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("run", Napi::Function::New(env, run));
   exports.Set("runAsync", Napi::Function::New(env, run_async));
   exports.Set("isDetached", Napi::Function::New(env, is_detached));
+  exports.Set("overlap", Napi::Function::New(env, overlap));
   exports.Set("instructionSet", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
                 return Napi::String::New(info.Env(), vector_kernels().name);
               }));

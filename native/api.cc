@@ -11,7 +11,8 @@ extern const grpo_operation kGroupAdvantage, kMoments, kStandardize, kTokenLogpr
     kLinearPolicyLoss, kLinearPolicyLossPlan, kLinearTokenLogprob, kLinearTokenLogprobBackward,
     kTreeLayout, kPrefixAttention, kPrefixAttentionBackward, kSelectRollouts,
     kSelectTokens, kMaskIndex, kGatherRows, kScatterRows,
-    kSequenceSum, kSequenceExpand, kGroupBy, kConvert;
+    kSequenceSum, kSequenceExpand, kGroupBy, kConvert,
+    kDiscountedSum, kGaussianLogprob, kGaussianLogprobBackward;
 
 namespace {
 
@@ -40,6 +41,9 @@ const grpo_operation* const kOperations[] = {
     &kSequenceExpand,
     &kGroupBy,
     &kConvert,
+    &kDiscountedSum,
+    &kGaussianLogprob,
+    &kGaussianLogprobBackward,
 };
 
 template <class Args, const grpo_operation& Operation>
@@ -79,6 +83,9 @@ const grpo_api kApi = {
     .sequence_expand = call<grpo_sequence_expand_args, kSequenceExpand>,
     .group_by = call<grpo_group_by_args, kGroupBy>,
     .convert = call<grpo_convert_args, kConvert>,
+    .discounted_sum = call<grpo_discounted_sum_args, kDiscountedSum>,
+    .gaussian_logprob = call<grpo_gaussian_logprob_args, kGaussianLogprob>,
+    .gaussian_logprob_backward = call<grpo_gaussian_logprob_backward_args, kGaussianLogprobBackward>,
 };
 
 }  // namespace

@@ -5,7 +5,7 @@
 
 namespace grpo {
 
-enum class Surrogate : int32_t { kClip, kCispo, kSapo, kReinforce };
+enum class Surrogate : int32_t { kClip, kCispo, kSapo, kReinforce, kVespo, kDro, kDppoTv, kDppoKl };
 enum class Ratio : int32_t { kToken, kSequence, kSequenceToken, kSequenceProduct, kGeometric };
 enum class Kl : int32_t { kK3, kK1, kK2, kAbs };
 enum class KlGradient : int32_t { kExact, kK2 };
@@ -29,6 +29,8 @@ struct Objective {
   double max_length;  // nullable
   bool count_empty;
   double normalizer;  // nullable
+  double power_positive, decay_positive, power_negative, decay_negative;
+  double dro_beta, ratio_cap;  // nullable
 };
 
 }  // namespace grpo

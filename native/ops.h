@@ -128,6 +128,8 @@ typedef struct {
   double max_length;
   int32_t count_empty;
   double normalizer;
+  double power_positive, decay_positive, power_negative, decay_negative;
+  double dro_beta, ratio_cap;
 } grpo_objective;
 
 typedef struct {
@@ -151,6 +153,18 @@ typedef struct {
   const DLTensor *logp, *entropy, *logsumexp, *other_logp, *other_entropy, *other_logsumexp;
   DLTensor *out_logp, *out_entropy, *out_logsumexp;
 } grpo_merge_token_logprob_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *x, *mean, *std, *old_mean, *mask;
+  DLTensor *logp, *log_ratio;
+} grpo_gaussian_logprob_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *x, *mean, *std, *old_mean, *mask, *grad_logp, *grad_log_ratio;
+  DLTensor* grad_mean;
+} grpo_gaussian_logprob_backward_args;
 
 typedef struct {
   size_t size;
@@ -282,6 +296,13 @@ typedef struct {
 
 typedef struct {
   size_t size;
+  const DLTensor *x, *sequence_start, *mask;
+  DLTensor* out_x;
+  double decay;
+} grpo_discounted_sum_args;
+
+typedef struct {
+  size_t size;
   const DLTensor* ids;
   DLTensor *count, *order, *group_start;  // count: number of groups; call once with only it, as mask_index
 } grpo_group_by_args;
@@ -327,6 +348,9 @@ typedef struct {
   int (*sequence_expand)(const grpo_sequence_expand_args* args, void* stream);
   int (*group_by)(const grpo_group_by_args* args, void* stream);
   int (*convert)(const grpo_convert_args* args, void* stream);
+  int (*discounted_sum)(const grpo_discounted_sum_args* args, void* stream);
+  int (*gaussian_logprob)(const grpo_gaussian_logprob_args* args, void* stream);
+  int (*gaussian_logprob_backward)(const grpo_gaussian_logprob_backward_args* args, void* stream);
 } grpo_api;
 
 // Null if this library is older than `version`.

@@ -92,13 +92,13 @@ void merge(RangeSums& sums, const RangeSums& more) {
 // ---- ratios of sequences --------------------------------------------------------------------------------------------
 
 double sum_of_log_ratios(const LossInputs& in, const Piece& piece, const Objective& objective) {
-  const bool geometric = objective.ratio == Ratio::kGeometric;
+  const double advantage = in.advantage == nullptr ? 0 : in.advantage[piece.sequence];
   const Interval<double> interval = clip_interval<double>(objective);
   double sum = 0;
   for (int64_t t = piece.begin; t < piece.end; ++t) {
     if (masked(in, t)) continue;
     const double log_ratio = in.old_logp == nullptr ? 0 : static_cast<double>(in.logp[t]) - in.old_logp[t];
-    sum += geometric ? geometric_log_ratio<double>(log_ratio, in.advantage[piece.sequence], interval) : log_ratio;
+    sum += summed_log_ratio(objective, log_ratio, advantage, interval);
   }
   return sum;
 }
@@ -148,7 +148,8 @@ void prepare_denominators(const LossInputs& in, int32_t* count, Denominators& de
 void token_gradient(const LossInputs& in, const Denominators& denominators, int64_t t, float* grad_logp,
                     float* grad_entropy, const Objective& objective) {
   RangeSums unused{};
-  range_loss()(in, denominators, {t, t + 1, sequence_of(in, t), 0, 0}, grad_logp, grad_entropy, unused, objective);
+  const TokenRange range{t, t + 1, sequence_of(in, t), 0, 0};
+  range_loss(objective.surrogate)(in, denominators, range, grad_logp, grad_entropy, unused, objective);
 }
 
 int64_t policy_loss_scratch(int64_t T, int64_t S, const Objective& objective) {
@@ -161,7 +162,7 @@ void policy_loss(const LossInputs& in, const Denominators& denominators, float* 
   double* slot = scratch + blocks(in.T) * kSumsDoubles;     // [slots], a number for each piece
   double* log_ratio = slot + slots(in.T, in.S);             // [S]
   double* sequence_gradient = log_ratio + in.S;             // [S]
-  const RangeLoss range_loss = grpo::range_loss();
+  const RangeLoss range_loss = grpo::range_loss(objective.surrogate);
   std::fill(sums, sums + blocks(in.T), no_sums());
 
   if (objective.ratio == Ratio::kToken) {

@@ -35,8 +35,8 @@ enum Stat : int32_t {
   kStatPolicy,       // sum of weight * surrogate, before aggregation
   kStatKlLoss,       // sum of what is added for the KL: klCoef, and the ratio if klWeight says so, included
   kStatEntropy,      // sum; 0 without entropy
-  kStatClippedLow,   // tokens with A < 0 whose ratio is below the interval
-  kStatClippedHigh,  // tokens with A > 0 whose ratio is above it
+  kStatClippedLow,   // tokens with A < 0 whose ratio (DPPO: probability) is below the interval
+  kStatClippedHigh,  // tokens with A > 0 for which it is above
   kStatDualClipped,  // tokens with A < 0 whose ratio is above dualClip
   kStatRatio,        // sum; the ratio of a token is that of its sequence, where the objective's is
   kStatRatioMin,     // infinity without tokens

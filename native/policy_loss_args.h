@@ -12,7 +12,7 @@ namespace grpo {
 
 // The choices stand in the order of the enums of objective.h.
 #define GRPO_OBJECTIVE_FIELDS                                                                                   \
-  GRPO_OBJECTIVE_OPT(surrogate, "enum clip|cispo|sapo|reinforce"),                                              \
+  GRPO_OBJECTIVE_OPT(surrogate, "enum clip|cispo|sapo|reinforce|vespo|dro|dppo_tv|dppo_kl"),                    \
       GRPO_OBJECTIVE_OPT(ratio, "enum token|sequence|sequence_token|sequence_product|geometric"),               \
       GRPO_OBJECTIVE_OPT(clip_low, "number? = 0.2"), GRPO_OBJECTIVE_OPT(clip_high, "number? = 0.2"),            \
       GRPO_OBJECTIVE_OPT(dual_clip, "number? = null > 1"),                                                      \
@@ -25,7 +25,12 @@ namespace grpo {
       GRPO_OBJECTIVE_OPT(tau_positive, "number = 1 > 0"), GRPO_OBJECTIVE_OPT(tau_negative, "number = 1.05 > 0"), \
       GRPO_OBJECTIVE_OPT(aggregate, "enum token_mean|sequence_mean|sequence_sum|constant|token_sum"),           \
       GRPO_OBJECTIVE_OPT(max_length, "number? = null > 0"), GRPO_OBJECTIVE_OPT(count_empty, "boolean = false"), \
-      GRPO_OBJECTIVE_OPT(normalizer, "number? = null >= 0")
+      GRPO_OBJECTIVE_OPT(normalizer, "number? = null >= 0"),                                                    \
+      GRPO_OBJECTIVE_OPT(power_positive, "number = 2 >= 0"),                                                    \
+      GRPO_OBJECTIVE_OPT(decay_positive, "number = 3 >= 0.0001"),                                               \
+      GRPO_OBJECTIVE_OPT(power_negative, "number = 3 >= 0"),                                                    \
+      GRPO_OBJECTIVE_OPT(decay_negative, "number = 2 >= 0.0001"),                                               \
+      GRPO_OBJECTIVE_OPT(dro_beta, "number? = null > 0"), GRPO_OBJECTIVE_OPT(ratio_cap, "number? = null > 0")
 
 #define GRPO_POLICY_INPUTS                                                                                    \
   GRPO_IN(old_logp, "f32[T] ?"), GRPO_IN(ref_logp, "f32[T] ?"), GRPO_IN(advantage, "f32[S] ?"),               \
@@ -41,7 +46,8 @@ inline Objective objective_of(const grpo_objective& o) {
           o.kl_clamp, o.kl_value_clamp,
           o.entropy_coef, static_cast<Aggregate>(o.entropy_aggregate),
           o.tau_positive, o.tau_negative,
-          static_cast<Aggregate>(o.aggregate), o.max_length, o.count_empty != 0, o.normalizer};
+          static_cast<Aggregate>(o.aggregate), o.max_length, o.count_empty != 0, o.normalizer,
+          o.power_positive, o.decay_positive, o.power_negative, o.decay_negative, o.dro_beta, o.ratio_cap};
 }
 
 // Without logp and entropy, which two of the operations compute themselves.
@@ -68,6 +74,8 @@ template <class Args>
 int check_objective(const Args& args, bool with_entropy) {
   const Objective objective = objective_of(*args.objective);
   const bool token_ratio = objective.ratio == Ratio::kToken, geometric = objective.ratio == Ratio::kGeometric;
+  const bool dppo = objective.surrogate == Surrogate::kDppoTv || objective.surrogate == Surrogate::kDppoKl;
+  const bool vespo = objective.surrogate == Surrogate::kVespo, dro = objective.surrogate == Surrogate::kDro;
   const auto refuse = [](const char* argument, const char* problem) { return fail(GRPO_OPTION, argument, problem); };
 
   if (args.advantage == nullptr && args.token_advantage == nullptr)
@@ -81,9 +89,20 @@ int check_objective(const Args& args, bool with_entropy) {
                             args.ratio_high != nullptr ? "ratio_high" : nullptr})
     if (bound != nullptr && !token_ratio)
       return fail(GRPO_VALUE, bound, "bounds the ratio of a token, expected {ratio} \"token\"");
+    else if (bound != nullptr && dppo)
+      return fail(GRPO_VALUE, bound, "bounds the ratio of a token, but the {surrogate} bounds probabilities");
 
   if (geometric && objective.surrogate != Surrogate::kClip)
     return refuse("surrogate", "is not \"clip\", as {ratio} \"geometric\" needs: it clips before the average");
+  if (vespo && objective.ratio != Ratio::kSequenceProduct)
+    return refuse("ratio", "is not \"sequence_product\", as {surrogate} \"vespo\" needs");
+  if ((dro || dppo) && !token_ratio)
+    return refuse("ratio", "is not \"token\", as {surrogate} \"dro\", \"dppo_tv\" and \"dppo_kl\" need");
+  if (dro == std::isnan(objective.dro_beta))
+    return refuse("dro_beta", dro ? "is null, expected the factor of {surrogate} \"dro\""
+                                  : "belongs to {surrogate} \"dro\", expected null");
+  if (!std::isnan(objective.ratio_cap) && !dppo)
+    return refuse("ratio_cap", "belongs to {surrogate} \"dppo_tv\" and \"dppo_kl\", expected null");
   if (!std::isnan(objective.dual_clip) && (objective.surrogate != Surrogate::kClip || geometric))
     return refuse("dual_clip", "belongs to {surrogate} \"clip\" with a ratio that is not \"geometric\", expected null");
   const bool one_interval = args.ratio_low == nullptr && args.ratio_high == nullptr;

@@ -54,12 +54,13 @@ constexpr int kLanes = 8;
 
 }  // namespace
 
-RangeLoss range_loss() {
+RangeLoss range_loss(Surrogate surrogate) {
+  const auto index = static_cast<int32_t>(surrogate);
 #if defined(__x86_64__)
-  if (std::strcmp(vector_kernels().name, "avx512") == 0) return avx512::range_loss;
-  if (std::strcmp(vector_kernels().name, "avx2") == 0) return avx2::range_loss;
+  if (std::strcmp(vector_kernels().name, "avx512") == 0) return avx512::kSurrogateLosses[index];
+  if (std::strcmp(vector_kernels().name, "avx2") == 0) return avx2::kSurrogateLosses[index];
 #endif
-  return baseline::range_loss;
+  return baseline::kSurrogateLosses[index];
 }
 
 }  // namespace grpo

@@ -25,7 +25,8 @@ struct RangeSums {
 using RangeLoss = void (*)(const LossInputs& inputs, const Denominators& denominators, const TokenRange& range,
                            float* grad_logp, float* grad_entropy, RangeSums& sums, const Objective& objective);
 
-RangeLoss range_loss();
+// Of objectives with this surrogate.
+RangeLoss range_loss(Surrogate surrogate);
 
 // The factor of a token of sequence s.
 inline double factor_at(const Factor& factor, const Denominators& denominators, int64_t s) {

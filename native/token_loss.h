@@ -9,61 +9,7 @@
 // Included inside a namespace, once per instruction set (see policy_loss_range.cc), after objective.h, <cmath>,
 // <cstdint> and <type_traits>.
 
-#ifndef GRPO_FORMULA
-#ifdef __CUDACC__
-#define GRPO_FORMULA __host__ __device__ inline
-#else
-#define GRPO_FORMULA static inline __attribute__((always_inline))
-#endif
-#endif
-
-template <class Real>
-using Mask = decltype(Real{} < Real{});
-
-template <class Real>
-GRPO_FORMULA Real constant(double x) {
-  if constexpr (std::is_arithmetic_v<Real>) return static_cast<Real>(x);
-  else return x - Real{};
-}
-
-// ---- exponentials ---------------------------------------------------------------------------------------------------
-
-// x = k log 2 + r with |r| <= log(2) / 2, and tail = exp(r) - 1 - r. A double or a vector of doubles.
-template <class Real>
-struct Reduced {
-  Real half_scale;  // 2^(k - 1): k may be 1024
-  Real k, r, tail;
-};
-
-template <class Real>
-GRPO_FORMULA Reduced<Real> reduce_exponent(Real x) {
-  using Bits = std::conditional_t<std::is_arithmetic_v<Real>, uint64_t, Mask<Real>>;
-  // Adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits.
-  const double round = 0x1.8p52;
-  const Real shifted = x * 0x1.71547652b82fep+0 + round;
-  const Real k = shifted - round;
-  // log 2 in two parts; k times the first is exact.
-  const Real r = (x - k * 0x1.62e42feep-1) - k * 0x1.a39ef35793c76p-33;
-  const Real half_scale = __builtin_bit_cast(Real, (__builtin_bit_cast(Bits, shifted) + 1022) << 52);
-  // The Taylor series up to r^13 (what it leaves out is below 1e-17), in pairs: sums that do not wait for one another.
-  const Real r2 = r * r, r4 = r2 * r2;
-  const Real p0 = (r * (1.0 / 6) + 0.5) + r2 * (r * (1.0 / 120) + 1.0 / 24);
-  const Real p4 = (r * (1.0 / 5040) + 1.0 / 720) + r2 * (r * (1.0 / 362880) + 1.0 / 40320);
-  const Real p8 = (r * (1.0 / 39916800) + 1.0 / 3628800) + r2 * (r * (1.0 / 6227020800) + 1.0 / 479001600);
-  return {half_scale, k, r, r2 * (p0 + r4 * (p4 + r4 * p8))};
-}
-
-template <class Real>
-GRPO_FORMULA Real exponential_of(Reduced<Real> e, Real x) {
-  const Real y = 2 * (e.half_scale * (1 + (e.r + e.tail)));
-  return x > 709.782712893384 ? constant<Real>(INFINITY) : x < -707 ? constant<Real>(0) : y;
-}
-
-// Within one unit in the last place: exactly 1 at 0, 0 below -707, infinite above 709.78, NaN for NaN.
-template <class Real>
-GRPO_FORMULA Real exponential(Real x) {
-  return exponential_of(reduce_exponent(x), x);
-}
+#include "elementary.h"
 
 // ---- bounds: a bound that is NaN does not bind, a value that is NaN stays NaN ---------------------------------------
 
@@ -88,6 +34,9 @@ GRPO_FORMULA Real larger(Real x, Real y) {
   return (y > x) | (y != y) ? y : x;
 }
 
+// VESPO's log-ratios: those of the tokens within +-20, their sum from log 1e-8 to 20.
+constexpr double kVespoLogRatio = 20, kVespoLowest = -18.420680743952367;
+
 // Where the ratio may lie (for the geometric ratio: each log-ratio). No bound on a side is an infinite one, so that
 // a NaN among the bounds that a caller gives per token shows in the loss.
 template <class Real>
@@ -111,21 +60,102 @@ GRPO_FORMULA Real geometric_log_ratio(Real log_ratio, Real advantage, Interval<R
   return advantage > 0 ? below : above;
 }
 
-// What the statistics call clipped: the surrogate has an interval, and x (the ratio, or a log-ratio of the geometric
-// one) left it on the side where the advantage would push it further.
+// A token's log-ratio as it enters the ratio of its sequence.
+template <class Real>
+GRPO_FORMULA Real summed_log_ratio(const Objective& objective, Real log_ratio, Real advantage,
+                                   Interval<Real> interval) {
+  if (objective.ratio == Ratio::kGeometric) return geometric_log_ratio(log_ratio, advantage, interval);
+  return objective.surrogate == Surrogate::kVespo ? clamped(log_ratio, kVespoLogRatio) : log_ratio;
+}
+
+// ---- one unmasked token ---------------------------------------------------------------------------------------------
+
+// Of a token, or of its sequence.
+template <class Real>
+struct ImportanceRatio {
+  Real log;  // clamped
+  Real value;
+  Mask<Real> fixed;  // the log-ratio lies outside a clamp: no gradient flows through it
+};
+
+template <class Real>
+GRPO_FORMULA ImportanceRatio<Real> importance_ratio(const Objective& objective, Real log_ratio) {
+  Real log = clamped(log_ratio, objective.log_ratio_clamp);
+  Mask<Real> fixed = outside(log_ratio, objective.log_ratio_clamp);
+  if (objective.surrogate == Surrogate::kVespo) {
+    const Real low = constant<Real>(kVespoLowest), high = constant<Real>(kVespoLogRatio);
+    fixed |= (log < low) | (log > high);
+    log = log < low ? low : log > high ? high : log;
+  }
+  return {log, exponential(log), fixed};
+}
+
+template <class Real>
+struct Token {
+  Real logp, old_logp;
+  Real advantage;
+  Real weight;
+  ImportanceRatio<Real> ratio;
+  Interval<Real> interval;  // infinite for the geometric ratio
+  Real ref_log_ratio;       // logp - refLogp; 0 without a reference
+};
+
+// ---- clipping -------------------------------------------------------------------------------------------------------
+
+// What the statistics call clipped, and what DPPO drops: the token left its interval on the side where the advantage
+// would push it further.
 template <class Real>
 struct Clipping {
   Mask<Real> low, high, dual;
 };
 
+// A log-probability that rounding left above 0 counts as 0.
 template <class Real>
-GRPO_FORMULA Clipping<Real> clipping(const Objective& objective, Real advantage, Real x, Interval<Real> interval) {
+GRPO_FORMULA Real probability(Real logp) {
+  const Real p = exponential(logp), one = constant<Real>(1);
+  return p > one ? one : p;
+}
+
+// The KL of the two outcomes "this token" and "another one", before and now.
+template <class Real>
+GRPO_FORMULA Real binary_kl(Real logp, Real p, Real old_logp, Real old_p) {
+  const Real own = old_p * (old_logp - logp), zero = constant<Real>(0);
+  const Real others = (1 - old_p) * logarithm((1 - old_p + 1e-8) / (1 - p + 1e-8));
+  return (old_p == 0 ? zero : own) + others;
+}
+
+// DPPO's trust region is one of probabilities: of their difference, or of the KL on the side to which they moved.
+template <class Real>
+GRPO_FORMULA Clipping<Real> outside_region(const Objective& objective, const Token<Real>& token) {
+  const Real p = probability(token.logp), old_p = probability(token.old_logp);
+  const Real low = constant<Real>(objective.clip_low), high = constant<Real>(objective.clip_high);
   Clipping<Real> clip = {};
-  if (objective.surrogate != Surrogate::kClip && objective.surrogate != Surrogate::kCispo) return clip;
-  clip.low = (advantage < 0) & (x < interval.low);
-  clip.high = (advantage > 0) & (x > interval.high);
-  clip.dual = (advantage < 0) & (x > constant<Real>(objective.dual_clip));
+  if (objective.surrogate == Surrogate::kDppoTv) {
+    clip.low = p - old_p < -low, clip.high = p - old_p > high;
+  } else {
+    const Real kl = binary_kl(token.logp, p, token.old_logp, old_p);
+    clip.low = (kl > low) & (p < old_p), clip.high = (kl > high) & (p > old_p);
+  }
+  clip.low &= token.advantage < 0, clip.high &= token.advantage > 0;
   return clip;
+}
+
+// x and its interval: of the ratio, or of a log-ratio of the geometric one.
+template <class Real>
+GRPO_FORMULA Clipping<Real> clipping(const Objective& objective, const Token<Real>& token, Real x,
+                                     Interval<Real> interval) {
+  Clipping<Real> clip = {};
+  switch (objective.surrogate) {
+    case Surrogate::kClip:
+    case Surrogate::kCispo:
+      clip.low = (token.advantage < 0) & (x < interval.low);
+      clip.high = (token.advantage > 0) & (x > interval.high);
+      clip.dual = (token.advantage < 0) & (x > constant<Real>(objective.dual_clip));
+      return clip;
+    case Surrogate::kDppoTv:
+    case Surrogate::kDppoKl: return outside_region(objective, token);
+    default: return clip;
+  }
 }
 
 // ---- the surrogate --------------------------------------------------------------------------------------------------
@@ -169,14 +199,51 @@ GRPO_FORMULA Term<Real> sapo_term(const Objective& objective, Real advantage, Re
   return {-advantage * 4 / tau * sigmoid, zero, -advantage * gate};
 }
 
+// -phi A logp, phi = W^power exp(decay (1 - W)) held fixed, W the clamped product of ratios. A phi that is NaN or
+// infinite counts as 0.
 template <class Real>
-GRPO_FORMULA Term<Real> surrogate_term(const Objective& objective, Real logp, Real advantage, Real ratio,
-                                       Interval<Real> interval) {
+GRPO_FORMULA Term<Real> vespo_term(const Objective& objective, const Token<Real>& token) {
+  const Mask<Real> positive = token.advantage >= 0;
+  const Real zero = constant<Real>(0);
+  const Real power = positive ? constant<Real>(objective.power_positive) : constant<Real>(objective.power_negative);
+  const Real decay = positive ? constant<Real>(objective.decay_positive) : constant<Real>(objective.decay_negative);
+  const Real phi = exponential(decay + power * token.ratio.log - decay * token.ratio.value);
+  const Real gradient = -(phi - phi == 0 ? phi : zero) * token.advantage;
+  return {gradient * token.logp, gradient, zero};
+}
+
+// -A logp + beta/2 d^2 with d = logp - oldLogp, of which an advantage of 0 removes the first part alone.
+template <class Real>
+GRPO_FORMULA Term<Real> dro_term(const Objective& objective, const Token<Real>& token) {
+  const Real zero = constant<Real>(0), d = token.logp - token.old_logp, pull = objective.dro_beta * d;
+  const Real reward = token.advantage * token.logp;
+  return {pull * d / 2 - (token.advantage == 0 ? zero : reward), pull - token.advantage, zero};
+}
+
+// -A min(ratio, cap) logp with the ratio held fixed, and nothing outside the trust region. clipping() asks for that too;
+// where the surrogate is a constant the compiler forms it once.
+template <class Real>
+GRPO_FORMULA Term<Real> dppo_term(const Objective& objective, const Token<Real>& token) {
+  const Real zero = constant<Real>(0), cap = constant<Real>(objective.ratio_cap);
+  const Real gradient = -token.advantage * (token.ratio.value > cap ? cap : token.ratio.value);
+  const Clipping<Real> clip = outside_region(objective, token);
+  const Mask<Real> dropped = clip.low | clip.high;
+  const Real value = gradient * token.logp;
+  return {dropped ? zero : value, dropped ? zero : gradient, zero};
+}
+
+template <class Real>
+GRPO_FORMULA Term<Real> surrogate_term(const Objective& objective, const Token<Real>& token) {
+  const Real advantage = token.advantage, ratio = token.ratio.value;
   switch (objective.surrogate) {
-    case Surrogate::kClip: return clip_term(objective, advantage, ratio, interval);
-    case Surrogate::kCispo: return cispo_term(logp, advantage, ratio, interval);
+    case Surrogate::kClip: return clip_term(objective, advantage, ratio, token.interval);
+    case Surrogate::kCispo: return cispo_term(token.logp, advantage, ratio, token.interval);
     case Surrogate::kSapo: return sapo_term(objective, advantage, ratio);
-    default: return {-advantage * logp, -advantage, constant<Real>(0)};
+    case Surrogate::kVespo: return vespo_term(objective, token);
+    case Surrogate::kDro: return dro_term(objective, token);
+    case Surrogate::kDppoTv:
+    case Surrogate::kDppoKl: return dppo_term(objective, token);
+    default: return {-advantage * token.logp, -advantage, constant<Real>(0)};
   }
 }
 
@@ -211,29 +278,7 @@ GRPO_FORMULA KlEstimate<Real> kl_estimate(const Objective& objective, Real x) {
   return kl;
 }
 
-// ---- one unmasked token ---------------------------------------------------------------------------------------------
-
-// Of a token, or of its sequence.
-template <class Real>
-struct ImportanceRatio {
-  Real value;
-  Mask<Real> fixed;  // the log-ratio lies outside the clamp: no gradient flows through it
-};
-
-template <class Real>
-GRPO_FORMULA ImportanceRatio<Real> importance_ratio(const Objective& objective, Real log_ratio) {
-  return {exponential(clamped(log_ratio, objective.log_ratio_clamp)), outside(log_ratio, objective.log_ratio_clamp)};
-}
-
-template <class Real>
-struct Token {
-  Real logp;
-  Real advantage;
-  Real weight;
-  ImportanceRatio<Real> ratio;
-  Interval<Real> interval;  // infinite for the geometric ratio
-  Real ref_log_ratio;       // logp - refLogp; 0 without a reference
-};
+// ---- the loss of a token --------------------------------------------------------------------------------------------
 
 template <class Real>
 struct TokenLoss {
@@ -245,12 +290,13 @@ struct TokenLoss {
 };
 
 template <class Real>
-GRPO_FORMULA TokenLoss<Real> token_loss(const Objective& objective, Token<Real> token) {
+GRPO_FORMULA TokenLoss<Real> token_loss(const Objective& objective, const Token<Real>& token) {
   const Real zero = constant<Real>(0), ratio = token.ratio.value;
   TokenLoss<Real> loss = {zero, zero, zero, zero, zero};
-  const Term<Real> term = surrogate_term(objective, token.logp, token.advantage, ratio, token.interval);
+  const Term<Real> term = surrogate_term(objective, token);
   // Selected, not multiplied by 0: the term of what is left out may be infinite or NaN.
-  const Mask<Real> acts = (token.advantage != 0) & (token.weight != 0);
+  Mask<Real> acts = token.weight != 0;
+  if (objective.surrogate != Surrogate::kDro) acts &= token.advantage != 0;
   loss.policy = acts ? token.weight * term.value : zero;
   loss.grad_logp = acts ? token.weight * term.grad_logp : zero;
   loss.grad_log_ratio = acts ? token.weight * term.grad_log_ratio : zero;

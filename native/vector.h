@@ -31,6 +31,11 @@ struct Matrix {
   int64_t column_stride;
 };
 
+struct GaussianSums {
+  double squares;   // sum of (x - mean)^2
+  double products;  // sum of (x - old_mean) (mean - old_mean), 0 without old_mean
+};
+
 struct VectorKernels {
   const char* name;  // "baseline" ("neon" on arm64), "avx2", "avx512"
 
@@ -70,6 +75,9 @@ struct VectorKernels {
 
   // y[i] = x[i] in the other type, rounded to nearest even.
   void (*convert)(const void* x, Float x_type, void* y, Float y_type, int64_t n);
+
+  // Over [n] each, in float64; old_mean may be null.
+  GaussianSums (*gaussian_sums)(const float* x, const float* mean, const float* old_mean, int64_t n);
 };
 
 // The table in use: the best the processor has, unless GRPO_KERNELS_ISA or set_instruction_set names another.

@@ -18,6 +18,7 @@ const snakeCase = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${lette
 const shares: Partial<Record<OperationName, string>> = {
   tokenLogprobBackward: 'token_logprob',
   linearTokenLogprobBackward: 'linear_token_logprob',
+  gaussianLogprobBackward: 'gaussian_logprob',
   prefixAttentionBackward: 'prefix_attention',
   linearPolicyLossPlan: 'linear_policy_loss',
 }

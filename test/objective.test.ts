@@ -39,6 +39,14 @@ describe.each(Object.keys(operations))('%s', (name) => {
     ['geometric per token', { advantage: undefined, tokenAdvantage: three }, geometric, value, 'tokenAdvantage'],
     ['ratioLow of a sequence', { ratioLow: three }, { ratio: 'sequence' }, value, 'ratioLow'],
     ['ratioHigh of a sequence', { ratioHigh: three }, { ratio: 'sequence_token' }, value, 'ratioHigh'],
+    ['vespo of another ratio', {}, { surrogate: 'vespo' }, option, 'ratio'],
+    ['dro of another ratio', {}, { surrogate: 'dro', droBeta: 1, ratio: 'sequence' }, option, 'ratio'],
+    ['dppo of another ratio', {}, { surrogate: 'dppo_kl', ratio: 'sequence_token' }, option, 'ratio'],
+    ['dro without droBeta', {}, { surrogate: 'dro' }, option, 'droBeta'],
+    ['droBeta of another surrogate', {}, { droBeta: 1 }, option, 'droBeta'],
+    ['ratioCap of another surrogate', {}, { surrogate: 'cispo', ratioCap: 3 }, option, 'ratioCap'],
+    ['ratioLow of dppo', { ratioLow: three }, { surrogate: 'dppo_tv' }, value, 'ratioLow'],
+    ['a decay of vespo below 1e-4', {}, { decayPositive: 1e-5 }, option, 'decayPositive'],
     ['an interval without inside', {}, { clipLow: 0.2, clipHigh: -0.3 }, option, 'clipHigh'],
     ['dualClip of 1', {}, { dualClip: 1 }, option, 'dualClip'],
     ['a normalizer below 0', {}, { normalizer: -1 }, option, 'normalizer'],
@@ -56,6 +64,12 @@ describe.each(Object.keys(operations))('%s', (name) => {
       [{ ratioHigh: three }, { clipLow: 0.2, clipHigh: -0.3 }],
       [{}, { surrogate: 'cispo', clipLow: null, clipHigh: -0.8 }],
       [{}, { normalizer: 0 }],
+      [{}, { surrogate: 'vespo', ratio: 'sequence_product', decayPositive: 1e-4, powerPositive: 0 }],
+      [
+        { advantage: undefined, tokenAdvantage: three },
+        { surrogate: 'dro', droBeta: 1 },
+      ],
+      [{ refLogp: three }, { surrogate: 'dppo_tv', clipLow: null, ratioCap: 0.5, klCoef: 0.1, klWeight: 'ratio' }],
     ]
     for (const [extra, objective] of fine) expect(() => run(extra, objective)).not.toThrow()
   })

@@ -1,10 +1,10 @@
 // Inputs that the tests of the three loss operations share: the golden fixture with its numbers, random batches, and the
 // combinations of options.
 import { expect } from 'vitest'
-import type { HostArray, Objective } from '../lib/index.js'
+import { type HostArray, lossStats, type Objective, type PolicyLossInputs, policyLoss } from '../lib/index.js'
 import { ulp } from './compare.js'
 import { random } from './random.js'
-import type { PolicyCase } from './references/policy_objective.js'
+import { type PolicyCase, policyObjective } from './references/policy_objective.js'
 
 /**
  * That `actual` is the float64 result rounded once. Twice that is allowed, and 1e-12 of the largest: sums in another order,
@@ -26,6 +26,33 @@ export function tenDecimals(actual: ArrayLike<number>, given: ArrayLike<number>)
     ([, a, e]) => !(Math.abs(a - e) < 1e-9),
   )
   expect(wrong).toEqual([])
+}
+
+/** The case as arrays of the library. */
+export function arraysOf(c: PolicyCase): PolicyLossInputs {
+  const types = { sequenceStart: Int32Array, mask: Uint8Array }
+  return Object.fromEntries(
+    Object.entries(c).map(([name, x]) => [
+      name,
+      x && (types[name as keyof typeof types] ?? Float32Array).from(x as number[]),
+    ]),
+  ) as unknown as PolicyLossInputs
+}
+
+/** Held against the reference on the same float32 inputs: loss, both gradients and all statistics. */
+export function agrees(c: PolicyCase, objective: Objective): void {
+  const inputs = arraysOf(c)
+  const result = policyLoss(inputs, objective)
+  const exact = policyObjective(inputs as unknown as PolicyCase, objective)
+  roundedOnce(result.loss, [exact.loss])
+  roundedOnce(result.gradLogp, exact.gradLogp)
+  if (result.gradEntropy) roundedOnce(result.gradEntropy, exact.gradEntropy)
+  const stats = lossStats(result.stats)
+  // Sums of terms of the order of 1, which may cancel.
+  for (const name of Object.keys(exact.stats) as (keyof typeof stats)[]) {
+    const [a, e] = [stats[name], exact.stats[name]]
+    if (a !== e) expect(Math.abs(a - e), name).toBeLessThanOrEqual(1e-12 * Math.max(1, Math.abs(e)))
+  }
 }
 
 // ---- the golden fixture: two sequences of four places, the last of the first one is padding -------------------------
@@ -58,6 +85,9 @@ const k2 = [0.011881216, 0.0248965222, 0.0023800082, 0.0636085078, 0.1565849151,
 const k3 = [0.011293537, 0.0268564487, 0.0024356999, 0.0718964846, 0.1310443594, 0.0156548901, 0.0038977139]
 const weightedK3 = [0.0158109518, 0.0268564487, 0.00170499, 0.0503275392, 0.4586552578, 0.0156548901, 0.0042874853]
 const tokenMean = [0, -0.2142857143, -0.15, 0, 0.4, 0.1142857143, 0.1257142857]
+
+/** The KL of "this token or another one", from the rollout's probabilities to the policy's, at the unmasked tokens. */
+export const publishedKl = [0.0871766869, 0, 0.0332770452, 0.022335657, 0.1676038597, 0, 0.0015986185]
 
 /** What changes in the fixture, the objective, the loss, and the gradient at the seven unmasked tokens. */
 export const goldens: [string, Partial<PolicyCase>, Objective, number, number[]][] = [
@@ -100,7 +130,11 @@ export const goldens: [string, Partial<PolicyCase>, Objective, number, number[]]
   // Weights and advantages per token.
   ['token importance weights, cap 1.05', { weight: truncated(1.05) }, {}, 0.1192640693, [0, -0.1948051948, -0.15, 0, 0.4, 0.12, 0.1309523810]],
   ['sequence importance weights', { weight: each(product(0), product(1)) }, {}, 0.1279024006, [0, -0.2164502165, -0.1515151515, 0, 0.4132231405, 0.1180637544, 0.1298701299]],
-  ['VESPO', { weight: each(1.0197878193, 0.6598086654) }, { surrogate: 'reinforce' }, 0.3751072796, repeat(-0.2185259613, 0.0754067046)],
+  ['VESPO', {}, { surrogate: 'vespo', ratio: 'sequence_product' }, 0.3751072796, repeat(-0.2185259613, 0.0754067046)],
+  ['DRO', {}, { surrogate: 'dro', droBeta: 0.5 }, 0.2593329610, [-0.1902519831, -0.2142857143, -0.2397624960, 0.0888089326, 0.2037687835, 0.1142857143, 0.1210935843]],
+  ['DPPO, total variation', {}, { surrogate: 'dppo_tv', clipLow: 0.05, clipHigh: 0.1, ratioCap: 20 }, -0.1047796713, tokenMean],
+  ['DPPO, binary KL', {}, { surrogate: 'dppo_kl', clipLow: 0.02, clipHigh: 0.05, ratioCap: 20 }, -0.1047796713, tokenMean],
+  ['VESPO as weights', { weight: each(1.0197878193, 0.6598086654) }, { surrogate: 'reinforce' }, 0.3751072796, repeat(-0.2185259613, 0.0754067046)],
   ['FIPO', { advantage: undefined, tokenAdvantage: [1.5, 1.5, 1.5, 0, ...[1.2, 1.2, 1.0977557618, 1.1].map((f) => -0.8 * f)] }, { clipHigh: 0.28, dualClip: 10 }, 0.2148863728, [0, -0.2142857143, -0.15, 0, 0.48, 0.1254578013, 0.1382857143]],
 ] // biome-ignore format: one case per line
 
@@ -139,12 +173,28 @@ export function policyBatch(seed: number): Required<Arrays> {
   } as Required<Arrays>
 }
 
-export const surrogates = ['clip', 'cispo', 'sapo', 'reinforce'] as const
+export const surrogates = ['clip', 'cispo', 'sapo', 'reinforce', 'vespo', 'dro', 'dppo_tv', 'dppo_kl'] as const
 export const ratios = ['token', 'sequence', 'sequence_token', 'sequence_product', 'geometric'] as const
 export const aggregates = ['token_mean', 'sequence_mean', 'sequence_sum', 'constant', 'token_sum'] as const
 
 /** Whether the two go together. */
-export const fits = (surrogate: string, ratio: string): boolean => ratio !== 'geometric' || surrogate === 'clip'
+export function fits(surrogate: (typeof surrogates)[number], ratio: (typeof ratios)[number]): boolean {
+  if (surrogate === 'vespo') return ratio === 'sequence_product'
+  if (/^d/.test(surrogate)) return ratio === 'token'
+  return ratio !== 'geometric' || surrogate === 'clip'
+}
+
+/** Whether ratioLow and ratioHigh may be given. */
+export const takesBounds = (surrogate: (typeof surrogates)[number]): boolean =>
+  fits(surrogate, 'token') && !surrogate.startsWith('dppo')
+
+/** Options of the surrogate's own, those that it needs among them. */
+export function ownOptions(surrogate: (typeof surrogates)[number], seed = 0): Objective {
+  if (surrogate === 'dro') return { droBeta: seed % 2 ? 0.3 : 2 }
+  if (surrogate.startsWith('dppo')) return { ratioCap: seed % 2 ? 1.2 : null }
+  if (surrogate !== 'vespo' || seed % 2 === 0) return {}
+  return { powerPositive: 0.7, decayPositive: 0.4, powerNegative: 1.1, decayNegative: 1e-4 }
+}
 
 /** Every kl, its gradient, its weight and clamps of both. */
 export const klOptions: Objective[] = [{}]

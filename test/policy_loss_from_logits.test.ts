@@ -20,9 +20,11 @@ import {
   fixture,
   goldens,
   klOptions,
+  ownOptions,
   policyBatch,
   ratios,
   surrogates,
+  takesBounds,
   tenDecimals,
 } from './policy_cases.js'
 import { random } from './random.js'
@@ -127,8 +129,9 @@ describe('the bits of tokenLogprob, policyLoss and tokenLogprobBackward', () => 
       const entropyCoef = seed % 2 ? 0.05 : 0
       const temperature = seed % 4 ? 0.8 : 1
       const own = seed % 3 === 0 && ratio !== 'geometric' ? { advantage: undefined, tokenAdvantage } : {}
-      const limits = ratio === 'token' && seed % 5 === 0 ? bounds : {}
-      const objective = { surrogate, ratio, aggregate, maxLength: 5, entropyCoef, temperature, ...kl }
+      const limits = ratio === 'token' && takesBounds(surrogate) && seed % 5 === 0 ? bounds : {}
+      const rest = { aggregate, maxLength: 5, entropyCoef, temperature, ...ownOptions(surrogate, seed) }
+      const objective = { surrogate, ratio, ...rest, ...kl }
       same({ ...inputs, ...own, ...limits }, objective)
     }
   })

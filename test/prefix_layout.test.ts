@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type Layout, prefixLayout, treeLayout } from '../lib/index.js'
+import { type Layout, mergeMoments, prefixLayout, treeLayout } from '../lib/index.js'
 import { refuses } from './compare.js'
 import { layoutReference } from './references/forest.js'
 
@@ -68,9 +68,26 @@ describe('bad input', () => {
     ['a prefix that is no number', [{ prefix: '1', responses: [] }], TypeError, 'prefix'],
     ['a response that is not whole', [{ prefix: 1, responses: [0.5] }], RangeError, 'responses'],
     ['a negative response', [{ prefix: 1, responses: [-1] }], RangeError, 'responses'],
-    ['a negative prefix', [{ prefix: 1, responses: [] }, { prefix: -1, responses: [2] }], RangeError, 'prefix'],
+    [
+      'a negative prefix',
+      [
+        { prefix: 1, responses: [] },
+        { prefix: -1, responses: [2] },
+      ],
+      RangeError,
+      'prefix',
+    ],
   ])('%s', (_, groups, error, argument) => {
     const code = error === TypeError ? 'ERR_GRPO_TYPE' : 'ERR_GRPO_VALUE'
     refuses(() => prefixLayout(groups as never), { error: error as typeof TypeError, code, argument })
+  })
+
+  test('names that are none', () => {
+    const unknown = { error: TypeError, code: 'ERR_GRPO_OPTION' }
+    const groups = [{ prefix: 1, responses: [1], response: 2 }]
+    refuses(() => prefixLayout(groups as never), { ...unknown, argument: 'response' })
+    refuses(() => prefixLayout([], { groups: 1 } as never), { ...unknown, argument: 'groups' })
+    refuses(() => treeLayout({ length: [], parent: [] }, { end: 1 } as never), { ...unknown, argument: 'end' })
+    refuses(() => mergeMoments([], { ddof: 1 } as never), { ...unknown, argument: 'ddof' })
   })
 })

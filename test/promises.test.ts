@@ -65,6 +65,29 @@ describe('AbortSignal', () => {
     expect((await promises.groupAdvantage(large(64))).advantage.data.length).toBe(64)
   })
 
+  test('one signal stops any number of calls, and nothing is printed', async () => {
+    const warnings: Error[] = []
+    const listen = (warning: Error) => warnings.push(warning)
+    process.on('warning', listen)
+    const controller = new AbortController()
+    const calls = Array.from({ length: 40 }, () =>
+      promises.groupAdvantage(large(4_000_000), { signal: controller.signal }),
+    )
+    const settled = Promise.allSettled(calls)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    controller.abort()
+    for (const call of await settled) expect(call).toMatchObject({ status: 'rejected', reason: { name: 'AbortError' } })
+    await new Promise((resolve) => setTimeout(resolve, 5)) // warnings come later
+    process.off('warning', listen)
+    expect(warnings).toEqual([])
+  })
+
+  test('a signal that cannot forget its listeners does no harm', async () => {
+    const signal = { aborted: false, addEventListener() {} } as never
+    for (let i = 0; i < 3; i++) await promises.groupAdvantage(large(64), { signal })
+    expect((await promises.groupAdvantage(large(64))).advantage.data.length).toBe(64)
+  })
+
   test('a signal that aborts later changes nothing', async () => {
     const controller = new AbortController()
     const { advantage } = await promises.groupAdvantage(large(64), { signal: controller.signal })

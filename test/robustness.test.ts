@@ -209,6 +209,18 @@ describe('outputs', () => {
     expect(list[0].logp[0]).toBe(-2)
   })
 
+  test('of mergeTokenLogprob overlap none of the parts through another wrapper of shared memory', () => {
+    const memory = new SharedArrayBuffer(4)
+    const same = new Float32Array(structuredClone(memory))
+    expect(same.buffer).not.toBe(memory)
+    const part = (logp: Float32Array) => ({ logp, entropy: f32(0), logsumexp: f32(1) })
+    const list = [part(new Float32Array(memory)), part(f32(-2)), part(f32(-2))]
+    refuses(() => api.mergeTokenLogprob(list, { out: { logp: same } }), {
+      ...content,
+      message: /overlaps list\[0\]\.logp/,
+    })
+  })
+
   test.each(['maskIndex', 'groupBy'] as const)('of %s are looked at', (name) => {
     const call = (out: unknown) =>
       name === 'groupBy'

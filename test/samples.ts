@@ -32,6 +32,8 @@ const special: Partial<
 > = {
   groupAdvantage: { options: { virtualCount: 1, virtualReward: 1 } },
   standardize: { set: { moments: [12, 0.5, 9] } },
+  gaussianLogprob: { set: { std: Array.from({ length: 20 }, (_, t) => 0.3 + t / 10) } },
+  gaussianLogprobBackward: { set: { std: Array.from({ length: 20 }, (_, t) => 0.3 + t / 10) } },
   policyLoss: { without: ['tokenAdvantage'], options: { klCoef: 0.1, entropyCoef: 0.01 } },
   policyLossFromLogits: { without: ['tokenAdvantage'], options: { klCoef: 0.1, entropyCoef: 0.01 } },
   linearPolicyLoss: { without: ['tokenAdvantage'], options: { klCoef: 0.1, entropyCoef: 0.01 } },

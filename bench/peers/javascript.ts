@@ -82,6 +82,39 @@ const implementations: Record<string, Implementation> = {
     return () => ({ x: values.map((value) => (value - mean) / (std + eps)) })
   },
 
+  gaussianLogprob(x) {
+    const [sampled, mean, std, oldMean] = [f32(x, 'x'), f32(x, 'mean'), f32(x, 'std'), f32(x, 'oldMean')]
+    const [T, D] = shape(x, 'x')
+    return () => {
+      const [logp, logRatio] = [new Float32Array(T), new Float32Array(T)]
+      for (let t = 0; t < T; t++) {
+        let [squares, products] = [0, 0]
+        for (let i = t * D; i < (t + 1) * D; i++) {
+          squares += (sampled[i]! - mean[i]!) ** 2
+          products += (sampled[i]! - oldMean[i]!) * (mean[i]! - oldMean[i]!)
+        }
+        logp[t] = -squares / D / (2 * std[t]! ** 2) - Math.log(std[t]!) - Math.log(2 * Math.PI) / 2
+        logRatio[t] = products / D / std[t]!
+      }
+      return { logp, logRatio }
+    }
+  },
+
+  gaussianLogprobBackward(x) {
+    const [sampled, mean, std, oldMean] = [f32(x, 'x'), f32(x, 'mean'), f32(x, 'std'), f32(x, 'oldMean')]
+    const [gradLogp, gradLogRatio] = [f32(x, 'gradLogp'), f32(x, 'gradLogRatio')]
+    const [T, D] = shape(x, 'x')
+    return () => {
+      const gradMean = new Float32Array(T * D)
+      for (let t = 0; t < T; t++) {
+        const [a, b] = [gradLogp[t]! / (std[t]! ** 2 * D), gradLogRatio[t]! / (std[t]! * D)]
+        for (let i = t * D; i < (t + 1) * D; i++)
+          gradMean[i] = a * (sampled[i]! - mean[i]!) + b * (sampled[i]! - oldMean[i]!)
+      }
+      return { gradMean }
+    }
+  },
+
   treeLayout: layout,
 
   prefixLayout: layout,
@@ -173,6 +206,18 @@ const implementations: Record<string, Implementation> = {
       const expanded = new Float32Array(start.at(-1)!)
       for (let s = 0; s < values.length; s++) expanded.fill(values[s]!, start[s]!, start[s + 1]!)
       return { x: expanded }
+    }
+  },
+
+  discountedSum(x, { decay = 1 }) {
+    const [values, start] = [f32(x, 'x'), i32(x, 'sequenceStart')]
+    return () => {
+      const sums = new Float32Array(values.length)
+      for (let s = 0; s + 1 < start.length; s++) {
+        let after = 0
+        for (let t = start[s + 1]! - 1; t >= start[s]!; t--) sums[t] = after = values[t]! + decay * after
+      }
+      return { x: sums }
     }
   },
 

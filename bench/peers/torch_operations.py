@@ -119,6 +119,35 @@ def merge_token_logprob(x, n):
     return run
 
 
+def gaussian(x, mean):
+    std = x["std"].unsqueeze(1)
+    density = -((x["x"] - mean) ** 2) / (2 * std**2) - torch.log(std) - 0.5 * math.log(2 * math.pi)
+    log_ratio = ((x["x"] - x["oldMean"]) * (mean - x["oldMean"])).mean(1) / x["std"]
+    return density.mean(1), log_ratio
+
+
+@way("gaussianLogprob")
+def gaussian_logprob(x, n):
+    def run():
+        with torch.no_grad():
+            logp, log_ratio = gaussian(x, x["mean"])
+            return {"logp": logp, "logRatio": log_ratio}
+
+    return run
+
+
+@way("gaussianLogprobBackward", "autograd")
+def gaussian_logprob_backward(x, n):
+    mean = leaf(x["mean"])
+    outputs = gaussian(x, mean)
+
+    def run():
+        (gradient,) = torch.autograd.grad(outputs, mean, (x["gradLogp"], x["gradLogRatio"]), retain_graph=True)
+        return {"gradMean": gradient}
+
+    return run
+
+
 @way("policyLoss", "eager + autograd")
 def policy_loss(x, n):
     def run():
@@ -289,6 +318,20 @@ def sequence_sum(x, n):
 @way("sequenceExpand", "repeat_interleave")
 def sequence_expand(x, n):
     return lambda: {"x": x["x"].repeat_interleave(lengths_of(x["sequenceStart"]))}
+
+
+@way("discountedSum", "loop over time")
+def discounted_sum(x, n):
+    def run():
+        values = x["x"].view(-1, n["length"])
+        sums = torch.empty_like(values)
+        after = torch.zeros(len(values))
+        for t in reversed(range(n["length"])):
+            after = values[:, t] + n["decay"] * after
+            sums[:, t] = after
+        return {"x": sums.view(-1)}
+
+    return run
 
 
 @way("groupBy", "stable sort + unique_consecutive")

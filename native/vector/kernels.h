@@ -6,6 +6,7 @@
 #include "matmul.h"
 #include "rows.h"
 #include "tiles.h"
+#include "gaussian.h"
 
 static constexpr VectorKernels kernels_named(const char* name) {
   return {.name = name,
@@ -16,5 +17,6 @@ static constexpr VectorKernels kernels_named(const char* name) {
           .matmul_scratch = kMatmulScratch,
           .softmax_tile = softmax_tile,
           .softmax_tile_backward = softmax_tile_backward,
-          .convert = convert};
+          .convert = convert,
+          .gaussian_sums = gaussian_sums};
 }

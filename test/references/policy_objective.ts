@@ -97,6 +97,12 @@ const defaults = {
   maxLength: null,
   countEmpty: false,
   normalizer: null,
+  powerPositive: 2,
+  decayPositive: 3,
+  powerNegative: 3,
+  decayNegative: 2,
+  droBeta: null,
+  ratioCap: null,
 } as const satisfies Required<Objective>
 
 type All = Required<Objective>
@@ -114,13 +120,15 @@ function ratios(tokens: Token[], o: All): Traced[] {
   const n = tokens.length
   if (o.ratio === 'token') return tokens.map(({ logRatio }) => exp(within(logRatio, o.logRatioClamp)))
   const cut = ({ logRatio, advantage }: Token) => {
+    if (o.surrogate === 'vespo') return within(logRatio, 20)
     if (o.ratio !== 'geometric') return logRatio
     if (advantage > 0) return o.clipHigh === null ? logRatio : min(logRatio, constant(o.clipHigh))
     return o.clipLow === null ? logRatio : max(logRatio, constant(-o.clipLow))
   }
   const total = sum(tokens.map(cut))
   const whole = o.ratio === 'sequence_product' ? total : scale(total, 1 / n)
-  const clamped = within(whole, o.logRatioClamp)
+  const bounded = within(whole, o.logRatioClamp)
+  const clamped = o.surrogate === 'vespo' ? clamp(bounded, Math.log(1e-8), 20) : bounded
   if (o.ratio !== 'sequence_token') return tokens.map(() => exp(clamped))
   const outside = o.logRatioClamp !== null && Math.abs(whole.v) > o.logRatioClamp
   // The value of the sequence's ratio; the gradient goes to the own token alone.
@@ -138,13 +146,41 @@ function interval(t: number, c: PolicyCase, o: All): [number, number] {
   ]
 }
 
-function surrogate({ t, logp, advantage: A }: Token, r: Traced, c: PolicyCase, o: All): Traced {
+/** The KL of "this token or another one" from the rollout's log-probability to the policy's. */
+export function binaryKl(logp: number, oldLogp: number): number {
+  const [p, q] = [Math.min(Math.exp(logp), 1), Math.min(Math.exp(oldLogp), 1)]
+  const own = q === 0 ? 0 : q * (oldLogp - logp)
+  return own + (1 - q) * Math.log((1 - q + 1e-8) / (1 - p + 1e-8))
+}
+
+/** Whether the probability has left that of the rollout on the side where the advantage pushes: below, and above. */
+function outsideRegion({ t, logp: { v: logp }, advantage: A }: Token, c: PolicyCase, o: All): [boolean, boolean] {
+  const oldLogp = c.oldLogp?.[t] ?? logp
+  const [p, q] = [Math.min(Math.exp(logp), 1), Math.min(Math.exp(oldLogp), 1)]
+  const [low, high] = [o.clipLow ?? Infinity, o.clipHigh ?? Infinity]
+  if (o.surrogate === 'dppo_tv') return [A < 0 && p - q < -low, A > 0 && p - q > high]
+  const kl = binaryKl(logp, oldLogp)
+  return [A < 0 && p < q && kl > low, A > 0 && p > q && kl > high]
+}
+
+function surrogate(token: Token, r: Traced, c: PolicyCase, o: All): Traced {
+  const { t, logp, logRatio, advantage: A } = token
   const clipped = clamp(r, ...interval(t, c, o))
   if (o.surrogate === 'reinforce') return scale(logp, -A)
   if (o.surrogate === 'cispo') return scale(multiply(stop(clipped), logp), -A)
   if (o.surrogate === 'sapo') {
     const tau = A > 0 ? o.tauPositive : o.tauNegative
     return scale(sigmoid(scale(subtract(r, constant(1)), tau)), (-A * 4) / tau)
+  }
+  if (o.surrogate === 'vespo') {
+    const [power, decay] = A >= 0 ? [o.powerPositive, o.decayPositive] : [o.powerNegative, o.decayNegative]
+    const phi = r.v ** power * Math.exp(decay * (1 - r.v))
+    return scale(logp, Number.isFinite(phi) ? -A * phi : 0)
+  }
+  if (o.surrogate === 'dro') return add(scale(logp, -A), scale(multiply(logRatio, logRatio), (o.droBeta as number) / 2))
+  if (o.surrogate === 'dppo_tv' || o.surrogate === 'dppo_kl') {
+    if (outsideRegion(token, c, o).includes(true)) return constant(0)
+    return scale(multiply(stop(min(r, constant(o.ratioCap ?? Infinity))), logp), -A)
   }
   const worse = max(scale(r, -A), scale(clipped, -A)) // -min(r A, clip(r) A)
   return o.dualClip !== null && A < 0 ? min(worse, constant(-o.dualClip * A)) : worse
@@ -204,7 +240,8 @@ export function policyObjective(c: PolicyCase, objective: Objective = {}) {
       const { t, logp, logRatio, advantage: A } = token
       const weight = c.weight?.[t] ?? 1
       const ratio = r[i] as Traced
-      const policy = A === 0 || weight === 0 ? constant(0) : scale(surrogate(token, ratio, c, o), weight)
+      const acts = weight !== 0 && (A !== 0 || o.surrogate === 'dro')
+      const policy = acts ? scale(surrogate(token, ratio, c, o), weight) : constant(0)
       const kl = c.refLogp === undefined ? constant(0) : klTerm(logp, c.refLogp[t] as number, o)
       const weighted = o.klWeight === 'ratio' ? multiply(ratio, kl) : kl
       const klLoss = o.klCoef === 0 ? constant(0) : scale(weighted, o.klCoef)
@@ -230,6 +267,10 @@ export function policyObjective(c: PolicyCase, objective: Objective = {}) {
         totals.clipFractionLow += Number(A < 0 && x < low)
         totals.clipFractionHigh += Number(A > 0 && x > high)
         totals.dualClipFraction += Number(A < 0 && o.dualClip !== null && x > o.dualClip)
+      } else if (o.surrogate === 'dppo_tv' || o.surrogate === 'dppo_kl') {
+        const [low, high] = outsideRegion(token, c, o)
+        totals.clipFractionLow += Number(low)
+        totals.clipFractionHigh += Number(high)
       }
     })
   }

@@ -1,0 +1,37 @@
+import type { ArrayInput } from './array.js'
+import { call, operation } from './run.js'
+import type { CallOptions, Matches } from './types.js'
+
+export interface DiscountedSumInputs {
+  x: ArrayInput<'f32'>
+  sequenceStart: ArrayInput<'i32'>
+  mask?: ArrayInput<'u8'> | undefined
+}
+
+export interface DiscountedSumOptions extends CallOptions<'x'> {
+  decay?: number
+}
+
+export const matches: Matches<'discountedSum', DiscountedSumInputs, DiscountedSumOptions> = true
+
+/**
+ * Discounted sum of each token's value and of those after it in its sequence.
+ *
+ *   y[t] = x[t] + decay y[t+1],   t over the unmasked tokens of a sequence, from the last one, where y = x
+ *
+ * Rewards become returns, and the residuals reward[t] + gamma value[t+1] - value[t] become generalized advantages with
+ * decay = gamma lambda. Sums are float64, in an order that depends on the sequence alone. A masked token gets 0, its x is
+ * not read, and the sum passes over it undiscounted, as if it were not there. NaN and infinity reach the tokens before
+ * theirs in the sequence, and no others.
+ *
+ * @param inputs.x              f32[T]    a value per token
+ * @param inputs.sequenceStart  i32[S+1]  first token of each sequence; ends with T
+ * @param inputs.mask           u8[T]     0 = does not count
+ * @param options.decay         from 0 to 1 (default): the sum of all that follows
+ * @returns x f32[T]
+ * @throws RangeError if sequenceStart does not rise from 0 to T, or decay is not in 0..1
+ * @see GAE, arXiv:1506.02438, (16)
+ */
+export const discountedSum = operation((inputs: DiscountedSumInputs, options: DiscountedSumOptions = {}) =>
+  call('discountedSum', inputs, options),
+)
