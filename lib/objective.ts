@@ -36,7 +36,7 @@ export interface Objective {
    * - 'sequence':         exp(sum d / n) at every token, gradient to all of them (GSPO, arXiv:2507.18071)
    * - 'sequence_token':   the same value, gradient to the own token alone: sg[exp(sum d / n)] exp(d - sg[d]) (GSPO-token)
    * - 'sequence_product': exp(sum d), gradient to all tokens (RLOO)
-   * - 'geometric':        exp(sum clipped d / n), where A > 0 cuts each d at clipHigh from above and A < 0 at -clipLow from
+   * - 'geometric':        exp(sum clipped d / n), where A > 0 cuts each d at clipHigh from above and others at -clipLow from
    *                       below; a cut token gets no gradient (GMPO, arXiv:2507.20673). Surrogate 'clip' and `advantage`
    *                       only.
    */

@@ -263,11 +263,6 @@ int check_option(Call& call, const Field& field) {
   return GRPO_OK;
 }
 
-int wrong_size(const char* argument, size_t size, size_t expected) {
-  return fail(GRPO_OPTION, argument, "has size " + std::to_string(size) + ", expected " + std::to_string(expected) +
-                                         ": fill the struct with defaults() first");
-}
-
 // Outputs overlap no input and no other output; one array may be written over the input that its spec names.
 int check_overlap(const Call& call, const Field& output) {
   const DLTensor* out = tensor_of(call, output);
@@ -320,17 +315,8 @@ void last_error(grpo_error* error) {
 int check(const grpo_operation& operation, const void* args, Axes& axes) {
   Call call{fields_of(operation), static_cast<const char*>(args), nullptr, axes, {}};
   std::fill(axes.size, axes.size + 26, -1);
-  if (args == nullptr) return fail(GRPO_MISSING, "args", "is missing");
-  size_t size;
-  std::memcpy(&size, args, sizeof size);
-  if (size != operation.args_size)
-    return wrong_size("size", size, operation.args_size);
-  if (operation.objective_offset >= 0) {
+  if (operation.objective_offset >= 0)
     std::memcpy(&call.objective, call.args + operation.objective_offset, sizeof call.objective);
-    if (call.objective == nullptr) return fail(GRPO_MISSING, "objective", "is missing");
-    std::memcpy(&size, call.objective, sizeof size);
-    if (size != sizeof(grpo_objective)) return wrong_size("objective", size, sizeof(grpo_objective));
-  }
   for (const Field& field : call.fields)
     if (field.source->role == GRPO_OPTION_FIELD)
       if (int status = check_option(call, field)) return status;
@@ -344,34 +330,6 @@ int check(const grpo_operation& operation, const void* args, Axes& axes) {
     if (field.source->role == GRPO_OUTPUT)
       if (int status = check_overlap(call, field)) return status;
   return GRPO_OK;
-}
-
-int defaults(const char* name, void* args, grpo_objective* objective) {
-  const grpo_api* api = grpo_kernels_api(GRPO_API_VERSION);
-  for (int32_t i = 0; i < api->operation_count; ++i) {
-    const grpo_operation& operation = *api->operations[i];
-    if (std::strcmp(operation.name, name) != 0) continue;
-    std::memset(args, 0, operation.args_size);
-    std::memcpy(args, &operation.args_size, sizeof(size_t));
-    if (objective != nullptr && operation.objective_offset >= 0) {
-      *objective = {};
-      objective->size = sizeof *objective;
-      std::memcpy(static_cast<char*>(args) + operation.objective_offset, &objective, sizeof objective);
-    }
-    for (const Field& field : fields_of(operation)) {
-      const OptionSpec& spec = field.option;
-      if (field.source->role != GRPO_OPTION_FIELD || (field.source->in_objective && objective == nullptr)) continue;
-      char* base = field.source->in_objective ? reinterpret_cast<char*>(objective) : static_cast<char*>(args);
-      const int64_t integer = std::isnan(spec.fallback) ? -1 : static_cast<int64_t>(spec.fallback);
-      const int32_t choice = static_cast<int32_t>(integer);
-      char* at = base + field.source->offset;
-      if (spec.kind == OptionSpec::kNumber) std::memcpy(at, &spec.fallback, sizeof spec.fallback);
-      else if (spec.kind == OptionSpec::kInteger) std::memcpy(at, &integer, sizeof integer);
-      else std::memcpy(at, &choice, sizeof choice);
-    }
-    return GRPO_OK;
-  }
-  return fail(GRPO_OPTION, "operation", std::string("is \"") + name + "\", which is no operation");
 }
 
 }  // namespace grpo

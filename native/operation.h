@@ -27,6 +27,8 @@ struct Axes {
 // Sets the thread's last error and returns its status. Names of arrays and options in `problem` stand in {braces}.
 int fail(int status, const char* argument, std::string problem);
 
+// Where the caller's structs are shorter than this library's, args becomes `whole`, with defaults for what they lack.
+int complete(const grpo_operation& operation, const void*& args, char* whole, grpo_objective& objective);
 int check(const grpo_operation& operation, const void* args, Axes& axes);
 int out_of_memory(const grpo_operation& operation);
 void set_operation(const grpo_operation& operation);
@@ -66,8 +68,10 @@ int entry(const void* args, void*) {
   Axes axes;
   try {
     set_operation(Operation);
-    const int status = check(Operation, args, axes);
-    if (status != GRPO_OK) return status;
+    alignas(Args) char whole[sizeof(Args)];
+    grpo_objective objective;
+    if (const int status = complete(Operation, args, whole, objective)) return status;
+    if (const int status = check(Operation, args, axes)) return status;
     const int done = Run(*static_cast<const Args*>(args), axes);
     return done == GRPO_OK && cancelled() ? fail(GRPO_CANCELLED, "", "was cancelled") : done;
   } catch (const std::bad_alloc&) {

@@ -2,14 +2,15 @@
 // (the Node addon, Python, C++, Rust) and for every backend (CPU, CUDA).
 //
 //   const grpo_api* api = grpo_kernels_api(GRPO_API_VERSION);
-//   grpo_group_advantage_args args;
-//   api->defaults("group_advantage", &args, NULL);      // size, null arrays, default options
+//   grpo_group_advantage_args args = {.size = sizeof args};
+//   api->defaults("group_advantage", &args, NULL);      // null arrays, default options
 //   args.rewards = &rewards, args.group_start = &group_start, args.advantage = &advantage;
 //   if (api->group_advantage(&args, NULL) != GRPO_OK) { grpo_error error; api->last_error(&error); ... }
 //
 // Arrays are DLTensors (DLPack's published memory layout), row-major and dense; only logits may have a row stride.
-// A null input is absent, a null output is not wanted. Outputs belong to the caller. A struct begins with its size;
-// members are only ever appended, with a default that means "as before".
+// A null input is absent, a null output is not wanted. Outputs belong to the caller. A struct begins with its size, which
+// the caller writes; members are only ever appended, with a default that means "as before". A caller that was compiled
+// with an older header has shorter structs: what they lack has its default.
 // Options: double, int64_t, or int32_t for booleans and choices (numbered in the order of the descriptor). A null option
 // is NaN, -1 or -1. What an operation means, and its paper: the docstring of the TypeScript function of that name.
 #ifndef GRPO_KERNELS_OPS_H

@@ -97,7 +97,7 @@ double sum_of_log_ratios(const LossInputs& in, const Piece& piece, const Objecti
   double sum = 0;
   for (int64_t t = piece.begin; t < piece.end; ++t) {
     if (masked(in, t)) continue;
-    const double log_ratio = in.old_logp == nullptr ? 0 : static_cast<double>(in.logp[t]) - in.old_logp[t];
+    const double log_ratio = static_cast<double>(in.logp[t]) - (in.old_logp == nullptr ? in.logp : in.old_logp)[t];
     sum += summed_log_ratio(objective, log_ratio, advantage, interval);
   }
   return sum;

@@ -112,8 +112,10 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
     // What is masked reads as ordinary numbers, with nothing to exponentiate and no advantage.
     const Lanes logp = load(in.logp, t, count, live, 0), old_logp = load(in.old_logp, t, count, live, 0);
     const Lanes ref_logp = load(in.ref_logp, t, count, live, 0), entropies = load(in.entropy, t, count, live, 0);
-    const Lanes log_ratio = in.old_logp == nullptr ? zero : logp - old_logp;
+    // Without old log-probabilities 0, but NaN where logp is not finite: that has to show in the loss.
+    const Lanes log_ratio = logp - (in.old_logp == nullptr ? logp : old_logp);
     if (own_ratio && in.old_logp != nullptr) ratio = importance_ratio(objective, log_ratio);
+    if (own_ratio && in.old_logp == nullptr) ratio.value = 1 + log_ratio;
 
     Token<Lanes> token;
     token.logp = logp;
@@ -152,7 +154,7 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
       Lanes through_ratio = own_gradient ? loss.grad_log_ratio : constant<Lanes>(range.sequence_gradient);
       if (cut) {
         const Lanes kept = summed_log_ratio(objective, log_ratio, token.advantage, bounds);
-        through_ratio = kept == log_ratio ? through_ratio : zero;
+        through_ratio = (kept == log_ratio) | (log_ratio != log_ratio) ? through_ratio : zero;  // NaN is not cut
       }
       store(grad_logp, t, count, scaled(live, of.factor, loss.grad_logp + through_ratio) + 0);  // + 0: no -0
     }

@@ -16,13 +16,14 @@ const body = `
   const groups = { rewards: new Float32Array([1, 0, 0.5, 0]), groupStart: new Int32Array([0, 4]) }
   const show = (x) => console.log(Array.from(x.data, (v) => v.toFixed(4)).join(' '))
   show(groupAdvantage(groups).advantage)
+  show({ data: recipes.prepareStep(recipes.recipes.grpo(), groups).advantage })
   promises.groupAdvantage(groups).then((result) => show(result.advantage))
 `
 const programs = {
-  'import.mjs': `import { groupAdvantage } from 'grpo-kernels'\nimport * as promises from 'grpo-kernels/promises'\n${body}`,
-  'require.cjs': `const { groupAdvantage } = require('grpo-kernels')\nconst promises = require('grpo-kernels/promises')\n${body}`,
+  'import.mjs': `import { groupAdvantage } from 'grpo-kernels'\nimport * as promises from 'grpo-kernels/promises'\nimport * as recipes from 'grpo-kernels/recipes'\n${body}`,
+  'require.cjs': `const { groupAdvantage } = require('grpo-kernels')\nconst promises = require('grpo-kernels/promises')\nconst recipes = require('grpo-kernels/recipes')\n${body}`,
 }
-const expected = `${'1.3053 -0.7832 0.2611 -0.7832\n'.repeat(2)}`
+const expected = `${'1.3053 -0.7832 0.2611 -0.7832\n'.repeat(3)}`
 
 try {
   run('npm', ['pack', '--silent', '--pack-destination', folder], root)

@@ -195,6 +195,22 @@ describe('masks, zeros and numbers that are none', () => {
     }
   })
 
+  test.each(['token', 'sequence', 'sequence_token', 'sequence_product', 'geometric'] as const)(
+    'what is not finite reaches the loss on-policy too: ratio %s',
+    (ratio) => {
+      for (const surrogate of ['clip', 'cispo', 'sapo'] as const) {
+        if (ratio === 'geometric' && surrogate !== 'clip') continue
+        for (const x of [Number.NaN, Infinity, -Infinity]) {
+          const given = arraysOf({ logp: [-1, x, -2, -1], sequenceStart: [0, 3, 4], advantage: [1, 1] })
+          const result = policyLoss(given, { surrogate, ratio })
+          expect(number(result.loss), `${surrogate} ${x}`).toBeNaN()
+          expect(result.gradLogp.data[1], `${surrogate} ${x}`).toBeNaN()
+          expect(lossStats(result.stats).nonFinite).toBeGreaterThan(0)
+        }
+      }
+    },
+  )
+
   test('an infinite ratio is counted; where the clip holds it, loss and gradient stay finite', () => {
     const inputs = { logp: [0], oldLogp: [-1e30], sequenceStart: [0, 1] }
     const clipped = policyLoss(arraysOf({ ...inputs, advantage: [2] }))

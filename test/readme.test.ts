@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { readme, withOutput, withTables } from './readme.js'
 
-test('its tables are those of lib/ops.ts and of bench/results/ (npm run readme writes them)', () => {
+test('its tables are those of lib/ops.ts, lib/recipes/ and bench/results/ (npm run readme writes them)', () => {
   expect(withTables(readme())).toBe(readme())
 })
 

@@ -1,5 +1,5 @@
-// What the README says that can be computed: the table of operations, from lib/ops.ts, the measurements, from
-// bench/results/, and the output of its programs.
+// What the README says that can be computed: the tables of operations (lib/ops.ts), methods (lib/recipes/)
+// and measurements (bench/results/), and the output of its programs.
 // `npm run readme` writes both; readme.test.ts holds them together.
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -8,6 +8,7 @@ import type { OperationName } from '../lib/ops.js'
 import { ops } from '../lib/ops.js'
 import { type ArraySpec, operationNames, signatures } from '../lib/spec.js'
 import { measuredTable } from './readme_measured.js'
+import { columnsTable, methodsTable } from './readme_methods.js'
 
 const path = join(__dirname, '..', 'README.md')
 
@@ -20,8 +21,14 @@ function field({ name, spec, optional, condition }: ArraySpec): string {
 function row(name: OperationName): string {
   const { inputs, outputs, options } = signatures[name]
   const list = (fields: readonly ArraySpec[]) => fields.map(field).join(', ') || '-'
-  const names = options.map((option) => `\`${option.name}\``)
-  const shown = names.length > 12 ? 'the objective, `temperature`' : names.join(', ') || '-'
+  // The options of every loss are those of one type.
+  const isObjective = (option: string) => option in ops.policyLoss.options
+  const named = options.map((option) => option.name)
+  const objective = named.includes('surrogate') ? ['the objective'] : []
+  const others = named
+    .filter((option) => objective.length === 0 || !isObjective(option))
+    .map((option) => `\`${option}\``)
+  const shown = [...objective, ...others].join(', ') || '-'
   return `| \`${name}\` | ${list(inputs)} | ${list(outputs)} | ${shown} | ${ops[name].paper || '-'} |`
 }
 
@@ -31,7 +38,12 @@ export function operationsTable(): string {
 }
 
 /** What stands between `<!-- name -->` and `<!-- /name -->`. */
-const tables: Readonly<Record<string, () => string>> = { operations: operationsTable, measured: measuredTable }
+const tables: Readonly<Record<string, () => string>> = {
+  operations: operationsTable,
+  measured: measuredTable,
+  methods: methodsTable,
+  columns: columnsTable,
+}
 
 export const readme = () => readFileSync(path, 'utf8')
 

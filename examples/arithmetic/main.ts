@@ -6,11 +6,12 @@ import { parseArgs } from 'node:util'
 import * as tf from '@tensorflow/tfjs'
 import '@tensorflow/tfjs-backend-wasm'
 import { mean, rewardChart } from './chart.js'
-import { copyParameters, createParameters, type Parameters } from './model.js'
-import { drawProblems, type Problem } from './problems.js'
+import { copyParameters, createParameters } from './model.js'
+import { drawProblems } from './problems.js'
 import { progressBar } from './progress.js'
-import { type Random, seededRandom } from './random.js'
-import { collect, grpo, policyStep, supervisedStep } from './train.js'
+import { seededRandom } from './random.js'
+import { collect, grpo, policyStep } from './train.js'
+import { score, warmUp } from './warm_up.js'
 
 const { values } = parseArgs({
   options: {
@@ -71,28 +72,6 @@ async function main(): Promise<void> {
   )
   console.log(`The curve is in ${values.out}`)
 }
-
-/**
- * Supervised steps until one in five sampled answers is right. GRPO learns from the difference between responses to one
- * prompt: a policy that never answers right has nothing to learn from.
- */
-function warmUp(policy: Parameters, heldOut: readonly Problem[], random: Random): void {
-  const most = 400
-  const optimizer = tf.train.adam(4e-3)
-  const bar = progressBar('warm-up', most)
-  let reward = 0
-  for (let step = 1; step <= most && reward < 0.2; step++) {
-    const loss = supervisedStep(policy, optimizer, drawProblems(64, 'training', random))
-    if (step % 25 === 0) reward = score(policy, heldOut, random)
-    bar.show(step, `supervised, until the reward is 0.20: ${reward.toFixed(2)}, loss ${loss.toFixed(2)}`)
-  }
-  bar.end()
-  optimizer.dispose()
-}
-
-/** Mean reward of one response per problem. */
-const score = (policy: Parameters, problems: readonly Problem[], random: Random): number =>
-  mean(collect(policy, problems, 1, random).rewards)
 
 // Caught here, because the WASM module prints its whole source with an error that nobody catches.
 main().catch((error) => {

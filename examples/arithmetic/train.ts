@@ -31,11 +31,13 @@ export const grpo: Method = ({ rewards, layout }) => ({
   objective: { clipLow: 0.2, clipHigh: 0.2, klCoef: 0.04, kl: 'k3', aggregate: 'sequence_mean' },
 })
 
-type Loss = (logits: Values) => ReturnType<typeof policyLossFromLogits>
-
 /** Runs the policy once over the packed tokens, forward and backward. The caller disposes of the gradients. */
-function gradients(policy: Parameters, batch: Batch, loss: Loss) {
-  let result: ReturnType<Loss> | undefined
+export function gradients<Result extends { loss: HostArray; gradLogits: HostArray }>(
+  policy: Parameters,
+  batch: Batch,
+  loss: (logits: Values) => Result,
+) {
+  let result: Result | undefined
   const { value, grads } = tf.variableGrads(
     () =>
       outsideLoss(packedLogits(policy, batch), (logits) => {
@@ -45,7 +47,7 @@ function gradients(policy: Parameters, batch: Batch, loss: Loss) {
     Object.values(policy),
   )
   value.dispose()
-  return { grads, ...(result as ReturnType<Loss>) }
+  return { grads, ...(result as Result) }
 }
 
 /** Cross-entropy with written solutions: minus logp of every token, which is REINFORCE with all advantages 1. */
@@ -74,12 +76,12 @@ export function collect(
   return { ...pack(rollouts), rewards }
 }
 
-/** Log-probabilities of the response tokens, without gradients. */
-function logprobs(policy: Parameters, batch: Batch): Values {
+/** Log-probabilities of the response tokens, and the entropy at each, without gradients. */
+export function logprobs(policy: Parameters, batch: Batch): { logp: Values; entropy: Values } {
   const logits = tf.tidy(() => packedLogits(policy, batch))
-  const { logp } = tokenLogprob({ logits: toHost(logits), token: batch.token, row: batch.layout.row })
+  const result = tokenLogprob({ logits: toHost(logits), token: batch.token, row: batch.layout.row })
   logits.dispose()
-  return logp
+  return result
 }
 
 /**
@@ -97,7 +99,7 @@ export function policyStep(
   const { token } = batch
   const { row, sequenceStart } = batch.layout
   const { inputs, objective } = method(batch)
-  const refLogp = logprobs(reference, batch)
+  const { logp: refLogp } = logprobs(reference, batch)
   const stats: HostArray<'f64'>[] = []
   let oldLogp: Values | undefined
   for (let i = 0; i < updates; i++) {

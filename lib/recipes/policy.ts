@@ -1,0 +1,130 @@
+// The current policy, from log-probabilities, logits, hidden states, or the mean of a Gaussian: its log-probabilities, and
+// the way back from a gradient with respect to them.
+import type { ArrayInput, HostArray } from '../array.js'
+import { grpoError } from '../errors.js'
+import { linearTokenLogprob, linearTokenLogprobBackward } from '../linear_token_logprob.js'
+import { tokenLogprob, tokenLogprobBackward } from '../token_logprob.js'
+import { float32Of, type List } from './columns.js'
+import type { Context } from './context.js'
+import { type GaussianKind, type GaussianPolicy, gaussianForward } from './gaussian.js'
+
+type Values = ArrayInput<'f32' | 'bf16' | 'f16'>
+
+/** The current policy of an update: exactly one of logp, logits, hidden, mean. Shapes as in policyLoss and the others. */
+export interface Policy extends GaussianPolicy {
+  /** f32[T], with the entropy f32[T] if the method asks for it */
+  readonly logp?: List | undefined
+  /** [R,V], with `token` in the batch */
+  readonly logits?: Values
+  /** [R,D], with head [V,D] and headBias [V] */
+  readonly hidden?: Values
+  readonly head?: Values
+  readonly headBias?: Values
+  /** i32[T]  the row that predicts each token */
+  readonly row?: ArrayInput<'i32'>
+}
+
+/** Gradients with respect to whatever the policy was given as. */
+export interface PolicyGradients {
+  readonly gradLogp?: HostArray<'f32'> // [T]
+  readonly gradEntropy?: HostArray<'f32'> // [T]
+  readonly gradLogits?: HostArray<'f32' | 'bf16' | 'f16'> // [R,V]
+  readonly gradHidden?: HostArray<'f32' | 'bf16' | 'f16'> // [R,D]
+  readonly gradHead?: HostArray<'f32' | 'bf16' | 'f16'> // [V,D]
+  readonly gradHeadBias?: HostArray<'f32' | 'bf16' | 'f16'> // [V]
+  readonly gradMean?: HostArray<'f32'> // [T,D]
+}
+type With<Names extends keyof PolicyGradients> = PolicyGradients & { readonly [Name in Names]-?: NonNullable<PolicyGradients[Name]> } // biome-ignore format: one type
+
+/** Those that a policy of this type has. */
+export type GradientsOf<P> = [P] extends [never] ? PolicyGradients : Gradients<P>
+type Gradients<P> = P extends { readonly logp: object }
+  ? With<'gradLogp'>
+  : P extends { readonly logits: object }
+    ? With<'gradLogits'>
+    : P extends { readonly hidden: object }
+      ? With<'gradHidden' | 'gradHead'>
+      : P extends { readonly mean: object }
+        ? With<'gradMean'>
+        : PolicyGradients
+
+export interface Forward {
+  readonly logp: Float32Array // [T]
+  readonly entropy: Float32Array // [T]
+  backward(gradLogp: Float32Array, gradEntropy: Float32Array | undefined, out?: object): PolicyGradients
+}
+
+const kinds = ['logp', 'logits', 'hidden', 'mean'] as const
+export type PolicyKind = (typeof kinds)[number]
+
+/** How the policy is given; undefined if it is not. */
+export function policyKind(method: string, policy: Policy): PolicyKind | undefined {
+  const given = kinds.filter((kind) => (policy[kind] ?? undefined) !== undefined)
+  if (given.length <= 1) return given[0]
+  throw grpoError('option', method, given[1] as string, `is given beside ${given[0]}: the policy is one of ${kinds.join(', ')}`) // biome-ignore format: one text
+}
+
+export interface ForwardOptions {
+  readonly temperature: number
+  readonly chunkRows: number | null
+  readonly gaussian: GaussianKind | undefined
+}
+
+/** Log-probabilities of the tokens, with what their backward pass needs. Computed once, when first asked for. */
+export function forwardOf(
+  c: Context,
+  policy: Policy,
+  { temperature, chunkRows, gaussian = 'logp' }: ForwardOptions,
+): (() => Forward) | undefined {
+  const { method, mask } = c
+  const kind = policyKind(method, policy)
+  if (kind === undefined) return undefined
+  let done: Forward | undefined
+  const start = (): Forward => {
+    if (kind === 'logp') {
+      const logp = float32Of(method, 'logp', policy.logp, 'log-probabilities under the current policy')
+      if (logp.length !== c.T) {
+        throw grpoError('shape', method, 'logp', `has length ${logp.length}, expected ${c.T} (T from sequenceStart)`)
+      }
+      return {
+        logp,
+        get entropy(): Float32Array {
+          throw grpoError('missing', method, 'entropy', 'is missing from the batch, expected f32[T]: the entropy of the policy at each token, in nats') // biome-ignore format: one text
+        },
+        backward: (gradLogp, gradEntropy) => ({
+          gradLogp: { dtype: 'f32', shape: [gradLogp.length], data: gradLogp },
+          ...(gradEntropy && { gradEntropy: { dtype: 'f32', shape: [gradEntropy.length], data: gradEntropy } }),
+        }),
+      }
+    }
+    if (kind === 'mean') return gaussianForward(method, policy, mask, gaussian)
+    const common = { token: c.token, row: policy.row, mask }
+    const gradients = (gradLogp: Float32Array, gradEntropy: Float32Array | undefined) => ({ gradLogp, gradEntropy })
+    if (kind === 'logits') {
+      const inputs = { logits: policy.logits as Values, ...common }
+      const { logp, entropy, logsumexp } = tokenLogprob(inputs, { temperature })
+      return {
+        logp: logp.data,
+        entropy: entropy.data,
+        backward: (gradLogp, gradEntropy, out = {}) =>
+          tokenLogprobBackward(
+            { ...inputs, logsumexp, entropy, ...gradients(gradLogp, gradEntropy) },
+            { temperature, out },
+          ) as PolicyGradients,
+      }
+    }
+    if (policy.head === undefined) throw grpoError('missing', method, 'head', 'is missing, but hidden is given')
+    const inputs = { hidden: policy.hidden as Values, head: policy.head, headBias: policy.headBias, ...common }
+    const { logp, entropy, logsumexp } = linearTokenLogprob(inputs, { temperature, chunkRows })
+    return {
+      logp: logp.data,
+      entropy: entropy.data,
+      backward: (gradLogp, gradEntropy, out = {}) =>
+        linearTokenLogprobBackward(
+          { ...inputs, logsumexp, entropy, ...gradients(gradLogp, gradEntropy) },
+          { temperature, chunkRows, out },
+        ),
+    }
+  }
+  return () => (done ??= start())
+}

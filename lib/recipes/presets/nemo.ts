@@ -1,0 +1,62 @@
+import { grpoError } from '../../errors.js'
+import { groupAdvantages } from '../context.js'
+import { correctedWeights } from '../corrections.js'
+import { recipe } from '../recipe.js'
+
+const modes = { tis: 'token_truncate', icepop: 'token_mask', 'seq-mask-tis': 'token_gate' } as const
+
+export const nemo = recipe(
+  {
+    name: 'nemo',
+    paper: { title: 'NeMo-RL, clipped policy gradient loss of 7ea279a' },
+    source: 'code',
+    unknown: 'The bounds of its corrections have no default, and are asked for.',
+    equation: `A[i] = (R[i] - mean of the others) / (std of the others + 1e-6), not divided where that is 0
+loss = mean over tokens of PPO's clipped surrogate + klCoef k3, whose gradient is logp - refLogp (that of k2)`,
+    options: {
+      useLeaveOneOutBaseline: ['boolean = true', 'mean and standard deviation of the others; false: of the group'],
+      normalizeRewards: ['boolean = true', 'whether advantages are divided by the standard deviation'],
+      tokenLevelLoss: [
+        'boolean = true',
+        'the mean over tokens; false: over rollouts with tokens (countEmpty in the step’s objective: all) of the mean over tokens',
+      ],
+      loss: ['enum clip|cispo', 'the clipped surrogate; or CISPO with the same interval'],
+      ratioClipMin: ['number = 0.2 >= 0', 'lower width of the clip interval'],
+      ratioClipMax: ['number = 0.2 >= 0', 'upper width'],
+      ratioClipC: ['number? = null > 1', 'dual clip'],
+      klCoef: ['number = 0.01 >= 0', 'factor of the KL to the reference policy: reference_policy_kl_penalty'],
+      klType: ['enum k3|k2', 'its value: log-ratios within ±20, the value of either within ±10'],
+      correction: ['enum? tis|icepop|seq-mask-tis', 'correction for the inference engine; null: none'],
+      correctionMin: ['number? = null >= 0', 'smallest weight of that correction'],
+      correctionMax: ['number? = null > 0', 'largest; needed by it'],
+    },
+  },
+  (options) => {
+    const { correction, correctionMin: low, correctionMax: high, klType } = options
+    if (correction !== null && high === null) {
+      throw grpoError('option', 'nemo', 'correctionMax', `is null, but correction is ${correction}`)
+    }
+    const others = options.useLeaveOneOutBaseline
+    const scale = others ? 'leave_one_out_std' : 'group_std'
+    const center = others ? 'leave_one_out' : 'mean'
+    return {
+      advantages: (c) => groupAdvantages(c, { center, scale: options.normalizeRewards ? scale : 'none', eps: 1e-6 }),
+      weights(c) {
+        if (correction === null) return {}
+        return correctedWeights(c, { importance: { mode: modes[correction], low, high } })
+      },
+      objective: {
+        surrogate: options.loss,
+        clipLow: options.ratioClipMin,
+        clipHigh: options.ratioClipMax,
+        dualClip: options.ratioClipC,
+        klCoef: options.klCoef,
+        kl: klType,
+        klGradient: 'k2',
+        klClamp: 20,
+        klValueClamp: 10,
+        aggregate: options.tokenLevelLoss ? 'token_mean' : 'sequence_mean',
+      },
+    }
+  },
+)

@@ -1,0 +1,47 @@
+import { recipe } from '../recipe.js'
+import { truncated } from './trl.js'
+import { trlPoints } from './trl_points.js'
+
+export const unsloth = recipe(
+  {
+    name: 'unsloth',
+    paper: { title: 'Unsloth, GRPO of unsloth-zoo ce232d6' },
+    source: 'code',
+    unknown: 'It patches TRL: what is not listed here is taken to be TRL’s.',
+    equation: `TRL's losses with other defaults: bnpo, beta 0.001, no correction for the inference engine.
+dapo always has the upper width 0.28 and masks truncated rollouts; dr_grpo always leaves rewards unscaled.`,
+    columns: { truncated },
+    options: {
+      lossType: ['enum bnpo|grpo|dapo|dr_grpo|cispo|sapo|luspo|vespo', 'loss_type'],
+      scaleRewards: ['enum group|batch|none', 'what rewards are divided by; none with dr_grpo, whatever is given'],
+      importanceSamplingLevel: ['enum token|sequence', 'whose ratio'],
+      epsilon: ['number = 0.2 >= 0', 'lower width of the clip interval'],
+      epsilonHigh: ['number? = null >= 0', 'upper width; null: epsilon; 0.28 with dapo, whatever is given'],
+      delta: ['number? = null > 1', 'cap of the ratio where A < 0, above the interval'],
+      beta: ['number = 0.001 >= 0', 'factor of the KL to the reference policy; TRL has 0'],
+      maxCompletionLength: ['number = 8192 > 0', 'constant of dr_grpo'],
+      importanceSamplingMode: [
+        'enum none|sequence_mask|sequence_truncate|token_mask|token_truncate',
+        'correction for the inference engine, where the batch has rolloutLogp; TRL has sequence_mask',
+      ],
+      importanceSamplingMax: ['number = 3 > 0', 'largest weight of that correction'],
+      maskTruncated: ['boolean = false', 'whether truncated rollouts are masked; always with dapo'],
+    },
+    example: { truncated: [0, 0, 0, 0, 0, 0, 0, 1] },
+  },
+  (options) => {
+    const { lossType, scaleRewards, epsilonHigh, maskTruncated } = options
+    const dapo = lossType === 'dapo'
+    return trlPoints('unsloth', {
+      ...options,
+      scaleRewards: lossType === 'dr_grpo' ? 'none' : scaleRewards,
+      epsilonHigh: dapo ? 0.28 : epsilonHigh,
+      maskTruncated: dapo || maskTruncated,
+      useBiasCorrectionKl: false,
+      entropyCoef: 0,
+      importanceSamplingMin: null,
+      offPolicyMaskThreshold: null,
+      topEntropyQuantile: 1,
+    })
+  },
+)
