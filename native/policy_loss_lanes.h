@@ -110,16 +110,17 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
 
     const LaneMask live = live_lanes(in.mask, t, count);
     // What is masked reads as ordinary numbers, with nothing to exponentiate and no advantage.
-    const Lanes logp = load(in.logp, t, count, live, 0), old_logp = load(in.old_logp, t, count, live, 0);
+    const Lanes logp = load(in.logp, t, count, live, 0);
+    const Lanes old_logp = in.old_logp == nullptr ? logp : load(in.old_logp, t, count, live, 0);
     const Lanes ref_logp = load(in.ref_logp, t, count, live, 0), entropies = load(in.entropy, t, count, live, 0);
     // Without old log-probabilities 0, but NaN where logp is not finite: that has to show in the loss.
-    const Lanes log_ratio = logp - (in.old_logp == nullptr ? logp : old_logp);
+    const Lanes log_ratio = logp - old_logp;
     if (own_ratio && in.old_logp != nullptr) ratio = importance_ratio(objective, log_ratio);
-    if (own_ratio && in.old_logp == nullptr) ratio.value = 1 + log_ratio;
+    else if (own_ratio) ratio.value = 1 + log_ratio;
 
     Token<Lanes> token;
     token.logp = logp;
-    token.old_logp = in.old_logp == nullptr ? logp : old_logp;
+    token.old_logp = old_logp;
     token.advantage = in.token_advantage != nullptr ? load(in.token_advantage, t, count, live, 0)
                                                     : live ? of.advantage : zero;
     token.weight = load(in.weight, t, count, live, 1);
