@@ -170,7 +170,9 @@ export function checkAxes(
   if (known > 0) sizes.set(axis as string, { size: length / known, from: name })
 }
 
-function convert(method: string, spec: ColumnSpec, list: ArrayLike<unknown>): unknown {
+type Cells = Pick<ColumnSpec, 'name' | 'kind' | 'meaning'>
+
+function convert(method: string, spec: Cells, list: ArrayLike<unknown>): unknown {
   const { name, kind } = spec
   const refuse = (i: number, expected: string, error: ErrorKind = 'kind') =>
     grpoError(error, method, name, `has ${describe(list[i])} at ${i}, expected ${expected}: ${spec.meaning}`)
@@ -211,9 +213,7 @@ export function listOf(method: string, name: string, value: unknown, expected: s
 /** A list of float32 that the policy gives. */
 export function float32Of(method: string, name: string, value: unknown, meaning: string): Float32Array {
   const list = listOf(method, name, value, `f32[T]: ${meaning}`)
-  return list instanceof Float32Array
-    ? list
-    : (convert(method, parseColumn(name, `f32[T] ${meaning}`), list) as Float32Array)
+  return convert(method, { name, kind: 'f32', meaning }, list) as Float32Array
 }
 
 /** Reads a method's own columns out of a batch. */

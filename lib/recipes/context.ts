@@ -3,7 +3,6 @@ import { describe } from '../array.js'
 import { grpoError } from '../errors.js'
 import { type GroupAdvantageOptions, groupAdvantage } from '../group_advantage.js'
 import { checkAxes, type List, listOf, missingColumn, readColumns } from './columns.js'
-import type { Forward } from './policy.js'
 
 /** What a trainer has sampled. A method asks for what it needs of it; its own columns stand beside these. */
 export interface Batch {
@@ -77,7 +76,7 @@ export interface Context<Columns = unknown, State = unknown> {
   readonly advantage: ArrayLike<number> | undefined
   readonly tokenAdvantage: Float32Array | undefined
   /** Whether the batch has it, for what a method can do without. */
-  has(name: 'rewards' | 'groupStart' | 'oldLogp' | 'refLogp' | 'rolloutLogp' | 'entropy' | 'token'): boolean
+  has(name: keyof Batch): boolean
   /** The rollouts of each group: from begin to end - 1. */
   readonly groups: readonly { readonly g: number; readonly begin: number; readonly end: number }[]
 }
@@ -95,13 +94,12 @@ function readOffsets(method: string, name: string, value: unknown, what: string)
   return numbers
 }
 
-/** The context of a method on a batch. `forward` gives the current policy's log-probabilities when they are asked for. */
+/** The context of a method on a batch, without a policy: see `withPolicy`. */
 export function createContext(
   method: string,
   columns: Readonly<Record<string, string>> | undefined,
   batch: Readonly<Record<string, unknown>>,
   state: unknown,
-  forward: (() => Forward) | undefined,
 ): Context {
   if (typeof batch !== 'object' || batch === null || Array.isArray(batch) || ArrayBuffer.isView(batch)) {
     throw grpoError('kind', method, 'batch', `is ${describe(batch)}, expected an object of columns`)
@@ -120,6 +118,7 @@ export function createContext(
   }
   const own = readColumns(method, common, batch, sizes) as Record<keyof typeof common, never>
   const extra = readColumns(method, columns, batch, sizes)
+  const given: Readonly<Record<keyof Batch, unknown>> = { ...own, groupStart, sequenceStart }
   const size = (axis: string) => sizes.get(axis)?.size ?? 0
 
   const lack = (name: string, type: string, meaning: string) => missingColumn(method, name, type, meaning)
@@ -128,10 +127,8 @@ export function createContext(
     if (own[name] === undefined) throw lack(name, type as string, words.join(' '))
     return own[name]
   }
-  const policy = (what: string): Forward => {
-    if (forward === undefined) throw lack(what, 'f32[T]', `the ${what} of the current policy, or its logits, or its hidden states and head`) // biome-ignore format: one text
-    return forward()
-  }
+  const lackPolicy = (what: string) =>
+    lack(what, 'f32[T]', `the ${what} of the current policy, or its logits, or its hidden states and head`)
   const offsets = (x: Int32Array | undefined, name: string, type: string, meaning: string) => {
     if (x === undefined) throw lack(name, type, meaning)
     return x
@@ -169,11 +166,12 @@ export function createContext(
     get rolloutLogp() {
       return need<Float32Array>('rolloutLogp')
     },
-    get logp() {
-      return policy('logp').logp
+    get logp(): Float32Array {
+      throw lackPolicy('logp')
     },
-    get entropy() {
-      return (own.entropy as Float32Array | undefined) ?? policy('entropy').entropy
+    get entropy(): Float32Array {
+      if (own.entropy === undefined) throw lackPolicy('entropy')
+      return own.entropy
     },
     get length() {
       length ??= Float64Array.from({ length: size('N') }, (_, i) => {
@@ -183,8 +181,7 @@ export function createContext(
       })
       return length
     },
-    has: (name: string) =>
-      name === 'groupStart' ? groupStart !== undefined : own[name as keyof typeof common] !== undefined,
+    has: (name: keyof Batch) => given[name] !== undefined,
     get groups() {
       const starts = context.groupStart
       return Array.from({ length: starts.length - 1 }, (_, g) => {
@@ -197,7 +194,7 @@ export function createContext(
 
 export function checkLength(method: string, name: string, x: ArrayLike<unknown> | undefined, length: number): void {
   if (x === undefined || x.length === length) return
-  throw grpoError('shape', method, name, `gave ${x.length} values, expected ${length}`)
+  throw grpoError('shape', method, name, `has ${x.length} values, expected ${length}`)
 }
 
 /** [T] 1 = unmasked in the batch, of a rollout that is kept, and kept itself; undefined keeps all. */

@@ -1,7 +1,7 @@
 import { grpoError } from '../errors.js'
 import { selectRollouts } from '../select_rollouts.js'
 import { selectTokens } from '../select_tokens.js'
-import { type Context, groupAdvantages } from './context.js'
+import { type Context, groupAdvantages, masked } from './context.js'
 import { recipe } from './recipe.js'
 import { sum } from './statistics.js'
 
@@ -72,12 +72,13 @@ loss = mean over these tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A)
           { score: advantage, groupStart: c.groupStart, mask: c.rolloutMask },
           { count: keep.rollouts * (rolloutScope === 'batch' ? c.G : 1), scope: rolloutScope, rule },
         )
-        const mask = c.mask?.slice() ?? new Uint8Array(c.T).fill(1)
-        rollouts.data.forEach((kept, i) => {
-          if (!kept) mask.fill(0, c.sequenceStart[i], c.sequenceStart[i + 1])
-        })
         const tokens = selectTokens(
-          { advantage, entropy: c.entropy, sequenceStart: c.sequenceStart, mask },
+          {
+            advantage,
+            entropy: c.entropy,
+            sequenceStart: c.sequenceStart,
+            mask: masked(c, rollouts.data, undefined),
+          },
           { fraction: keep.tokens, scope: tokenScope },
         )
         return { rollouts: rollouts.data, tokens: tokens.mask.data }

@@ -39,7 +39,7 @@ export type StepLoss<P = Policy> = LossResult & GradientsOf<P>
 export type LossPolicy = Policy & { readonly entropy?: List | undefined }
 
 /** The context with what depends on the current policy. */
-function withPolicy(c: Context, { entropy }: LossPolicy, forward: () => Forward): Context {
+export function withPolicy(c: Context, { entropy }: LossPolicy, forward: () => Forward): Context {
   const given = entropy === undefined ? undefined : float32Of(c.method, 'entropy', entropy, 'the entropy at each token')
   checkLength(c.method, 'entropy', given, c.T)
   return extended(c, {

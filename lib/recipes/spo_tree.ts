@@ -2,8 +2,9 @@ import { sequenceExpand } from '../sequence_expand.js'
 import type { Context } from './context.js'
 import { edgeTree, nodeValues } from './edge_tree.js'
 import { recipe } from './recipe.js'
+import { advantagesBy, pairIds } from './regroup.js'
 import { lowProbability, segmentLoss, segmentLossOptions, totalColumns } from './spo_chain.js'
-import { at, centerOf, standardDeviation, sum } from './statistics.js'
+import { centerOf, sum } from './statistics.js'
 import { whitened } from './tokens.js'
 
 export const spoTree = recipe(
@@ -32,18 +33,12 @@ edges with A = 0 are left out;   whitening and loss are those of spoChain`,
   ({ scale, maxAge, maxEdges, maxProbability, whiten, ...loss }) => {
     type C = Context<{ readonly parent: Int32Array }>
     const values = (c: C) => nodeValues(edgeTree(c, c.columns.parent), c.rewards, centerOf)
-    const edgeAdvantages = (c: C): Float64Array => {
-      const { children, roots } = edgeTree(c, c.columns.parent)
-      const value = values(c)
-      const advantage = new Float64Array(c.N)
-      for (const siblings of [...roots, ...children]) {
-        const beside = at(value, siblings)
-        const spread = standardDeviation(beside, 0)
-        const divisor = scale === 'none' ? 1 : spread + 1e-8
-        // Equal children have exactly the value of their parent.
-        if (spread > 0) for (const i of siblings) advantage[i] = ((value[i] as number) - centerOf(beside)) / divisor
-      }
-      return advantage
+    /** Siblings are a group: the value of their parent is their mean. */
+    const edgeAdvantages = (c: C): Float32Array => {
+      const group = new Int32Array(c.N)
+      for (const { g, begin, end } of c.groups) group.fill(g, begin, end)
+      const options = { scale: scale === 'none' ? 'none' : 'group_std', ddof: 0, eps: 1e-8 } as const
+      return advantagesBy(pairIds(group, c.columns.parent), values(c), options, c.rolloutMask)
     }
     const kept = (c: C) => Uint8Array.from(edgeAdvantages(c), (a) => Number(a !== 0))
     /** Edges that are left out are no samples: the KL is not averaged over them. */
@@ -57,7 +52,7 @@ edges with A = 0 are left out;   whitening and loss are those of spoChain`,
         const { sequenceStart } = c
         const keep = sequenceExpand({ x: Float32Array.from(kept(c)), sequenceStart }).x.data
         const low = lowProbability(c, maxProbability).map((x, t) => x * (keep[t] as number))
-        return { tokenAdvantage: whitened(sequenceExpand({ x: Float32Array.from(advantage), sequenceStart }).x.data, low) } // biome-ignore format: short
+        return { tokenAdvantage: whitened(sequenceExpand({ x: advantage, sequenceStart }).x.data, low) } // biome-ignore format: short
       },
       select: (c) => ({
         rollouts: samples(c),

@@ -2,7 +2,7 @@
 import { grpoError } from '../errors.js'
 import type { ColumnInputs } from './columns.js'
 import { type Batch, type Context, checkLength, createContext, extended, groupAdvantages, masked } from './context.js'
-import { checkStepOptions, type LossPolicy, lossOf, type StepLoss, type StepOptions } from './loss.js'
+import { checkStepOptions, type LossPolicy, lossOf, type StepLoss, type StepOptions, withPolicy } from './loss.js'
 import { forwardOf, type Policy } from './policy.js'
 import { type Advantages, type AnyRecipe, checkRecipe, type StateOf } from './recipe.js'
 import { openState, type SavedState, saved } from './state.js'
@@ -69,9 +69,9 @@ export function prepareStep<R extends AnyRecipe>(
   checkStepOptions(name, options)
   const { temperature = 1, chunkRows = null } = options
   const { gaussian, description } = method
-  const start = createContext(name, description.columns, batch as never, before, undefined)
-  const forward = forwardOf(start, batch, { temperature, chunkRows, gaussian })
-  let c = forward === undefined ? start : createContext(name, description.columns, batch as never, before, forward)
+  let c = createContext(name, description.columns, batch as never, before)
+  const forward = forwardOf(c, batch, { temperature, chunkRows, gaussian })
+  if (forward !== undefined) c = withPolicy(c, batch as Policy, forward)
   const given = c.advantage !== undefined || c.tokenAdvantage !== undefined
   if (c.advantage !== undefined && c.tokenAdvantage !== undefined) {
     throw grpoError('value', name, 'tokenAdvantage', 'is given beside advantage, expected one of the two')
@@ -86,7 +86,7 @@ export function prepareStep<R extends AnyRecipe>(
   const selection = method.select?.(c) ?? {}
   checkLength(name, 'rollouts', selection.rollouts, c.N)
   checkLength(name, 'tokens', selection.tokens, c.T)
-  const mask = 'sequenceStart' in batch ? masked(c, selection.rollouts, selection.tokens) : undefined
+  const mask = c.has('sequenceStart') ? masked(c, selection.rollouts, selection.tokens) : undefined
   c = extended(c, { mask })
   const after = method.update === undefined ? before : method.update(c)
   const sample = method.sample?.next?.(extended(c, { state: after })) as NextOf<R>

@@ -3,7 +3,7 @@ import { type Correction, withCorrection } from '../../lib/recipes/corrections.j
 import { clipCov, klCov } from '../../lib/recipes/cov.js'
 import { optimizationStep, prepareStep, recipes } from '../../lib/recipes/index.js'
 import { quantile } from '../../lib/recipes/statistics.js'
-import { advantage, fixture, unmasked } from './fixture.js'
+import { advantage, entropy, five, fixture, unmasked } from './fixture.js'
 import { edge, golden } from './golden.js'
 
 const batch = { ...fixture, advantage }
@@ -63,15 +63,6 @@ golden('corrections', 'loss and gradient with the sequence mask, cap 3', (check)
   check.float32(step.loss, 0.1279024006, 8)
   check.float32(unmasked(step.gradLogp!.data), [0, -0.2164502165, -0.1515151515, 0, 0.4132231405, 0.1180637544, 0.1298701299]) // biome-ignore format: short
 })
-
-const five = {
-  logp: new Float32Array(5),
-  oldLogp: new Float32Array(5),
-  sequenceStart: [0, 2, 5],
-  groupStart: [0, 2],
-  advantage: [1, 1],
-}
-const entropy = Float32Array.of(0.1, 0.5, 0.2, 0.9, 0.4)
 
 golden('corrections', 'the entropy quantile', (check) => {
   check.float64(quantile([0.1, 0.5, 0.2, 0.9, 0.4], 0.6), 0.44)

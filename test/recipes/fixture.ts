@@ -16,3 +16,13 @@ export const advantage = [1.5, -0.8]
 
 /** The numbers at the seven unmasked places. */
 export const unmasked = (x: ArrayLike<number>) => Array.from(x).filter((_, t) => fixture.mask[t])
+
+/** Two rollouts of two and three tokens, on-policy, with the entropies of the quantile's golden numbers, c 2.11. */
+export const five = {
+  logp: new Float32Array(5),
+  oldLogp: new Float32Array(5),
+  sequenceStart: [0, 2, 5],
+  groupStart: [0, 2],
+  advantage: [1, 1],
+}
+export const entropy = Float32Array.of(0.1, 0.5, 0.2, 0.9, 0.4)

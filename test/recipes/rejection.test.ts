@@ -2,17 +2,10 @@
 import { expect } from 'vitest'
 import { type Correction, withCorrection } from '../../lib/recipes/corrections.js'
 import { type AnyRecipe, optimizationStep, recipes } from '../../lib/recipes/index.js'
+import { entropy, five } from './fixture.js'
 import { edge } from './golden.js'
 
 const grpo = recipes.grpo({ klCoef: 0 })
-const five = {
-  logp: new Float32Array(5),
-  oldLogp: new Float32Array(5),
-  sequenceStart: [0, 2, 5],
-  groupStart: [0, 2],
-  advantage: [1, 1],
-}
-const entropy = Float32Array.of(0.1, 0.5, 0.2, 0.9, 0.4)
 const open = { low: 0, high: 1000 }
 const weightsOf = (correction: Correction, given: object) =>
   optimizationStep(withCorrection(grpo, correction), given as typeof five).weights

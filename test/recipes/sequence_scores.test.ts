@@ -16,7 +16,7 @@ import { centralDifferences, closeIn64 } from './central_differences.js'
 
 // Three rollouts, the second without tokens, a place of the last one masked.
 const batch = { sequenceStart: [0, 2, 2, 5], mask: [1, 1, 1, 0, 1] }
-const context = createContext('test', undefined, batch, undefined, undefined)
+const context = createContext('test', undefined, batch, undefined)
 const x = Float32Array.of(1, 2, 4, Number.NaN, 8)
 
 test('sums and means over the tokens of a rollout; NaN under the mask is not read', () => {
@@ -114,9 +114,7 @@ test('the loss of pairs against central differences: a rollout in several pairs,
 test('pairs: without tokens or rejected they are left out; no rollout, or twice the same, is refused', () => {
   const pairs = (chosen: number[], rejected: number[], rolloutMask = [1, 1, 1]) => {
     const columns = { chosen: 'integer[M] a', rejected: 'integer[M] b' }
-    return pairsOf(
-      createContext('test', columns, { ...batch, rolloutMask, chosen, rejected }, undefined, undefined) as never,
-    )
+    return pairsOf(createContext('test', columns, { ...batch, rolloutMask, chosen, rejected }, undefined) as never)
   }
   expect(pairs([0, 0, 2], [1, 2, 0])).toEqual([[0, 2], [2, 0]]) // biome-ignore format: pairs
   expect(pairs([0], [2], [1, 1, 0])).toEqual([])

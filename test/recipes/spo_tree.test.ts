@@ -21,15 +21,15 @@ golden('spoTree', 'values of the nodes, b 2c', (check) => {
   const prepared = raw()
   const root = (i: number) => prepared.rewards![i]! - prepared.advantage![i]!
   check.float64(inner.map((i) => prepared.rewards![i]!), [2 / 3, 0, 1]) // biome-ignore format: short
-  check.float64(inner.map(root), Array(3).fill(0.555555555556))
+  check.float32(inner.map(root), Array(3).fill(0.555555555556))
 })
 
 golden('spoTree', 'advantages of edges, b 2c', (check) => {
   const { advantage } = raw()
   const grpo = raw({ scale: 'children_std' }).advantage!
-  check.float64(inner.map((i) => advantage![i]!), [0.111111111111, -0.555555555556, 0.444444444444]) // biome-ignore format: short
-  check.float64(inner.map((i) => grpo[i]!), [0.267261235484, -1.33630617742, 1.06904494194]) // biome-ignore format: short
-  check.float64(Array.from(advantage!).slice(1, 4), [1 / 3, -2 / 3, 1 / 3])
+  check.float32(inner.map((i) => advantage![i]!), [0.111111111111, -0.555555555556, 0.444444444444]) // biome-ignore format: short
+  check.float32(inner.map((i) => grpo[i]!), [0.267261235484, -1.33630617742, 1.06904494194]) // biome-ignore format: short
+  check.float32(Array.from(advantage!).slice(1, 4), [1 / 3, -2 / 3, 1 / 3])
 })
 
 golden('spoTree', 'loss and gradient, c 2.3', (check) => {
