@@ -1,11 +1,11 @@
-import type { DeviceArray } from './device_array.js'
+import type { DeviceArray } from './device_memory.js'
 import { grpoError } from './errors.js'
 
 /** In the order that the addon numbers them. f64 is for statistics only. */
 export const dtypes = ['f32', 'bf16', 'f16', 'i32', 'u8', 'f64'] as const
 export type DType = (typeof dtypes)[number]
 
-interface DataOf {
+export interface DataOf {
   f32: Float32Array
   bf16: Uint16Array
   f16: Uint16Array
@@ -26,7 +26,9 @@ export interface HostArray<D extends DType = DType> {
 export type ArrayInput<D extends DType = DType> = PlainArray<D> | HostArray<D> | DeviceArray
 type PlainArray<D extends DType> = D extends 'bf16' | 'f16' ? never : DataOf[D]
 
-const constructors: Readonly<Record<DType, new (length: number) => TypedArray>> = {
+export const constructors: Readonly<
+  Record<DType, { BYTES_PER_ELEMENT: number; name: string; new (length: number): TypedArray }>
+> = {
   f32: Float32Array,
   bf16: Uint16Array,
   f16: Uint16Array,
@@ -58,6 +60,8 @@ const plainDtypes: ReadonlyMap<string | undefined, DType> = new Map([
 
 /** The dtype that a plain typed array stands for; a Uint16Array could be bf16 or f16 and stands for none. */
 const plainDtype = (data: unknown): DType | undefined => plainDtypes.get(typedArrayName(data))
+
+export const elementBytes = (dtype: DType): number => constructors[dtype].BYTES_PER_ELEMENT
 
 export const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1)
 
@@ -100,9 +104,6 @@ export function allocate<D extends DType>(operation: string, name: string, dtype
   }
 }
 
-export const isDeviceArray = (x: unknown): x is DeviceArray =>
-  typeof x === 'object' && x !== null && typeof (x as DeviceArray).pointer === 'bigint'
-
 /**
  * A host array from what a caller passed: plain typed arrays are wrapped, everything else is looked at closely. What is
  * returned holds what was looked at: each property is read once, so that a getter cannot change it afterwards.
@@ -116,6 +117,10 @@ export function hostArray(operation: string, name: string, value: unknown, mayBe
   if (typedArrayName(value) === 'Uint16Array') {
     throw grpoError('dtype', operation, name, "is a plain Uint16Array, expected array(data, shape, 'bf16' or 'f16')")
   }
+  if (typeof (value as Partial<DeviceArray> | null | undefined)?.pointer === 'bigint') {
+    const problem = `is ${describe(value)} with a pointer, expected an array: cuda.wrap makes one of a pointer`
+    throw grpoError('device', operation, name, problem)
+  }
   if (typeof value !== 'object' || value === null || !('data' in value)) {
     throw grpoError('kind', operation, name, `is ${describe(value)}, expected a typed array or array(data, shape)`)
   }
@@ -125,23 +130,30 @@ export function hostArray(operation: string, name: string, value: unknown, mayBe
   return x
 }
 
-function checkHostArray(operation: string, name: string, x: HostArray, mayBeLonger: boolean): void {
-  if (!dtypes.includes(x.dtype)) {
-    throw grpoError('dtype', operation, name, `has dtype ${describe(x.dtype)}, expected one of ${dtypes.join(', ')}`)
+export function checkDtype(operation: string, name: string, dtype: DType): void {
+  if (dtypes.includes(dtype)) return
+  throw grpoError('dtype', operation, name, `has dtype ${describe(dtype)}, expected one of ${dtypes.join(', ')}`)
+}
+
+export function checkShape(operation: string, name: string, given: readonly number[]): void {
+  if (!Array.isArray(given) || given.length === 0 || given.length > 4) {
+    throw grpoError('kind', operation, name, `has shape ${describe(given)}, expected a list of one to four sizes`)
   }
+  for (const size of given) {
+    if (!Number.isInteger(size) || size < 0 || size >= 2 ** 31) {
+      const shape = given.map(describe).join(', ')
+      throw grpoError('shape', operation, name, `has shape [${shape}]: an axis is a whole number from 0 to 2147483647`)
+    }
+  }
+}
+
+function checkHostArray(operation: string, name: string, x: HostArray, mayBeLonger: boolean): void {
+  checkDtype(operation, name, x.dtype)
   const container = constructors[x.dtype].name
   if (typedArrayName(x.data) !== container) {
     throw grpoError('dtype', operation, name, `holds ${describe(x.data)}, but ${x.dtype} lies in a ${container}`)
   }
-  if (!Array.isArray(x.shape) || x.shape.length === 0 || x.shape.length > 4) {
-    throw grpoError('kind', operation, name, `has shape ${describe(x.shape)}, expected a list of one to four sizes`)
-  }
-  for (const size of x.shape) {
-    if (!Number.isInteger(size) || size < 0 || size >= 2 ** 31) {
-      const shape = x.shape.map(describe).join(', ')
-      throw grpoError('shape', operation, name, `has shape [${shape}]: an axis is a whole number from 0 to 2147483647`)
-    }
-  }
+  checkShape(operation, name, x.shape)
   const needed = sizeOf(x.shape)
   const length = lengthOf(x.data)
   if (length < needed || (length > needed && !mayBeLonger)) {

@@ -55,9 +55,21 @@ export function grpoError(
 export const camelCase = (name: string): string =>
   name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
 
-/** The error that the C interface reported: its names are in snake_case, those within the text in braces. */
-export function nativeError(operation: string, status: number, argument: string, problem: string): GrpoError {
-  const kind = (Object.keys(kinds) as ErrorKind[]).find((name) => kinds[name].status === status) ?? 'kind'
+const cudaStatus = -9
+
+/**
+ * The error that the C interface reported: its names are in snake_case, those within the text in braces.
+ *
+ * @param at  the argument, where the C interface does not know it
+ */
+export function nativeError(
+  operation: string,
+  { status, argument, problem, cudaCode }: { status: number; argument: string; problem: string; cudaCode: string },
+  at = camelCase(argument),
+): GrpoError {
   const text = problem.replace(/\{(\w+)\}/g, (_, name: string) => camelCase(name))
-  return grpoError(kind, operation, camelCase(argument), text)
+  if (status === cudaStatus)
+    return new CudaError(`${operation}: ${at}${at ? ': ' : ''}${text}`, cudaCode, operation, at)
+  const kind = (Object.keys(kinds) as ErrorKind[]).find((name) => kinds[name].status === status) ?? 'kind'
+  return grpoError(kind, operation, at, text)
 }

@@ -1,4 +1,5 @@
 import type { ArrayInput, DType, HostArray } from './array.js'
+import type { DeviceArray } from './device_memory.js'
 import { call, operation } from './run.js'
 import type { CallOptions } from './types.js'
 
@@ -7,10 +8,22 @@ export interface GatherRowsInputs<D extends DType = DType> {
   index: ArrayInput<'i32'>
 }
 
+type OnHost<D extends DType> = {
+  x: Exclude<ArrayInput<D>, DeviceArray>
+  index: Exclude<ArrayInput<'i32'>, DeviceArray>
+}
+type OnDevice<D extends DType> = { x: DeviceArray<D>; index: ArrayInput<'i32'> }
+
 interface GatherRows {
+  <D extends DType>(inputs: OnHost<D>, options?: CallOptions<'x'>): { x: HostArray<D> }
+  <D extends DType>(inputs: OnDevice<D>, options?: CallOptions<'x'>): { x: DeviceArray<D> }
   <D extends DType>(inputs: GatherRowsInputs<D>, options?: CallOptions<'x'>): { x: HostArray<D> }
   /** @internal grpo-kernels/promises */
-  later<D extends DType>(inputs: GatherRowsInputs<D>, options?: CallOptions<'x'>): Promise<{ x: HostArray<D> }>
+  later: {
+    <D extends DType>(inputs: OnHost<D>, options?: CallOptions<'x'>): Promise<{ x: HostArray<D> }>
+    <D extends DType>(inputs: OnDevice<D>, options?: CallOptions<'x'>): Promise<{ x: DeviceArray<D> }>
+    <D extends DType>(inputs: GatherRowsInputs<D>, options?: CallOptions<'x'>): Promise<{ x: HostArray<D> }>
+  }
 }
 
 /**

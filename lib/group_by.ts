@@ -1,5 +1,5 @@
 import type { ArrayInput, HostArray } from './array.js'
-import { type Call, call, chain, checkNames, map, operation } from './run.js'
+import { type Call, call, chain, checkNames, map, operation, toHost } from './run.js'
 import type { CallOptions } from './types.js'
 
 /**
@@ -9,6 +9,7 @@ import type { CallOptions } from './types.js'
  *   groupStart: where in that order each group begins, ascending by id; ends with N
  *
  * With gatherRows(x, order) the values of a group stand side by side; scatterRows with the same index brings results back.
+ * On a device it waits, since the length of groupStart has to be known.
  *
  * @param ids  i32[N]  group of each rollout; any whole numbers, negative ones too
  * @returns order i32[N]; groupStart i32[G+1], G different ids
@@ -20,7 +21,7 @@ export const groupBy = operation(
   ): Call<{ order: HostArray<'i32'>; groupStart: HostArray<'i32'> }> => {
     const inputs = { ids }
     checkNames('groupBy', options?.out ?? {}, ['order', 'groupStart'], 'output')
-    const counted = call('groupBy', inputs, { ...options, out: { order: null, groupStart: null } })
+    const counted = toHost(call('groupBy', inputs, { ...options, out: { order: null, groupStart: null } }))
     return chain(counted, ({ count }) => {
       const out = { count: null, ...options?.out }
       const grouped = call('groupBy', inputs, { ...options, out }, { G: count.data[0] as number })

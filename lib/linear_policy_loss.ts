@@ -1,5 +1,6 @@
 import type { ArrayInput, DType } from './array.js'
 import { cpu } from './cpu.js'
+import { checkDevice } from './cuda_library.js'
 import { grpoError } from './errors.js'
 import type { Objective } from './objective.js'
 import type { PolicyInputs } from './policy_loss.js'
@@ -62,12 +63,15 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
   if (!(['f32', 'bf16', 'f16'] as DType[]).includes(dtype)) {
     throw grpoError('dtype', name, 'dtype', `is ${String(dtype)}, expected f32, bf16 or f16`)
   }
-  if (device !== undefined) throw grpoError('device', name, 'device', 'is given, but there is no CUDA library')
+  const onDevice = device === undefined ? undefined : checkDevice(name, device)
   const { chunkRows = null, ratio = 'token' } = options
   const shape = { rows: R, tokens: T, hiddenSize: D, vocabulary: V, sequences: S, threads: cpu.threads }
-  return map(call('linearPolicyLossPlan', {}, { ...shape, dtype, chunkRows, ratio }), ({ peakBytes }) => ({
-    peakBytes: peakBytes.data[0] as number,
-  }))
+  return map(
+    call('linearPolicyLossPlan', {}, { ...shape, dtype, chunkRows, ratio }, {}, onDevice),
+    ({ peakBytes }) => ({
+      peakBytes: peakBytes.data[0] as number,
+    }),
+  )
 }
 
 /**
@@ -112,7 +116,7 @@ export const linearPolicyLoss = Object.assign(linearPolicyLossOf, {
    * Bytes that a call with these sizes takes beside its inputs and outputs, if every row is named by a token: a call that
    * has masked rows takes less. An output of logp or entropy that is left out (`out: { logp: null }`) takes its place there.
    *
-   * @param sizes    R, T, D, V and dtype of the call; S, its sequences, for ratios of sequences
+   * @param sizes    R, T, D, V and dtype of the call; S, its sequences, for ratios of sequences; device, if it is one's
    * @param options  those of the call: chunkRows and ratio count, and cpu.threads as it is at the moment
    * @returns peakBytes
    * @throws RangeError for a size that is not a whole number below 2^31, TypeError for a dtype that hidden cannot have

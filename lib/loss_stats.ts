@@ -1,4 +1,5 @@
-import { type ArrayInput, hostArray, isDeviceArray, lengthOf } from './array.js'
+import { type ArrayInput, hostArray, lengthOf } from './array.js'
+import { isDeviceArray } from './device_memory.js'
 import { grpoError } from './errors.js'
 
 /** The numbers in the `stats` of a policy loss. Fractions and means are over the unmasked tokens. */
@@ -62,7 +63,8 @@ const extremes: Readonly<Record<string, (a: number, b: number) => number>> = { r
  * Names the statistics of policy losses, and merges those of any number of micro-batches or ranks: counts and sums are
  * added, extremes compared, and means taken over the tokens of all of them.
  *
- * @param stats  f64[15] each, as policyLoss, policyLossFromLogits and linearPolicyLoss return them
+ * @param stats  f64[15] each, as policyLoss, policyLossFromLogits and linearPolicyLoss return them; it waits for those on a
+ *               device, which `read` does without blocking this thread
  * @returns the numbers; without tokens means and fractions are 0, ratioMin is Infinity and ratioMax -Infinity
  * @throws TypeError or RangeError if an argument is no such array
  */

@@ -1,5 +1,5 @@
 import type { ArrayInput, HostArray } from './array.js'
-import { type Call, call, chain, checkNames, map, operation } from './run.js'
+import { type Call, call, chain, checkNames, map, operation, toHost } from './run.js'
 import type { CallOptions } from './types.js'
 
 /**
@@ -14,7 +14,7 @@ import type { CallOptions } from './types.js'
 export const maskIndex = operation(
   (inputs: { mask: ArrayInput<'u8'> }, options: CallOptions<'index'> = {}): Call<{ index: HostArray<'i32'> }> => {
     checkNames('maskIndex', options?.out ?? {}, ['index'], 'output')
-    const counted = call('maskIndex', inputs, { ...options, out: { index: null } })
+    const counted = toHost(call('maskIndex', inputs, { ...options, out: { index: null } }))
     return chain(counted, ({ count }) => {
       const out = { count: null, ...options?.out }
       return map(call('maskIndex', inputs, { ...options, out }, { M: count.data[0] as number }), ({ index }) => ({

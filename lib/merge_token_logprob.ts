@@ -1,7 +1,8 @@
-import { type ArrayInput, describe, type HostArray, hostArray, isDeviceArray, lengthOf } from './array.js'
+import { type ArrayInput, array, describe, type HostArray, hostArray } from './array.js'
+import { type DeviceArray, isDeviceArray, live, uploaded } from './device_memory.js'
 import { grpoError } from './errors.js'
 import { native } from './native.js'
-import { type Call, call, chain, operation } from './run.js'
+import { type Call, call, chain, operation, thenDispose, value } from './run.js'
 import type { CallOptions, InputsOf, OutputsOf, Same } from './types.js'
 
 /** What tokenLogprob returns for one part of the vocabulary. */
@@ -25,7 +26,7 @@ const names = ['logp', 'entropy', 'logsumexp'] as const
 
 /** The parts as arrays of one length, so that the error for another is in the caller's words. */
 function checked(list: readonly TokenLogprobPart[]): Whole[] {
-  const refuse = (kind: 'kind' | 'value' | 'shape' | 'dtype' | 'device', argument: string, problem: string) =>
+  const refuse = (kind: 'kind' | 'value' | 'shape' | 'dtype', argument: string, problem: string) =>
     grpoError(kind, 'mergeTokenLogprob', argument, problem)
   if (!Array.isArray(list)) throw refuse('kind', 'list', `is ${describe(list)}, expected a list`)
   if (list.length === 0) throw refuse('value', 'list', 'is empty, expected the outputs of tokenLogprob for each part')
@@ -37,33 +38,50 @@ function checked(list: readonly TokenLogprobPart[]): Whole[] {
     const arrays = names.map((name): HostArray<'f32'> => {
       const x = (part as Partial<Record<typeof name, unknown>>)[name]
       const argument = `list[${i}].${name}`
-      if (isDeviceArray(x)) throw refuse('device', argument, 'lies on a GPU, but there is no CUDA library')
-      const { dtype, shape, data } = hostArray('mergeTokenLogprob', argument, x, false)
+      const given = isDeviceArray(x) ? x : hostArray('mergeTokenLogprob', argument, x, false)
+      if (isDeviceArray(given)) live('mergeTokenLogprob', argument, given)
+      const { dtype, shape } = given
       if (dtype !== 'f32') throw refuse('dtype', argument, `has dtype ${dtype}, expected f32`)
-      if (length < 0) length = lengthOf(data)
-      if (shape.length !== 1 || lengthOf(data) !== length) {
+      if (length < 0) length = shape[0] as number
+      if (shape.length !== 1 || shape[0] !== length) {
         throw refuse('shape', argument, `has shape [${shape.join(', ')}], expected [${length}], as list[0].logp`)
       }
-      return { dtype, shape, data } as HostArray<'f32'>
+      return given as HostArray<'f32'>
     })
     return { logp: arrays[0], entropy: arrays[1], logsumexp: arrays[2] } as Whole
   })
+}
+
+function overlap(x: HostArray | DeviceArray, y: HostArray | DeviceArray): boolean {
+  if (!isDeviceArray(x) && !isDeviceArray(y)) return native.overlap(x.data as Float32Array, y.data as Float32Array)
+  if (!isDeviceArray(x) || !isDeviceArray(y) || x.device !== y.device) return false
+  const bytes = (of: DeviceArray) => BigInt(Float32Array.BYTES_PER_ELEMENT * (of.shape[0] ?? 0))
+  return x.pointer < y.pointer + bytes(y) && y.pointer < x.pointer + bytes(x)
 }
 
 // Here and not in the C interface: a list is merged two parts at a time, and only the last merge writes into `out`.
 function checkOverlap(list: readonly Whole[], out: MergeTokenLogprobOptions['out']): void {
   for (const name of names) {
     const given = out?.[name]
-    if (given === undefined || given === null || isDeviceArray(given)) continue
-    const { data: x } = hostArray('mergeTokenLogprob', name, given, false)
+    if (given === undefined || given === null) continue
+    const x = isDeviceArray(given) ? given : hostArray('mergeTokenLogprob', name, given, false)
     for (const [i, part] of list.entries()) {
       for (const input of names) {
-        if (!native.overlap(x as Float32Array, part[input].data)) continue
+        if (!overlap(x, part[input])) continue
         const problem = `overlaps list[${i}].${input}, expected memory of its own`
         throw grpoError('value', 'mergeTokenLogprob', name, problem)
       }
     }
   }
+}
+
+/** The outputs of a part whose logits are all -inf. */
+function nothingLike(model: HostArray<'f32'> | DeviceArray): Whole {
+  const filled = (x: number) => {
+    const host = array(new Float32Array(model.shape[0] as number).fill(x))
+    return isDeviceArray(model) ? uploaded('mergeTokenLogprob', 'list', model.device, host, 0n) : host
+  }
+  return { logp: filled(-Infinity), entropy: filled(0), logsumexp: filled(-Infinity) } as Whole
 }
 
 const join = (a: Whole, b: Whole, options: MergeTokenLogprobOptions): Call<Whole> =>
@@ -91,20 +109,19 @@ export const mergeTokenLogprob = operation(
     checkOverlap(whole, options?.out)
     const [first, ...others] = whole as [Whole, ...Whole[]]
     // Merging a part of nothing but -inf copies the other, and holds the options against their spec.
-    const nothing = (): Whole => {
-      const filled = (value: number) => ({
-        ...first.logp,
-        data: new Float32Array(lengthOf(first.logp.data)).fill(value),
-      })
-      return { logp: filled(-Infinity), entropy: filled(0), logsumexp: filled(-Infinity) }
+    if (others.length === 0) {
+      const made = value(() => nothingLike(first.logp))
+      return chain(made, (nothing) => thenDispose(Object.values(nothing), () => join(first, nothing, options)))
     }
-    const parts = others.length > 0 ? others : [nothing()]
-    const optionsOf = (i: number) => (i === parts.length - 1 ? options : {})
-    return parts
+    // What lies between two merges is freed after the second, and computed on the stream of the last.
+    const { stream } = options ?? {}
+    const optionsOf = (i: number) => (i === others.length - 1 ? options : { ...(stream !== undefined && { stream }) })
+    return others
       .slice(1)
       .reduce(
-        (merged, part, i) => chain(merged, (whole) => join(whole, part, optionsOf(i + 1))),
-        join(first, parts[0] as Whole, optionsOf(0)),
+        (merged, part, i) =>
+          chain(merged, (whole) => thenDispose(Object.values(whole), () => join(whole, part, optionsOf(i + 1)))),
+        join(first, others[0] as Whole, optionsOf(0)),
       )
   },
 )

@@ -1,6 +1,6 @@
 import { type ArrayInput, describe } from './array.js'
 import { grpoError } from './errors.js'
-import { call, checkNames, map, operation, value } from './run.js'
+import { call, checkNames, map, operation, toHost, value } from './run.js'
 import type { CallOptions, Matches } from './types.js'
 
 export interface MomentsInputs {
@@ -30,7 +30,7 @@ export const matches: Matches<'moments', MomentsInputs, MomentsOptions> = true
  *
  * float64 in two passes over blocks of fixed length: the same bits with any number of threads. Values that are all equal
  * have exactly that mean and exactly m2 = 0. No values at all give 0, 0, 0. NaN and infinity propagate; where masked they
- * are not looked at.
+ * are not looked at. On a device it waits for the numbers.
  *
  * @param inputs.x     f32[N]  any unit
  * @param inputs.mask  u8[N]   0 = does not count
@@ -42,7 +42,7 @@ export const moments = operation((inputs: MomentsInputs, options: MomentsOptions
   if ((options as CallOptions | null)?.out !== undefined) {
     throw grpoError('unknown', 'moments', 'out', 'is no option of this operation, whose result is three numbers')
   }
-  return map(call('moments', inputs, options), ({ moments: { data } }): Moments => {
+  return map(toHost(call('moments', inputs, options)), ({ moments: { data } }): Moments => {
     const [count = 0, mean = 0, m2 = 0] = data
     return { count, mean, m2 }
   })

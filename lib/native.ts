@@ -9,14 +9,55 @@ export interface NativeError {
   status: number
   argument: string
   problem: string
+  /** The name of a CUDA error; empty if it was none. */
+  cudaCode: string
+}
+
+type Compiled = readonly { name: string; fields: { name: string; role: number; spec: string }[] }[]
+
+/** What grpo_cuda_api of native/ops.h has. Addresses, streams (0n: the library's own) and events are bigints. */
+interface CudaFunctions {
+  /** undefined, or why the file cannot be loaded. */
+  load(path: string): string | undefined
+  operations(): Compiled
+  deviceCount(): { count: number; reason: string }
+  device(device: number): DeviceInfo | NativeError
+  allocate(device: number, bytes: number, stream: bigint): bigint | NativeError
+  release(device: number, bytes: number, stream: bigint, memory: bigint): NativeError | undefined
+  upload(device: number, to: bigint, from: TypedArray, stream: bigint): NativeError | undefined
+  download(device: number, from: bigint, to: TypedArray, stream: bigint): NativeError | undefined
+  downloadAsync(device: number, from: bigint, to: TypedArray, stream: bigint): Promise<NativeError | undefined>
+  waitAsync(event: bigint): Promise<NativeError | undefined>
+  synchronizeAsync(device: number, stream: bigint): Promise<NativeError | undefined>
+  deviceOfMemory(memory: bigint): number | NativeError
+  deviceOfStream(stream: bigint): number | NativeError
+  record(device: number, stream: bigint): bigint | NativeError
+  wait(device: number, stream: bigint, event: bigint): NativeError | undefined
+  destroyEvent(event: bigint): NativeError | undefined
+}
+
+/** A GPU. */
+export interface DeviceInfo {
+  readonly name: string
+  /** '9.0', ... */
+  readonly computeCapability: string
+  readonly multiprocessors: number
+  /** Bytes. */
+  readonly memory: number
 }
 
 interface Addon {
-  operations: { name: string; fields: { name: string; role: number; spec: string }[] }[]
-  run(operation: number, arrays: (TypedArray | undefined)[], numbers: Float64Array): NativeError | undefined
+  operations: Compiled
+  cuda: CudaFunctions
+  run(
+    operation: number,
+    arrays: (TypedArray | bigint | undefined)[],
+    numbers: Float64Array,
+    stream?: bigint,
+  ): NativeError | undefined
   runAsync(
     operation: number,
-    arrays: (TypedArray | undefined)[],
+    arrays: (TypedArray | bigint | undefined)[],
     numbers: Float64Array,
   ): { promise: Promise<NativeError | undefined>; cancel(): void }
   isDetached(buffer: ArrayBufferLike): boolean
@@ -53,16 +94,21 @@ function fieldsOf(name: OperationName): string[] {
   return [...inputs, ...outputs, ...options].map((field) => `${field.name}: ${camelCase(field.spec)}`)
 }
 
-/** Each operation's number in the addon; throws one sentence that names the row and the file where they differ. */
-function compare(addon: Addon): ReadonlyMap<OperationName, number> {
-  const numbers = new Map(addon.operations.map(({ name }, index) => [camelCase(name) as OperationName, index]))
+/**
+ * Each operation's number in a compiled table; throws one sentence that names the row and the file where they differ.
+ *
+ * @param folder     of the operations' files
+ * @param extension  of their names
+ */
+export function compare(table: Compiled, folder: string, extension: string): ReadonlyMap<OperationName, number> {
+  const numbers = new Map(table.map(({ name }, index) => [camelCase(name) as OperationName, index]))
   for (const name of operationNames) {
     const index = numbers.get(name)
-    const file = `native/${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}.cc`
+    const file = `${folder}/${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}.${extension}`
     if (index === undefined) {
       throw new Error(`grpo-kernels: lib/ops.ts has a row ${name}, which the binary lacks: is ${file} built?`)
     }
-    const fields = addon.operations[index]?.fields ?? []
+    const fields = table[index]?.fields ?? []
     const compiled = fields.map((field) => `${camelCase(field.name)}: ${camelCase(field.spec)}`)
     const expected = fieldsOf(name)
     for (let i = 0; i < Math.max(compiled.length, expected.length); i++) {
@@ -78,4 +124,4 @@ function compare(addon: Addon): ReadonlyMap<OperationName, number> {
 }
 
 export const native = load()
-export const operationNumbers = compare(native)
+export const operationNumbers = compare(native.operations, 'native', 'cc')

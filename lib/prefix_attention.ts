@@ -1,7 +1,6 @@
 import { type ArrayInput, describe } from './array.js'
 import { grpoError } from './errors.js'
 import { call, checkNames, operation } from './run.js'
-import type { Layout } from './tree_layout.js'
 import type { CallOptions } from './types.js'
 
 type Floating = ArrayInput<'f32' | 'bf16' | 'f16'>
@@ -10,7 +9,7 @@ export interface PrefixAttentionInputs {
   q: Floating
   k: Floating
   v: Floating
-  layout: Pick<Layout, 'segmentStart' | 'segmentParent' | 'segmentEnd'>
+  layout: { [Name in 'segmentStart' | 'segmentParent' | 'segmentEnd']: ArrayInput<'i32'> }
 }
 
 export interface PrefixAttentionBackwardInputs extends PrefixAttentionInputs {
@@ -61,7 +60,7 @@ function withSegments<Inputs extends PrefixAttentionInputs>(operation: string, n
  * @param inputs.q       [P,H,D]  f32, bf16 or f16; positions (RoPE) are applied by the caller, from layout.position
  * @param inputs.k       [P,K,D]  the dtype of q
  * @param inputs.v       [P,K,E]  the dtype of q
- * @param inputs.layout  of prefixLayout or treeLayout
+ * @param inputs.layout  of prefixLayout or treeLayout; its arrays may lie on the host or with the others
  * @param options.scale  default 1 / sqrt(D)
  * @returns out [P,H,E] in the dtype of q; logsumexp f32[P,H], which the backward pass needs
  * @throws TypeError for other dtypes; RangeError if H is not a multiple of K, or the layout has not P tokens

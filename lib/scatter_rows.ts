@@ -1,4 +1,5 @@
 import type { ArrayInput, DType, HostArray } from './array.js'
+import type { DeviceArray } from './device_memory.js'
 import { call, operation } from './run.js'
 import type { CallOptions } from './types.js'
 
@@ -12,10 +13,22 @@ export interface ScatterRowsInputs<D extends DType = DType> {
   index: ArrayInput<'i32'>
 }
 
+type OnHost<D extends DType> = {
+  x: Exclude<ArrayInput<D>, DeviceArray>
+  index: Exclude<ArrayInput<'i32'>, DeviceArray>
+}
+type OnDevice<D extends DType> = { x: DeviceArray<D>; index: ArrayInput<'i32'> }
+
 interface ScatterRows {
+  <D extends DType>(inputs: OnHost<D>, options: ScatterRowsOptions): { x: HostArray<D> }
+  <D extends DType>(inputs: OnDevice<D>, options: ScatterRowsOptions): { x: DeviceArray<D> }
   <D extends DType>(inputs: ScatterRowsInputs<D>, options: ScatterRowsOptions): { x: HostArray<D> }
   /** @internal grpo-kernels/promises */
-  later<D extends DType>(inputs: ScatterRowsInputs<D>, options: ScatterRowsOptions): Promise<{ x: HostArray<D> }>
+  later: {
+    <D extends DType>(inputs: OnHost<D>, options: ScatterRowsOptions): Promise<{ x: HostArray<D> }>
+    <D extends DType>(inputs: OnDevice<D>, options: ScatterRowsOptions): Promise<{ x: DeviceArray<D> }>
+    <D extends DType>(inputs: ScatterRowsInputs<D>, options: ScatterRowsOptions): Promise<{ x: HostArray<D> }>
+  }
 }
 
 /**

@@ -20,7 +20,8 @@ export const matches: Matches<'sequenceExpand', SequenceExpandInputs, SequenceEx
  *   y[t] = x[s] for the unmasked tokens t of sequence s, 0 for the masked;   with `mean` divided by the unmasked tokens of s
  *
  * @param inputs.x              f32[S]    a value per sequence
- * @param inputs.sequenceStart  i32[S+1]  first token of each sequence; its end is T
+ * @param inputs.sequenceStart  i32[S+1]  first token of each sequence; its end is T. Without a mask it is read if it
+ *                              lies on a device, which waits for the work before it
  * @param inputs.mask           u8[T]     0 = gets 0
  * @returns x f32[T]
  * @throws RangeError if sequenceStart does not rise from 0 to T

@@ -1,12 +1,16 @@
 // The TypeScript types that a row of the table stands for, read from its specs by the compiler.
 import type { ArrayInput, DType, HostArray } from './array.js'
+import type { DeviceArray } from './device_memory.js'
 import type { OperationName, ops } from './ops.js'
 
 /** Options of every call, besides those of its row. */
 export interface CallOptions<Outputs extends string = string> {
   /** Writes an output into memory that the caller owns, or, with null, leaves it uncomputed. */
   out?: { [Name in Outputs]?: ArrayInput | null }
-  /** A cudaStream_t; default: the package's own stream of the device. Ignored for host arrays. */
+  /**
+   * A cudaStream_t of the arrays' device. Default: the package's own stream, which is ordered with the legacy default
+   * stream. Ignored for host arrays.
+   */
   stream?: bigint
   /** Stops a call of grpo-kernels/promises before it starts or between pieces of its work. */
   signal?: AbortSignal
@@ -78,3 +82,78 @@ export type Matches<Name extends OperationName, Inputs, Options> =
       ? true
       : `the options of ${Name} differ from its row in lib/ops.ts`
     : `the inputs of ${Name} differ from its row in lib/ops.ts`
+
+// ---- the same types on a device -------------------------------------------------------------------------------------
+
+/** What a result is when the inputs are device arrays: numbers stay, host arrays are device arrays. */
+export type OnDevice<Result> =
+  Result extends HostArray<infer D>
+    ? DeviceArray<D>
+    : Result extends (...parameters: never) => unknown
+      ? Result
+      : Result extends object
+        ? { [Name in keyof Result]: OnDevice<Result[Name]> }
+        : Result
+
+type TakesArray<T> = DeviceArray extends T ? true : false
+type TakesOnlyIntegers<T> =
+  TakesArray<T> extends true ? (Float32Array extends T ? false : Int32Array extends T ? true : false) : false
+type Any<T> = true extends T ? true : false
+type HasArrays<T> = Any<{ [Name in keyof T]-?: TakesArray<T[Name]> }[keyof T]>
+/** Without one of these, i32 inputs on the host would be a call on the host. */
+type HasOthers<T> = Any<
+  {
+    [Name in keyof T]-?: TakesArray<T[Name]> extends true
+      ? TakesOnlyIntegers<T[Name]> extends true
+        ? false
+        : true
+      : false
+  }[keyof T]
+>
+type Nothing<T> = Extract<T, null | undefined>
+type Part<T, IntegersMayStay> =
+  TakesArray<T> extends true
+    ? TakesOnlyIntegers<T> extends IntegersMayStay
+      ? T
+      : DeviceArray | Nothing<T>
+    : T extends object
+      ? HasArrays<T> extends true
+        ? { [Name in keyof T]: Part<T[Name], IntegersMayStay> }
+        : T
+      : T
+
+/** An array on the host; what `any` stands for is taken to be one. */
+type HostPart<T> =
+  TakesArray<T> extends true
+    ? Exclude<T, DeviceArray>
+    : T extends readonly (infer Item)[]
+      ? HasArrays<Item> extends true
+        ? readonly HostPart<Item>[]
+        : T
+      : T extends object
+        ? HasArrays<T> extends true
+          ? { [Name in keyof T]: HostPart<T[Name]> }
+          : T
+        : T
+
+/** The parameters of an operation whose arrays lie on the host. */
+export type ParametersOnHost<Parameters extends unknown[]> = {
+  [Index in keyof Parameters]: HostPart<Parameters[Index]>
+}
+
+/** `never` where an operation takes no arrays: then this overload does not exist. */
+type InputsOnDevice<T> =
+  TakesArray<T> extends true
+    ? DeviceArray
+    : T extends readonly (infer Item)[]
+      ? HasArrays<Item> extends true
+        ? readonly InputsOnDevice<Item>[]
+        : never
+      : HasArrays<T> extends true
+        ? { [Name in keyof T]: Part<T[Name], HasOthers<T> extends true ? true : 'no'> }
+        : never
+
+/** The parameters of an operation whose arrays lie on a device; i32 inputs may stay on the host where others do not. */
+export type ParametersOnDevice<Parameters extends unknown[]> = {
+  [Index in keyof Parameters]: Index extends '0' ? InputsOnDevice<Parameters[Index]> : Part<Parameters[Index], 'no'>
+}

@@ -1,7 +1,9 @@
-// The only file that knows Node. It fills the args struct of any operation from its descriptor; lib/run.ts is the other
-// half. A call comes as (operation number, arrays, numbers):
-//   arrays   a typed array or undefined for each input and output
-//   numbers  for each of those: dtype, number of axes, four axes, row stride (0 = dense); then one for each option
+// What knows Node: this file and addon_cuda.cc. It fills the args struct of any operation from its descriptor; lib/run.ts
+// is the other half. A call comes as (operation number, arrays, numbers, stream):
+//   arrays   for each input and output a typed array, the address of device memory (a bigint), or undefined
+//   numbers  for each of those: dtype, number of axes, four axes, row stride (0 = dense), device (-1 = host); then one for
+//            each option
+//   stream   undefined: an operation of the CPU; a bigint (0 = the library's own): of the CUDA library
 #include <napi.h>
 
 #include <cstring>
@@ -9,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "addon_cuda.h"
 #include "operation.h"
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -18,7 +21,7 @@
 namespace grpo {
 namespace {
 
-constexpr int kMaxAxes = 4, kNumbersPerArray = 3 + kMaxAxes;
+constexpr int kMaxAxes = 4, kNumbersPerArray = 4 + kMaxAxes;
 // In the order of `dtypes` in lib/array.ts.
 constexpr DLDataType kTypes[] = {{2, 32, 1}, {4, 16, 1}, {2, 16, 1}, {0, 32, 1}, {1, 8, 1}, {2, 64, 1}};
 
@@ -34,11 +37,21 @@ struct Call {
   };
   std::vector<Array> arrays;
   std::shared_ptr<std::atomic<bool>> cancel;
-  int status = GRPO_OK;
-  std::string argument, problem;
+  const bool on_cuda;
+  void* stream;
+  Problem problem;
 
-  Call(Napi::Env env, const grpo_operation& called, const Napi::Array& values, const double* numbers)
-      : operation(called), args(called.args_size), objective(sizeof(grpo_objective)), arrays(called.field_count) {
+  Call(const Napi::CallbackInfo& info)
+      : Call(info.Env(), operation_of(info), info[1].As<Napi::Array>(), info[2].As<Napi::Float64Array>().Data(), info[3]) {}
+
+  Call(Napi::Env env, const grpo_operation& called, const Napi::Array& values, const double* numbers,
+       const Napi::Value& given_stream)
+      : operation(called),
+        args(called.args_size),
+        objective(sizeof(grpo_objective)),
+        arrays(called.field_count),
+        on_cuda(given_stream.IsBigInt()),
+        stream(on_cuda ? pointer_of(env, given_stream) : nullptr) {
     std::memcpy(args.data(), &operation.args_size, sizeof(size_t));
     if (operation.objective_offset >= 0) {
       const void* pointer = objective.data();
@@ -61,10 +74,13 @@ struct Call {
   }
 
   static void set_array(Napi::Env env, const Napi::Value& value, const double* numbers, Array& array, char* at) {
-    size_t length = 0;
-    if (napi_get_typedarray_info(env, value, nullptr, &length, &array.tensor.data, nullptr, nullptr) != napi_ok)
+    const auto device = static_cast<int32_t>(numbers[3 + kMaxAxes]);
+    if (device >= 0) {
+      array.tensor.data = pointer_of(env, value);
+    } else if (napi_get_typedarray_info(env, value, nullptr, nullptr, &array.tensor.data, nullptr, nullptr) != napi_ok) {
       throw Napi::TypeError::New(env, "expected a typed array");
-    array.tensor.device = {1, 0};
+    }
+    array.tensor.device = device >= 0 ? DLDevice{2, device} : DLDevice{1, 0};
     array.tensor.dtype = kTypes[static_cast<int>(numbers[0])];
     array.tensor.ndim = static_cast<int32_t>(numbers[1]);
     for (int axis = 0; axis < kMaxAxes; ++axis) array.shape[axis] = static_cast<int64_t>(numbers[2 + axis]);
@@ -94,32 +110,25 @@ struct Call {
 
   void run() {
     cancel_flag = cancel.get();
-    status = operation.run(args.data(), nullptr);
+    const int status = operation.run(args.data(), stream);
     cancel_flag = nullptr;
-    if (status == GRPO_OK) return;
-    grpo_error error;
-    api().last_error(&error);
-    argument = error.argument, problem = error.problem;
+    problem = on_cuda ? Problem::of(status, *cuda_api()->operations, cuda_api()) : Problem::of(status, api(), nullptr);
   }
 
-  Napi::Value result(Napi::Env env) const {
-    if (status == GRPO_OK) return env.Undefined();
-    Napi::Object error = Napi::Object::New(env);
-    error.Set("status", status);
-    error.Set("argument", argument);
-    error.Set("problem", problem);
-    return error;
+  Napi::Value result(Napi::Env env) const { return problem.value(env); }
+
+  static const grpo_operation& operation_of(const Napi::CallbackInfo& info) {
+    const bool on_cuda = info[3].IsBigInt();
+    if (on_cuda && cuda_api() == nullptr) throw Napi::Error::New(info.Env(), "the CUDA library is not loaded");
+    const grpo_api& table = on_cuda ? *cuda_api()->operations : api();
+    const uint32_t index = info[0].As<Napi::Number>().Uint32Value();
+    if (index >= static_cast<uint32_t>(table.operation_count)) throw Napi::RangeError::New(info.Env(), "no such operation");
+    return *table.operations[index];
   }
 };
 
-const grpo_operation& operation_of(const Napi::CallbackInfo& info) {
-  const uint32_t index = info[0].As<Napi::Number>().Uint32Value();
-  if (index >= static_cast<uint32_t>(api().operation_count)) throw Napi::RangeError::New(info.Env(), "no such operation");
-  return *api().operations[index];
-}
-
 Napi::Value run(const Napi::CallbackInfo& info) {
-  Call call(info.Env(), operation_of(info), info[1].As<Napi::Array>(), info[2].As<Napi::Float64Array>().Data());
+  Call call(info);
   call.run();
   return call.result(info.Env());
 }
@@ -130,7 +139,7 @@ class Worker : public Napi::AsyncWorker {
       : AsyncWorker(info.Env(), "grpo-kernels"),
         deferred_(Napi::Promise::Deferred::New(info.Env())),
         arrays_(Napi::Persistent(info[1].As<Napi::Object>())),  // keeps the memory alive until the call is done
-        call_(info.Env(), operation_of(info), info[1].As<Napi::Array>(), info[2].As<Napi::Float64Array>().Data()) {
+        call_(info) {
     call_.cancel = std::make_shared<std::atomic<bool>>(false);
   }
   void Execute() override { call_.run(); }
@@ -154,26 +163,6 @@ Napi::Value run_async(const Napi::CallbackInfo& info) {
   handle.Set("cancel", Napi::Function::New(env, [flag = worker->cancel()](const Napi::CallbackInfo&) { *flag = true; }));
   worker.release()->Queue();  // deletes itself when done
   return handle;
-}
-
-Napi::Value operations(Napi::Env env) {
-  Napi::Array list = Napi::Array::New(env);
-  for (int32_t i = 0; i < api().operation_count; ++i) {
-    const grpo_operation& operation = *api().operations[i];
-    Napi::Array fields = Napi::Array::New(env);
-    for (int32_t j = 0; j < operation.field_count; ++j) {
-      Napi::Object field = Napi::Object::New(env);
-      field.Set("name", operation.fields[j].name);
-      field.Set("role", operation.fields[j].role);
-      field.Set("spec", operation.fields[j].spec);
-      fields[static_cast<uint32_t>(j)] = field;
-    }
-    Napi::Object entry = Napi::Object::New(env);
-    entry.Set("name", operation.name);
-    entry.Set("fields", fields);
-    list[static_cast<uint32_t>(i)] = entry;
-  }
-  return list;
 }
 
 Napi::Value is_detached(const Napi::CallbackInfo& info) {
@@ -201,7 +190,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   Dl_info self;
   if (dladdr(reinterpret_cast<void*>(&init), &self) != 0) dlopen(self.dli_fname, RTLD_NOW | RTLD_NODELETE);
 #endif
-  exports.Set("operations", operations(env));
+  exports.Set("operations", operations(env, api()));
+  add_cuda(env, exports);
   exports.Set("run", Napi::Function::New(env, run));
   exports.Set("runAsync", Napi::Function::New(env, run_async));
   exports.Set("isDetached", Napi::Function::New(env, is_detached));
@@ -225,6 +215,27 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 }
 
 }  // namespace
+
+Napi::Value operations(Napi::Env env, const grpo_api& api) {
+  Napi::Array list = Napi::Array::New(env);
+  for (int32_t i = 0; i < api.operation_count; ++i) {
+    const grpo_operation& operation = *api.operations[i];
+    Napi::Array fields = Napi::Array::New(env);
+    for (int32_t j = 0; j < operation.field_count; ++j) {
+      Napi::Object field = Napi::Object::New(env);
+      field.Set("name", operation.fields[j].name);
+      field.Set("role", operation.fields[j].role);
+      field.Set("spec", operation.fields[j].spec);
+      fields[static_cast<uint32_t>(j)] = field;
+    }
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("name", operation.name);
+    entry.Set("fields", fields);
+    list[static_cast<uint32_t>(i)] = entry;
+  }
+  return list;
+}
+
 }  // namespace grpo
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) { return grpo::init(env, exports); }

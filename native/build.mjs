@@ -1,4 +1,4 @@
-// Builds the native code: node native/build.mjs addon | prebuild | library | sanitize | sources
+// Builds the native code: node native/build.mjs addon | prebuild | library | cuda | simt | sanitize | sources
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -20,11 +20,16 @@ function sources() {
   )
 }
 
-function run(command, args) {
+function nodeEnvironment() {
   const env = { ...process.env }
   // Node's own headers, where they are installed beside it: then nothing is downloaded.
   const prefix = dirname(dirname(process.execPath))
   if (existsSync(join(prefix, 'include/node/node_api.h'))) env.npm_config_nodedir = prefix
+  return env
+}
+
+function run(command, args) {
+  const env = nodeEnvironment()
   const { status, error } = spawnSync(process.execPath, [command, ...args], { cwd: root, env, stdio: 'inherit' })
   if (error) throw error
   if (status !== 0) process.exit(status ?? 1)
@@ -32,6 +37,73 @@ function run(command, args) {
 
 const bin = (name, path) => join(dirname(require.resolve(`${name}/package.json`)), path)
 const jobs = String(availableParallelism())
+
+/** Targets of CMakeLists.txt, all in one build folder: what they share is compiled once. */
+function cmake(...targets) {
+  for (const target of targets) {
+    run(bin('cmake-js', 'bin/cmake-js'), ['compile', '-O', 'build-library', '-T', target, '--parallel', jobs])
+  }
+}
+
+/**
+ * libgrpo_kernels_cuda with nvcc: all machine code of the package in one file. Prints what each kernel takes on each
+ * architecture, and fails if one spills registers to memory.
+ */
+function cuda() {
+  const nvcc = ['nvcc', '/usr/local/cuda/bin/nvcc', process.env.CUDACXX].find(
+    (path) => path && spawnSync(path, ['--version']).status === 0,
+  )
+  if (nvcc === undefined) {
+    console.error(
+      'build:cuda needs nvcc of CUDA 12.4 or newer, which is not installed: the package works without it on',
+    )
+    console.error('the CPU. Put nvcc on the PATH, or name it in CUDACXX.')
+    process.exit(1)
+  }
+  const folder = join(root, 'build-cuda-objects')
+  const options = [
+    'compile',
+    '-O',
+    folder,
+    '-T',
+    'grpo_kernels_cuda',
+    '--CDGRPO_CUDA=ON',
+    `--CDCMAKE_CUDA_COMPILER=${nvcc}`,
+  ]
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [bin('cmake-js', 'bin/cmake-js'), ...options, '--parallel', jobs],
+    { cwd: root, env: nodeEnvironment(), encoding: 'utf8', maxBuffer: 2 ** 28 },
+  )
+  const kernels = resources(`${stdout}\n${stderr}`)
+  if (status !== 0) {
+    console.error(stdout, stderr)
+    process.exit(status ?? 1)
+  }
+  for (const { name, architecture, registers, shared, spilled } of kernels) {
+    const spill = spilled > 0 ? `, SPILLS ${spilled} bytes` : ''
+    console.log(`${architecture} ${name}: ${registers} registers, ${shared} bytes of shared memory${spill}`)
+  }
+  const bad = kernels.filter(({ spilled }) => spilled > 0)
+  console.log(`build:cuda: ${kernels.length} kernels compiled, ${bad.length} of them spill registers`)
+  if (bad.length > 0) process.exit(1)
+}
+
+/** What ptxas -v says of each kernel. */
+function resources(text) {
+  const mangled = [
+    ...text.matchAll(/Compiling entry function '(\S+)' for '(\S+)'([\s\S]*?)Used (\d+) registers([^\n]*)/g),
+  ]
+  const names = spawnSync('c++filt', ['-p'], { input: mangled.map(([, name]) => name).join('\n'), encoding: 'utf8' })
+  const readable = names.status === 0 ? names.stdout.split('\n') : mangled.map(([, name]) => name)
+  return mangled.map(([, name, architecture, frame, registers, rest], i) => ({
+    name: (readable[i] ?? name).replace(/^grpo::cuda::(\(anonymous namespace\)::)?/, ''),
+    architecture,
+    registers: Number(registers),
+    shared: Number(/(\d+) bytes smem/.exec(rest)?.[1] ?? 0),
+    spilled: Number(/(\d+) bytes spill stores/.exec(frame)?.[1] ?? 0),
+  }))
+}
 
 switch (process.argv[2]) {
   case 'addon':
@@ -41,7 +113,13 @@ switch (process.argv[2]) {
     run(bin('prebuildify', 'bin.js'), ['--napi', '--strip', '--tag-libc', '--target', process.versions.node])
     break
   case 'library':
-    run(bin('cmake-js', 'bin/cmake-js'), ['compile', '-O', 'build-library', '--parallel', jobs])
+    cmake('grpo_kernels', 'c_interface')
+    break
+  case 'simt':
+    cmake('grpo_kernels_simt', 'simt_faults')
+    break
+  case 'cuda':
+    cuda()
     break
   case 'sanitize':
     run(bin('cmake-js', 'bin/cmake-js'), [
@@ -57,6 +135,6 @@ switch (process.argv[2]) {
     console.log(sources().join('\n'))
     break
   default:
-    console.error('usage: node native/build.mjs addon | prebuild | library | sanitize | sources')
+    console.error('usage: node native/build.mjs addon | prebuild | library | cuda | simt | sanitize | sources')
     process.exit(2)
 }

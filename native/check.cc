@@ -20,8 +20,12 @@ struct Call {
   const char* args;
   const char* objective;
   Axes& axes;
+  int32_t* device;         // null: the host
   const Field* bound[26];  // the array that gave an axis its size
+  const Field* placed;     // the first array that lies on a device
 };
+
+constexpr int32_t kHost = 1, kCuda = 2;  // of DLPack
 
 const DLTensor* tensor_of(const Call& call, const Field& field) {
   const DLTensor* tensor;
@@ -165,6 +169,7 @@ int check_offsets(const Call& call, const Field& field, const int32_t* offsets, 
 int check_below(const Call& call, const Field& field, const int32_t* values, int64_t length) {
   const Field* mask_field = find(call, "mask", GRPO_INPUT);
   const DLTensor* mask_tensor = mask_field == nullptr ? nullptr : tensor_of(call, *mask_field);
+  if (mask_tensor != nullptr && mask_tensor->device.device_type != kHost) return GRPO_OK;
   const uint8_t* mask = mask_tensor == nullptr || mask_tensor->shape[0] != length ? nullptr : data<uint8_t>(mask_tensor);
   char axis = field.array.below;
   int64_t end = axis != 0 ? call.axes[axis] : call.axes[axis = field.array.vocabulary];
@@ -193,14 +198,33 @@ int check_memory(const Field& field, const DLTensor& tensor) {
   return GRPO_OK;
 }
 
+int check_device(Call& call, const Field& field, const DLTensor& tensor) {
+  const bool on_host = tensor.device.device_type == kHost;
+  if (call.device == nullptr)
+    return on_host ? GRPO_OK
+                   : fail(GRPO_DEVICE, field.source->name, "does not lie on the host, as the CPU operations need");
+  const bool without_inputs = call.fields[0].source->role != GRPO_INPUT;  // a plan: nothing lies anywhere
+  const bool may_stay = field.source->role == GRPO_INPUT && type_of(tensor.dtype) == Type::kI32;
+  if (on_host && (may_stay || without_inputs)) return GRPO_OK;
+  if (tensor.device.device_type != kCuda)
+    return fail(GRPO_DEVICE, field.source->name, "does not lie on a GPU, as the CUDA operations need");
+  if (call.placed == nullptr) {
+    call.placed = &field;
+    *call.device = tensor.device.device_id;
+  }
+  if (tensor.device.device_id == *call.device) return GRPO_OK;
+  return fail(GRPO_DEVICE, field.source->name,
+              "lies on device " + std::to_string(tensor.device.device_id) + ", but " + brace(*call.placed) +
+                  " lies on device " + std::to_string(*call.device));
+}
+
 int check_array(Call& call, const Field& field) {
   const DLTensor* tensor = tensor_of(call, field);
   if (tensor == nullptr) {
     if (field.source->role == GRPO_OUTPUT || field.array.optional) return GRPO_OK;
     return fail(GRPO_MISSING, field.source->name, std::string("is missing, expected ") + field.source->spec);
   }
-  if (tensor->device.device_type != 1)
-    return fail(GRPO_DEVICE, field.source->name, "does not lie on the host, as the CPU operations need");
+  if (int status = check_device(call, field, *tensor)) return status;
   if (int status = check_type(call, field, *tensor)) return status;
   if (tensor->ndim > 0 && tensor->shape == nullptr)
     return fail(GRPO_SHAPE, field.source->name, "has no shape: it is null");
@@ -211,7 +235,7 @@ int check_array(Call& call, const Field& field) {
 
 int check_contents(const Call& call, const Field& field) {
   const DLTensor* tensor = tensor_of(call, field);
-  if (tensor == nullptr) return GRPO_OK;
+  if (tensor == nullptr || tensor->device.device_type != kHost) return GRPO_OK;
   const ArraySpec& spec = field.array;
   if (spec.offsets != 0) return check_offsets(call, field, data<int32_t>(tensor), tensor->shape[0]);
   if (spec.below != 0 || spec.vocabulary != 0) return check_below(call, field, data<int32_t>(tensor), tensor->shape[0]);
@@ -312,8 +336,9 @@ void last_error(grpo_error* error) {
             last.problem.c_str()};
 }
 
-int check(const grpo_operation& operation, const void* args, Axes& axes) {
-  Call call{fields_of(operation), static_cast<const char*>(args), nullptr, axes, {}};
+int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t* device) {
+  Call call{fields_of(operation), static_cast<const char*>(args), nullptr, axes, device, {}, nullptr};
+  if (device != nullptr) *device = 0;
   std::fill(axes.size, axes.size + 26, -1);
   if (operation.objective_offset >= 0)
     std::memcpy(&call.objective, call.args + operation.objective_offset, sizeof call.objective);

@@ -1,13 +1,7 @@
 // Exponential and logarithm for the formulas of token_loss.h, which includes this: of a double, or of a vector of
 // doubles with one token per lane.
 
-#ifndef GRPO_FORMULA
-#ifdef __CUDACC__
-#define GRPO_FORMULA __host__ __device__ inline
-#else
-#define GRPO_FORMULA static inline __attribute__((always_inline))
-#endif
-#endif
+#include "formula.h"
 
 template <class Real>
 using Mask = decltype(Real{} < Real{});

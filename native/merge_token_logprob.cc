@@ -1,31 +1,10 @@
 // The log-probabilities of a vocabulary from those of two parts of it, each of which measured its own columns.
-#include <algorithm>
-#include <cmath>
-#include <utility>
+#include "merge_token_logprob.h"
 
 #include "operation.h"
 
 namespace grpo {
 namespace {
-
-struct TokenLogprob {
-  double logp, entropy, logsumexp;
-};
-
-// With p = exp(part's logsumexp - logsumexp), the share of a part:
-//   logsumexp = log sum exp(part's logsumexp),   entropy = sum p (part's entropy - log p),   logp = part's logp + log p
-TokenLogprob merge(TokenLogprob a, TokenLogprob b) {
-  // A token is in one of the parts: two finite log-probabilities are the zeros of a masked token.
-  if (std::isfinite(a.logp) && std::isfinite(b.logp)) return {0, 0, 0};
-  if (a.logsumexp < b.logsumexp) std::swap(a, b);
-  if (b.logsumexp == -INFINITY && !std::isnan(a.logsumexp)) return a;  // b holds nothing but -inf, as a may too
-  const double excess = std::log1p(std::exp(b.logsumexp - a.logsumexp));
-  const double log_share_a = -excess, log_share_b = b.logsumexp - a.logsumexp - excess;
-  const double share_a = std::exp(log_share_a), share_b = std::exp(log_share_b);
-  const double logp_a = a.logp + log_share_a, logp_b = b.logp + log_share_b;
-  return {std::max(logp_a, logp_b),
-          share_a * (a.entropy - log_share_a) + share_b * (b.entropy - log_share_b), a.logsumexp + excess};
-}
 
 void merge_token_logprob(const float* logp,             // [T]
                          const float* entropy,          // [T]

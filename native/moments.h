@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <numeric>
 
+#include "formula.h"
+
 namespace grpo {
 
 struct Moments {
@@ -14,7 +16,7 @@ struct Moments {
 
 // Chan, Golub and LeVeque (1983): no term cancels, however large the offset that both sets share. Two sets that each
 // hold one repeated value, the same in both, keep exactly that mean and m2 = 0.
-inline Moments merge(const Moments& a, const Moments& b) {
+GRPO_FORMULA Moments merge(const Moments& a, const Moments& b) {
   if (a.count == 0) return b;
   if (b.count == 0) return a;
   const double count = a.count + b.count, delta = b.mean - a.mean;
@@ -22,7 +24,7 @@ inline Moments merge(const Moments& a, const Moments& b) {
 }
 
 // `copies` of one value.
-inline Moments repeated(double value, double copies) { return {copies, copies > 0 ? value : 0, 0}; }
+GRPO_FORMULA Moments repeated(double value, double copies) { return {copies, copies > 0 ? value : 0, 0}; }
 
 // Independent partial sums: one alone would wait for each addition to finish before the next.
 constexpr int64_t kLanes = 8;
@@ -79,15 +81,15 @@ inline Moments moments_of(const float* x,       // [n]
 }
 
 // The variance of too few values for ddof is 0.
-inline double variance(const Moments& moments, int64_t ddof) {
+GRPO_FORMULA double variance(const Moments& moments, int64_t ddof) {
   const double degrees = moments.count - static_cast<double>(ddof);
   return degrees > 0 ? moments.m2 / degrees : 0;
 }
 
 // What a centred value is divided by. A spread of exactly 0 divides nothing.
-inline double divisor_of(double variance, double eps, bool eps_under_root) {
+GRPO_FORMULA double divisor_of(double variance, double eps, bool eps_under_root) {
   if (variance == 0) return 1;
-  return eps_under_root ? std::sqrt(variance + eps) : std::sqrt(variance) + eps;
+  return eps_under_root ? sqrt(variance + eps) : sqrt(variance) + eps;
 }
 
 }  // namespace grpo

@@ -29,7 +29,9 @@ int fail(int status, const char* argument, std::string problem);
 
 // Where the caller's structs are shorter than this library's, args becomes `whole`, with defaults for what they lack.
 int complete(const grpo_operation& operation, const void*& args, char* whole, grpo_objective& objective);
-int check(const grpo_operation& operation, const void* args, Axes& axes);
+// `device` null: all arrays lie on the host. Else they lie on one CUDA device, whose number it receives; i32 inputs may
+// lie on the host, and only what lies there is looked at.
+int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t* device = nullptr);
 int out_of_memory(const grpo_operation& operation);
 void set_operation(const grpo_operation& operation);
 

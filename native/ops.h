@@ -362,6 +362,54 @@ __attribute__((visibility("default")))
 #endif
 const grpo_api* grpo_kernels_api(uint32_t version);
 
+// ---- devices: the library libgrpo_kernels_cuda has this one symbol ----------------------------------------------------
+
+typedef struct {
+  char name[256];
+  int32_t major, minor;  // compute capability
+  int32_t multiprocessors;
+  int64_t memory;        // bytes
+} grpo_device;
+
+// Functions return a status; last_error() of the operations has the text, cuda_code() the CUDA error's name. A stream is
+// a cudaStream_t; null is the library's own stream of the device, which is ordered with the legacy default stream. An
+// operation runs on the device on which its arrays lie, enqueues and returns. i32 inputs may lie on the host.
+typedef struct {
+  size_t size;
+  uint32_t version;
+  const grpo_api* operations;  // backend "cuda"
+  const char* (*cuda_code)(void);  // of this thread's last error; "" if it was none of CUDA's
+
+  // The number of usable devices; 0 with a sentence that says why there is none (it stays valid).
+  int32_t (*device_count)(const char** reason);
+  int (*device)(int32_t device, grpo_device* info);
+
+  // Memory in stream order: an allocation may be used by what is enqueued on `stream` after it.
+  int (*allocate)(int32_t device, size_t bytes, void* stream, void** memory);
+  int (*release)(int32_t device, void* memory, void* stream);
+  // The host memory may be reused when this returns.
+  int (*upload)(int32_t device, void* to, const void* from, size_t bytes, void* stream);
+  // Waits until the host memory is written.
+  int (*download)(int32_t device, void* to, const void* from, size_t bytes, void* stream);
+  int (*synchronize)(int32_t device, void* stream);
+  // The device that memory lies on, -1 for the host's; the device of a stream.
+  int (*device_of_memory)(const void* memory, int32_t* device);
+  int (*device_of_stream)(void* stream, int32_t* device);
+
+  // An event marks what was enqueued on a stream so far (null `*event`: a new one); another stream, or the host, waits.
+  int (*record)(int32_t device, void** event, void* stream);
+  int (*wait)(int32_t device, void* stream, void* event);
+  int (*wait_on_host)(void* event);
+  int (*destroy_event)(void* event);
+} grpo_cuda_api;
+
+#if defined(_WIN32)
+__declspec(dllexport)
+#else
+__attribute__((visibility("default")))
+#endif
+const grpo_cuda_api* grpo_kernels_cuda_api(uint32_t version);
+
 #ifdef __cplusplus
 }
 #endif

@@ -58,19 +58,6 @@ void for_pieces(const LossInputs& in, Visit&& visit) {
 
 bool masked(const LossInputs& in, int64_t t) { return in.mask != nullptr && in.mask[t] == 0; }
 
-// ---- denominators ---------------------------------------------------------------------------------------------------
-
-Factor factor_of(const Objective& objective, Aggregate aggregate, double normalizer, int64_t tokens,
-                 int64_t sequences) {
-  double denominator = 1;
-  if (aggregate == Aggregate::kTokenMean) denominator = static_cast<double>(tokens);
-  if (aggregate == Aggregate::kSequenceMean || aggregate == Aggregate::kSequenceSum)
-    denominator = static_cast<double>(sequences);
-  if (aggregate == Aggregate::kConstant) denominator = static_cast<double>(sequences) * objective.max_length;
-  if (!std::isnan(normalizer)) denominator = normalizer;
-  return {denominator == 0 ? 0 : 1 / denominator, aggregate == Aggregate::kSequenceMean};
-}
-
 // ---- sums -----------------------------------------------------------------------------------------------------------
 
 constexpr int64_t kSumsDoubles = sizeof(RangeSums) / sizeof(double);
@@ -138,11 +125,7 @@ void prepare_denominators(const LossInputs& in, int32_t* count, Denominators& de
   for (int64_t s = 0; s < in.S; ++s) tokens += count[s], sequences += count[s] != 0;
   if (objective.count_empty) sequences = in.S;
 
-  denominators = {count, tokens, sequences, {}, {}};
-  denominators.policy = factor_of(objective, objective.aggregate, objective.normalizer, tokens, sequences);
-  denominators.entropy = objective.entropy_aggregate == Aggregate::kNull
-                             ? denominators.policy
-                             : factor_of(objective, objective.entropy_aggregate, NAN, tokens, sequences);
+  denominators = denominators_of(objective, count, tokens, sequences);
 }
 
 void token_gradient(const LossInputs& in, const Denominators& denominators, int64_t t, float* grad_logp,

@@ -5,8 +5,10 @@
 // token_gradient for each token (token-level ratios), and policy_loss at the end for the loss and the statistics.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
+#include "formula.h"
 #include "objective.h"
 
 namespace grpo {
@@ -59,6 +61,31 @@ struct Denominators {
   int64_t tokens, sequences;
   Factor policy, entropy;
 };
+
+GRPO_FORMULA Factor factor_of(const Objective& objective, Aggregate aggregate, double normalizer, int64_t tokens,
+                              int64_t sequences) {
+  double denominator = 1;
+  if (aggregate == Aggregate::kTokenMean) denominator = static_cast<double>(tokens);
+  if (aggregate == Aggregate::kSequenceMean || aggregate == Aggregate::kSequenceSum)
+    denominator = static_cast<double>(sequences);
+  if (aggregate == Aggregate::kConstant) denominator = static_cast<double>(sequences) * objective.max_length;
+  if (normalizer == normalizer) denominator = normalizer;  // not null
+  return {denominator == 0 ? 0 : 1 / denominator, aggregate == Aggregate::kSequenceMean};
+}
+
+// Of so many unmasked tokens, in so many sequences that count.
+GRPO_FORMULA Denominators denominators_of(const Objective& objective, const int32_t* count, int64_t tokens,
+                                          int64_t sequences) {
+  const Factor policy = factor_of(objective, objective.aggregate, objective.normalizer, tokens, sequences);
+  const bool own = objective.entropy_aggregate != Aggregate::kNull;
+  return {count, tokens, sequences, policy,
+          own ? factor_of(objective, objective.entropy_aggregate, NAN, tokens, sequences) : policy};
+}
+
+// The factor of a token of sequence s.
+GRPO_FORMULA double factor_at(const Factor& factor, const Denominators& denominators, int64_t s) {
+  return factor.sequence_mean ? factor.scale / denominators.count[s] : factor.scale;
+}
 
 // From mask and sequence_start alone.
 void prepare_denominators(const LossInputs& inputs,

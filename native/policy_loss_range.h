@@ -28,9 +28,4 @@ using RangeLoss = void (*)(const LossInputs& inputs, const Denominators& denomin
 // Of objectives with this surrogate.
 RangeLoss range_loss(Surrogate surrogate);
 
-// The factor of a token of sequence s.
-inline double factor_at(const Factor& factor, const Denominators& denominators, int64_t s) {
-  return factor.sequence_mean ? factor.scale / denominators.count[s] : factor.scale;
-}
-
 }  // namespace grpo

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "formula.h"
 #include "operation.h"
 
 namespace grpo {
@@ -19,12 +20,17 @@ inline int check_selection(int64_t count, double fraction) {
 }
 
 // Of n. 1e-9 absorbs the rounding of the product: 0.07 of 100 is 7 and not 8.
-inline int64_t selected_count(int64_t n, int64_t count, double fraction) {
-  if (!is_null(count)) return std::min(count, n);
-  // volatile: fused with the subtraction, the product would not be rounded to float64, and large n would differ between
+GRPO_FORMULA int64_t selected_count(int64_t n, int64_t count, double fraction) {
+  if (count >= 0) return count < n ? count : n;
+  // Fused with the subtraction, the product would not be rounded to float64, and large n would differ between
   // processors.
+#ifdef __CUDA_ARCH__
+  const double share = __dmul_rn(fraction, static_cast<double>(n));
+#else
   const volatile double share = fraction * static_cast<double>(n);
-  return std::min(n, std::max<int64_t>(1, static_cast<int64_t>(std::ceil(share - 1e-9))));
+#endif
+  const int64_t rounded = static_cast<int64_t>(ceil(share - 1e-9)), least = rounded > 1 ? rounded : 1;
+  return least < n ? least : n;
 }
 
 }  // namespace grpo

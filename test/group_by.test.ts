@@ -30,6 +30,10 @@ describe('groupBy', () => {
     expect(Array.from(gatherRows({ x: Float32Array.of(0, 1, 2, 3, 4), index: order }).x.data)).toEqual([1, 4, 3, 0, 2])
     expect(Array.from(groupStart.data)).toEqual([0, 2, 3, 5])
   })
+  test('several blocks', () => {
+    const ids = Int32Array.from({ length: 10_007 }, (_, i) => ((i * 7919) % 1013) * (i % 3 === 0 ? -2_000_003 : 1))
+    expect(plain(ids)).toEqual(reference(ids))
+  })
   test('no rollouts, one group, promises', async () => {
     expect(plain(new Int32Array(0))).toEqual({ order: [], groupStart: [0] })
     expect(plain(new Int32Array(3))).toEqual({ order: [0, 1, 2], groupStart: [0, 3] })

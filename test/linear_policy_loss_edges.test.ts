@@ -2,6 +2,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { array, cpu, type HostArray, type LinearPolicyLossInputs, linearPolicyLoss, lossStats } from '../lib/index.js'
 import { native } from '../lib/native.js'
 import * as promises from '../lib/promises.js'
+import { cpuTest } from './backend_kind.js'
 import { close, identical, refuses } from './compare.js'
 import { D, filled, floats, gradientNames, matrix, policyLinearBatch, R } from './linear_cases.js'
 import { random } from './random.js'
@@ -116,7 +117,7 @@ describe('plan', () => {
       [null, 1, 7, 40].map((chunkRows) => ({ dtype, ratio, chunkRows })),
     ),
   )
-  test.each(cases)('holds a call to its word: %j', ({ dtype, ratio, chunkRows }) => {
+  cpuTest.each(cases)('holds a call to its word: %j', ({ dtype, ratio, chunkRows }) => {
     const [rows, size, vocabulary, T, S] = [90, 32, 1500, 120, 9]
     const r = random(1)
     const inputs = {
@@ -145,7 +146,7 @@ describe('plan', () => {
     }
   })
 
-  test('16-bit gradHead of few rows: one chunk, whose logits take less than sums over chunks', () => {
+  cpuTest('16-bit gradHead of few rows: one chunk, whose logits take less than sums over chunks', () => {
     const [rows, size, vocabulary] = [300, 640, 600]
     const r = random(6)
     const inputs = {
@@ -176,7 +177,7 @@ describe('plan', () => {
     expect(await promises.linearPolicyLoss.plan(sizes)).toEqual({ peakBytes })
   })
 
-  test('bad sizes', () => {
+  cpuTest('bad sizes', () => {
     const good = { R: 4, T: 4, D: 2, V: 8, dtype: 'f32' } as const
     const plan =
       (bad: object, options = {}) =>

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { maskIndex } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
+import { cpuTest } from './backend_kind.js'
 import { refuses } from './compare.js'
 import { random } from './random.js'
 
@@ -25,6 +26,10 @@ describe('maskIndex', () => {
     const index = new Int32Array(2)
     expect(maskIndex({ mask }, { out: { index } }).index.data).toBe(index)
     expect(Array.from(index)).toEqual([1, 2])
+  })
+  // A kernel cannot refuse: it leaves out what does not fit, and fills the rest with -1.
+  cpuTest('memory of the caller that does not fit', () => {
+    const mask = Uint8Array.of(0, 1, 1)
     refuses(() => maskIndex({ mask }, { out: { index: new Int32Array(3) } }), {
       error: RangeError,
       code: 'ERR_GRPO_SHAPE',

@@ -12,6 +12,7 @@ import {
   tokenLogprobBackward,
 } from '../lib/index.js'
 import { native } from '../lib/native.js'
+import { cpuTest } from './backend_kind.js'
 import { accurate, close, identical, values } from './compare.js'
 import { dtypes, type Logits, type LogitsDType, logitsOf } from './logits_cases.js'
 import {
@@ -135,7 +136,7 @@ describe('the bits of tokenLogprob, policyLoss and tokenLogprobBackward', () => 
       same({ ...inputs, ...own, ...limits }, objective)
     }
   })
-  test('with every instruction set, one thread and several', () => {
+  cpuTest('with every instruction set, one thread and several', () => {
     const threads = native.threads()
     const set = native.instructionSet()
     for (const name of ['baseline', 'avx2', 'avx512', 'neon']) {
@@ -179,6 +180,36 @@ describe('against float64', () => {
       accurate(array(Float32Array.from(actual!)), exact!, plain!)
     },
   )
+
+  // The CUDA kernels keep such rows in the shared memory of 1, 2, 4 and 8 blocks.
+  test.each([
+    ['bf16', 5003],
+    ['f16', 50_257],
+    ['f32', 40_000],
+    ['bf16', 151_936],
+    ['f32', 151_936],
+  ] as const)('long rows of %s: %i columns', (dtype, V) => {
+    const { inputs } = batch(9, dtype, V)
+    const objective = { klCoef: 0.1, entropyCoef: 0.02 } as const
+    const result = policyLossFromLogits(inputs, { ...objective, temperature: 0.8 })
+    const c = plainCase(inputs, V, 0.8)
+    const [exact, plain] = [reference(c, objective), reference(c, objective, Math.fround)]
+    for (const name of ['gradLogits', 'logp', 'entropy'] as const) accurate(result[name], exact[name], plain[name])
+    const apart = chain(inputs, { ...objective, temperature: 0.8 })
+    for (const name of names) identical(result[name], apart[name])
+  })
+
+  test('a row of 700 tokens, in place', () => {
+    const [R, T, V] = [2, 701, 50_000]
+    const r = random(12)
+    const logits = logitsOf('bf16', r.normals(R * V, 2), V)
+    const token = Int32Array.from({ length: T }, () => r.integer(V) % (r.integer(2) ? V : 99))
+    const row = Int32Array.from({ length: T }, (_, t) => (t === 350 ? 1 : 0))
+    const inputs = { logits, token, row, sequenceStart: new Int32Array([0, T]), tokenAdvantage: r.normals(T) }
+    const expected = chain(inputs, { entropyCoef: 0.1 })
+    const result = policyLossFromLogits(inputs, { entropyCoef: 0.1, out: { gradLogits: logits } })
+    for (const name of names) identical(result[name], expected[name])
+  })
 
   test.each(['token', 'sequence', 'sequence_product'] as const)('central differences: %s', (ratio) => {
     const { inputs, V } = batch(5, 'f32', 6)
@@ -236,7 +267,8 @@ describe('where the gradient is written', () => {
     }
   })
 
-  test('memory beside the outputs does not grow with the vocabulary, and little with tokens and rows', () => {
+  // scratchPeak counts the CPU kernels' memory.
+  cpuTest('memory beside the outputs does not grow with the vocabulary, and little with tokens and rows', () => {
     for (const ratio of ratios) {
       const { row } = batch(7).inputs
       const peaks = [67, 6700].map((V) => {
@@ -252,7 +284,8 @@ describe('where the gradient is written', () => {
     }
   })
 
-  test('more than 2^31 elements between two rows', () => {
+  // Copies on a device would take 9 GB.
+  cpuTest('more than 2^31 elements between two rows', () => {
     const stride = 2 ** 31 + 64
     const logits = array(new Uint16Array(stride + 2), [2, 2], 'bf16') // zeros: pages that nobody touches cost nothing
     const inputs = { logits, token: new Int32Array([1, 1]), sequenceStart: new Int32Array([0, 1, 2]) }

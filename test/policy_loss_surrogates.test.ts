@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { cpu, type HostArray, lossStats, type Objective, policyLoss } from '../lib/index.js'
 import { native } from '../lib/native.js'
+import { backend } from './backend_kind.js'
 import { identical } from './compare.js'
 import { agrees, arraysOf, fixture, ownOptions, policyBatch, publishedKl, surrogates } from './policy_cases.js'
 import { binaryKl, type PolicyCase, policyObjective } from './references/policy_objective.js'
@@ -22,7 +23,11 @@ afterEach(() => {
   cpu.instructionSet = instructionSet
 })
 
-const instructionSets = () => ['baseline', 'avx2', 'avx512', 'neon'].filter((name) => native.setInstructionSet(name))
+/** Those of this machine's CPU; on a device there is nothing to choose. */
+const instructionSets = () =>
+  backend === 'cpu'
+    ? ['baseline', 'avx2', 'avx512', 'neon'].filter((name) => native.setInstructionSet(name))
+    : [instructionSet]
 
 test.each(surrogates)('%s with every instruction set', (surrogate) => {
   const { tokenAdvantage, ratioLow, ratioHigh, ...c } = policyBatch(21)

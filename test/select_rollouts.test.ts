@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cpu, groupAdvantage, type SelectRolloutsOptions, selectRollouts } from '../lib/index.js'
+import { cpuTest } from './backend_kind.js'
 import { identical, refuses } from './compare.js'
 import { random } from './random.js'
 
@@ -107,7 +108,21 @@ describe('against sorting', () => {
       )
     }
   })
-  test('the same with any number of threads', () => {
+  test.each(['max_variance', 'top', 'top_bottom'] as const)('%s: sets of any size', (rule) => {
+    const list = (n: number) => Array.from({ length: n }, () => r.integer(4000) - 2000)
+    for (const lists of [[list(3_000)], [list(20_000)], [list(1_500), ...Array.from({ length: 40 }, () => list(5))]]) {
+      const { score, groupStart } = batch(lists)
+      const bits = r.mask(score.length)
+      const o = { count: 60, rule }
+      const expected = lists.flatMap((x, g) => reference(x, bits.subarray(groupStart[g], groupStart[g + 1]), o))
+      expect(Array.from(selectRollouts({ score, groupStart, mask: bits }, o).mask.data)).toEqual(expected)
+      const all = { ...o, scope: 'batch' as const }
+      expect(Array.from(selectRollouts({ score, groupStart, mask: bits }, all).mask.data)).toEqual(
+        reference(score, bits, all),
+      )
+    }
+  })
+  cpuTest('the same with any number of threads', () => {
     cpu.threads = 1
     const expected = selectRollouts({ score, groupStart, mask }, { fraction: 0.4 }).mask
     cpu.threads = 3

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cpu, type SelectTokensInputs, type SelectTokensOptions, selectTokens } from '../lib/index.js'
+import { cpuTest } from './backend_kind.js'
 import { identical, refuses } from './compare.js'
 import { random } from './random.js'
 
@@ -104,7 +105,7 @@ describe('against sorting', () => {
     })
   })
 
-  test('the same with any number of threads', () => {
+  cpuTest('the same with any number of threads', () => {
     const inputs = { tokenAdvantage, entropy: coarse, mask, sequenceStart }
     for (const options of [{ fraction: 0.3 }, { fraction: 0.3, scope: 'sequence' } as const]) {
       cpu.threads = 1

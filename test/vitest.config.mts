@@ -1,12 +1,63 @@
-import { defineConfig } from 'vitest/config'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { defineConfig, type TestProjectConfiguration } from 'vitest/config'
+
+const here = dirname(fileURLToPath(import.meta.url))
+
+/** The test files of operations, which run on both backends. */
+const numeric = [
+  'all_ops', 'discounted_sum', 'gather_rows', 'gaussian_logprob', 'group_advantage', 'group_by', 'linear_policy_loss', 'linear_policy_loss_edges',
+  'linear_token_logprob', 'linear_token_logprob_edges', 'mask_index',
+  'loss_stats', 'merge_token_logprob', 'moments', 'objective', 'policy_loss', 'policy_loss_surrogates', 'policy_loss_from_logits',
+  'policy_loss_from_logits_edges', 'prefix_attention', 'scatter_rows', 'select_rollouts', 'select_tokens',
+  'sequence_expand', 'sequence_sum', 'standardize', 'token_logprob', 'token_logprob_edges',
+].map((name) => `test/${name}.test.ts`) // biome-ignore format: lines
+
+/** What only device arrays can have wrong. */
+const onDeviceOnly = [
+  'test/device_contents.test.ts',
+  'test/device_rows.test.ts',
+  'test/device_tree_layout.test.ts',
+  'test/device_mask_index.test.ts',
+]
+
+/** The tests import lib/index.js, lib/run.js and lib/promises.js; here they get test/backend.ts, which computes on device arrays. */
+const onDevice = {
+  name: 'device arrays in place of host arrays',
+  enforce: 'pre' as const,
+  resolveId(source: string, importer: string | undefined) {
+    const wanted = /(?:^|\/)lib\/(index|run|promises)\.js$/.exec(source)?.[1]
+    const fromTest =
+      importer?.startsWith(`${here}/`) && !/\/(backend|backend_promises|device_\w+\.test)\.ts$/.test(importer)
+    if (wanted === undefined || !fromTest) return undefined
+    return join(here, wanted === 'promises' ? 'backend_promises.ts' : 'backend.ts')
+  },
+}
+
+const common = {
+  pool: 'forks' as const, // native code: a crash ends one file, not the run
+  setupFiles: ['./test/setup.ts'],
+  testTimeout: 60_000,
+}
+
+const device = (name: string, library: string | undefined): TestProjectConfiguration => ({
+  plugins: [onDevice],
+  test: {
+    ...common,
+    name,
+    include: [...numeric, ...onDeviceOnly],
+    env: { GRPO_TEST_BACKEND: name, ...(library !== undefined && { GRPO_KERNELS_CUDA: library }) },
+  },
+})
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    pool: 'forks', // native code: a crash ends one file, not the run
     maxWorkers: 2,
-    setupFiles: ['./test/setup.ts'],
-    testTimeout: 60_000,
     reporters: ['default', './test/closing_line.mjs'],
+    projects: [
+      { test: { ...common, name: 'cpu', include: ['test/**/*.test.ts'], exclude: onDeviceOnly } },
+      device('simt', join(here, '../build-simt/libgrpo_kernels_cuda.so')),
+      ...(process.env.GRPO_TEST_CUDA ? [device('cuda', undefined)] : []),
+    ],
   },
 })

@@ -1,0 +1,87 @@
+// npm run bench:cuda: the CUDA kernels beside PyTorch's, in one Python process (bench/peers/cuda/). Where there is no GPU,
+// no library or no PyTorch, says why and fails: what did not run has not passed.
+//
+//   npm run bench:cuda -- [--smoke] [--only policy_loss_from_logits] [--rounds 30]
+//   npm run bench:cuda -- --simulate    the ctypes layer on the interpreter of test/simt/, without timing
+//
+// --smoke: tiny shapes, few rounds. $PYTHON and $GRPO_KERNELS_CUDA, where set, are the only Python and library tried.
+import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative, resolve } from 'node:path'
+import process from 'node:process'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { table } from './cuda_table.mjs'
+
+const root = resolve(fileURLToPath(import.meta.url), '../..')
+
+function stop(reason) {
+  console.error(`bench:cuda: ${reason}`)
+  process.exit(1)
+}
+
+function options() {
+  const kinds = { smoke: 'boolean', simulate: 'boolean', only: 'string', rounds: 'string' }
+  try {
+    return parseArgs({ options: Object.fromEntries(Object.entries(kinds).map(([name, type]) => [name, { type }])) })
+      .values
+  } catch (error) {
+    return stop(error.message)
+  }
+}
+
+function findLibrary(simulate) {
+  const script = simulate ? 'build:simt' : 'build:cuda'
+  const folder = simulate ? 'build-simt' : 'build-cuda'
+  const path = resolve(process.env.GRPO_KERNELS_CUDA || join(root, folder, 'libgrpo_kernels_cuda.so'))
+  return existsSync(path) ? path : stop(`there is no ${path}; npm run ${script} makes the library`)
+}
+
+/** The first Python that runs the test; else why not. */
+function findPython(test, wanted) {
+  const candidates = process.env.PYTHON ? [process.env.PYTHON] : ['python3', '/usr/bin/python3']
+  const found = candidates.find((python) => spawnSync(python, ['-c', test], { stdio: 'ignore' }).status === 0)
+  return found ?? stop(`${candidates.join(', ')}: none has ${wanted}`)
+}
+
+function commit() {
+  try {
+    const git = (...parameters) => execFileSync('git', parameters, { cwd: root, encoding: 'utf8' }).trim()
+    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '-uno') === '' ? '' : ' and changes')
+  } catch {
+    return 'unknown'
+  }
+}
+
+const { simulate = false, smoke = false, only, rounds } = options()
+const library = findLibrary(simulate)
+const python = simulate
+  ? findPython('import numpy', 'NumPy')
+  : findPython('import torch; assert torch.cuda.is_available()', 'PyTorch with a CUDA GPU')
+const folder = mkdtempSync(join(tmpdir(), 'grpo-kernels-bench-'))
+const out = join(folder, 'results.json')
+const flags = [smoke && '--smoke', simulate && '--simulate', only && `--only=${only}`, rounds && `--rounds=${rounds}`]
+const given = flags.filter(Boolean)
+const program = join(root, 'bench/peers/cuda/run.py')
+const run = spawnSync(python, ['-B', program, '--library', library, '--out', out, ...given], {
+  stdio: ['ignore', 'inherit', 'inherit'],
+})
+const results = existsSync(out) ? JSON.parse(readFileSync(out, 'utf8')) : undefined
+rmSync(folder, { recursive: true, force: true })
+
+if (results === undefined) stop(`the Python process ended with ${run.signal ?? `status ${run.status}`}`)
+if (results.reason !== undefined) stop(results.reason)
+if (results.simulated !== undefined) {
+  console.log(JSON.stringify(results.simulated, null, 1))
+} else {
+  const date = new Date().toISOString()
+  const command = ['npm run bench:cuda', ...(given.length > 0 ? ['--', ...given] : [])].join(' ')
+  const about = { date, commit: commit(), library: relative(root, library), command }
+  const gpu = results.gpu.name.toLowerCase().replace(/[^a-z0-9]+/g, '-')
+  const file = join(root, 'bench/results', `${date.slice(0, 10)}-${gpu}${smoke ? '-smoke' : ''}.json`)
+  writeFileSync(file, `${JSON.stringify({ ...about, ...results }, null, 1)}\n`)
+  console.log(table({ ...about, ...results }))
+  console.log(`\nWritten to ${relative(root, file)}`)
+}
+if (run.status !== 0) stop('a result of ours was wrong or failed, or none was timed: see "left out"')

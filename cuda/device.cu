@@ -1,0 +1,288 @@
+// Devices, memory, streams and events behind grpo_cuda_api, and the one exported symbol of this library.
+#include <mutex>
+
+#include "operation.cuh"
+
+namespace grpo::cuda {
+
+GRPO_OPERATIONS(GRPO_DECLARE)
+
+namespace {
+
+const grpo_operation* const kOperations[] = {GRPO_OPERATIONS(GRPO_LISTED)};
+const grpo_api kOperationsApi = GRPO_API("cuda");
+
+thread_local std::string code;
+thread_local std::string problem_of_device;
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+constexpr int kLeastMajor = 8;  // the oldest architecture that this library has machine code for
+
+// Why no device can be used; empty if one can.
+std::string why_none(int& count) {
+  int driver = 0;
+  count = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+    return "no NVIDIA driver is installed: a GPU needs one for CUDA " + version_text(CUDART_VERSION) + " or newer";
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  cudaGetLastError();
+  if (error == cudaErrorInsufficientDriver)
+    return "the NVIDIA driver is too old: it is one for CUDA " + version_text(driver) + ", needed is one for CUDA " +
+           version_text(CUDART_VERSION);
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) return "the NVIDIA driver finds no GPU";
+  if (error != cudaSuccess) return std::string("the GPUs cannot be listed: ") + cudaGetErrorString(error);
+  std::string found;
+  for (int id = 0; id < count; ++id) {
+    cudaDeviceProp properties;
+    if (cudaGetDeviceProperties(&properties, id) != cudaSuccess) continue;
+    if (properties.major >= kLeastMajor) return "";
+    found += std::string(found.empty() ? "" : ", ") + properties.name + " has " + std::to_string(properties.major) + "." +
+             std::to_string(properties.minor);
+  }
+  count = 0;
+  return "no GPU has the compute capability 8.0 or newer that is needed: " + found;
+}
+
+int32_t device_count(const char** reason) {
+  struct Found {
+    int count;
+    std::string reason;
+  };
+  static const Found& found = *[] {
+    auto* made = new Found;
+    made->reason = why_none(made->count);
+    if (!made->reason.empty()) made->count = 0;
+    return made;
+  }();
+  if (reason != nullptr) *reason = found.reason.c_str();
+  return found.count;
+}
+
+// Makes `id` the current device of this thread until the end of the scope.
+struct Current {
+  int previous = 0;
+  explicit Current(int32_t id) {
+    must(cudaGetDevice(&previous), "the current device");
+    must(cudaSetDevice(id), "the choice of a device");
+  }
+  ~Current() { cudaSetDevice(previous); }
+};
+
+const Device& found_device(int32_t id) {
+  static std::mutex mutex;
+  static auto& devices = *new std::vector<Device*>;
+  std::lock_guard<std::mutex> lock(mutex);
+  if (devices.empty()) devices.resize(device_count(nullptr));
+  if (id < 0 || id >= static_cast<int32_t>(devices.size()))
+    throw Failure{cudaErrorInvalidDevice, "device " + std::to_string(id) + " of " + std::to_string(devices.size())};
+  if (devices[id] != nullptr) return *devices[id];
+  Current current(id);
+  Device made;
+  made.id = id;
+  const auto attribute = [&](cudaDeviceAttr name) {
+    int value = 0;
+    must(cudaDeviceGetAttribute(&value, name, id), "the properties of a device");
+    return value;
+  };
+  made.major = attribute(cudaDevAttrComputeCapabilityMajor);
+  made.minor = attribute(cudaDevAttrComputeCapabilityMinor);
+  made.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
+  made.shared_limit = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  if (made.major < kLeastMajor)
+    throw Failure{cudaErrorNoKernelImageForDevice, "device " + std::to_string(id) + ", of compute capability " +
+                                                       std::to_string(made.major) + "." + std::to_string(made.minor)};
+  // Blocking: ordered with the legacy default stream, on which other libraries work unless told otherwise.
+  must(cudaStreamCreate(&made.stream), "a stream");
+  // Freed memory stays with the process for the next call instead of going back to the driver at each synchronise.
+  cudaMemPool_t pool;
+  uint64_t all = UINT64_MAX;
+  must(cudaDeviceGetDefaultMemPool(&pool, id), "the memory pool");
+  must(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "the memory pool");
+  return *(devices[id] = new Device(made));
+}
+
+std::string memory_text(int64_t bytes) {
+  const double mebibytes = static_cast<double>(bytes) / (1 << 20);
+  char text[64];
+  std::snprintf(text, sizeof text, mebibytes < 1 ? "%.3g MiB" : "%.6g MiB", mebibytes);
+  return "an allocation of " + std::to_string(bytes) + " bytes (" + text + ")";
+}
+
+// The body of each function of grpo_cuda_api, with its device current and failures turned into a status.
+template <class F>
+int guarded(int32_t id, F&& body) {
+  no_cuda_failure();
+  try {
+    const Device& device = found_device(id);
+    Current current(id);
+    body(device);
+    return GRPO_OK;
+  } catch (const Failure& failure) {
+    return cuda_failed(failure);
+  }
+}
+
+cudaStream_t stream_of(const Device& device, void* stream) {
+  return stream == nullptr ? device.stream : static_cast<cudaStream_t>(stream);
+}
+
+int describe(int32_t id, grpo_device* info) {
+  return guarded(id, [&](const Device& device) {
+    cudaDeviceProp properties;
+    must(cudaGetDeviceProperties(&properties, id), "the properties of a device");
+    *info = {};
+    std::snprintf(info->name, sizeof info->name, "%s", properties.name);
+    info->major = device.major, info->minor = device.minor, info->multiprocessors = device.multiprocessors;
+    info->memory = static_cast<int64_t>(properties.totalGlobalMem);
+  });
+}
+
+int allocate(int32_t id, size_t bytes, void* stream, void** memory) {
+  return guarded(id, [&](const Device& device) {
+    const cudaError_t error = cudaMallocAsync(memory, bytes, stream_of(device, stream));
+    if (error != cudaSuccess) must(error, memory_text(static_cast<int64_t>(bytes)).c_str());
+  });
+}
+
+int release(int32_t id, void* memory, void* stream) {
+  return guarded(id, [&](const Device& device) { must(cudaFreeAsync(memory, stream_of(device, stream)), "a release"); });
+}
+
+int upload(int32_t id, void* to, const void* from, size_t bytes, void* stream) {
+  return guarded(id, [&](const Device& device) {
+    if (bytes > 0) must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(device, stream)), "an upload");
+  });
+}
+
+int download(int32_t id, void* to, const void* from, size_t bytes, void* stream) {
+  return guarded(id, [&](const Device& device) {
+    if (bytes > 0) must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_of(device, stream)), "a download");
+    must(cudaStreamSynchronize(stream_of(device, stream)), "the work before a download");
+  });
+}
+
+int synchronize(int32_t id, void* stream) {
+  return guarded(id, [&](const Device& device) { must(cudaStreamSynchronize(stream_of(device, stream)), "the work of a stream"); });
+}
+
+int device_of_memory(const void* memory, int32_t* id) {
+  return guarded(0, [&](const Device&) {
+    cudaPointerAttributes attributes;
+    must(cudaPointerGetAttributes(&attributes, memory), "the attributes of a pointer");
+    *id = attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged ? attributes.device : -1;
+  });
+}
+
+int device_of_stream(void* stream, int32_t* id) {
+  return guarded(0, [&](const Device&) {
+    must(cudaStreamGetDevice(static_cast<cudaStream_t>(stream), id), "the device of a stream");
+  });
+}
+
+int record(int32_t id, void** event, void* stream) {
+  return guarded(id, [&](const Device& device) {
+    if (*event == nullptr) {
+      cudaEvent_t made;
+      must(cudaEventCreateWithFlags(&made, cudaEventDisableTiming), "an event");
+      *event = made;
+    }
+    must(cudaEventRecord(static_cast<cudaEvent_t>(*event), stream_of(device, stream)), "the record of an event");
+  });
+}
+
+int wait(int32_t id, void* stream, void* event) {
+  return guarded(id, [&](const Device& device) {
+    must(cudaStreamWaitEvent(stream_of(device, stream), static_cast<cudaEvent_t>(event), 0), "the wait for an event");
+  });
+}
+
+int wait_on_host(void* event) {
+  return guarded(0, [&](const Device&) { must(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "the work before an event"); });
+}
+
+int destroy_event(void* event) {
+  return guarded(0, [&](const Device&) { must(cudaEventDestroy(static_cast<cudaEvent_t>(event)), "the end of an event"); });
+}
+
+const grpo_cuda_api kApi = {
+    .size = sizeof(grpo_cuda_api),
+    .version = GRPO_API_VERSION,
+    .operations = &kOperationsApi,
+    .cuda_code = [] { return code.c_str(); },
+    .device_count = device_count,
+    .device = describe,
+    .allocate = allocate,
+    .release = release,
+    .upload = upload,
+    .download = download,
+    .synchronize = synchronize,
+    .device_of_memory = device_of_memory,
+    .device_of_stream = device_of_stream,
+    .record = record,
+    .wait = wait,
+    .wait_on_host = wait_on_host,
+    .destroy_event = destroy_event,
+};
+
+}  // namespace
+
+void no_cuda_failure() { code.clear(); }
+
+int cuda_failed(const Failure& failure) {
+  code = cudaGetErrorName(failure.error);
+  return fail(GRPO_CUDA, "", failure.what + " failed: " + cudaGetErrorString(failure.error) + " (" + code + ")");
+}
+
+Launch::Launch(int32_t id, cudaStream_t given)
+    : device(found_device(id)), stream(given == nullptr ? device.stream : given) {
+  must(cudaGetDevice(&previous_), "the current device");
+  must(cudaSetDevice(id), "the choice of a device");
+}
+
+Launch::~Launch() {
+  for (void* memory : scratch_) cudaFreeAsync(memory, stream);
+  cudaSetDevice(previous_);
+}
+
+void* Launch::allocate(int64_t bytes) {
+  if (bytes == 0) return nullptr;
+  void* memory = nullptr;
+  const cudaError_t error = cudaMallocAsync(&memory, static_cast<size_t>(bytes), stream);
+  if (error != cudaSuccess) must(error, ("scratch space, " + memory_text(bytes)).c_str());
+  scratch_.push_back(memory);
+  return memory;
+}
+
+void* Launch::copy(const void* host, int64_t bytes) {
+  void* memory = allocate(bytes);
+  if (bytes > 0)
+    must(cudaMemcpyAsync(memory, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream), "the copy of an input");
+  return memory;
+}
+
+void bring_inputs(const grpo_operation& operation, char* args, std::vector<DLTensor>& copies, Launch& on) {
+  for (int32_t i = 0; i < operation.field_count; ++i) {
+    const grpo_field& field = operation.fields[i];
+    if (field.role != GRPO_INPUT) continue;
+    const DLTensor* tensor;
+    std::memcpy(&tensor, args + field.offset, sizeof tensor);
+    if (tensor == nullptr || tensor->device.device_type != 1) continue;
+    int64_t count = 1;
+    for (int32_t axis = 0; axis < tensor->ndim; ++axis) count *= tensor->shape[axis];
+    copies[i] = *tensor;
+    copies[i].data = on.upload(grpo::data<int32_t>(tensor), count);
+    copies[i].byte_offset = 0;
+    copies[i].device = {2, on.device.id};
+    tensor = &copies[i];
+    std::memcpy(args + field.offset, &tensor, sizeof tensor);
+  }
+}
+
+}  // namespace grpo::cuda
+
+const grpo_cuda_api* grpo_kernels_cuda_api(uint32_t version) {
+  return version <= GRPO_API_VERSION ? &grpo::cuda::kApi : nullptr;
+}

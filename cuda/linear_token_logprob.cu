@@ -1,0 +1,47 @@
+// Log-probabilities of tokens and the entropy of the policy from hidden states, and the way back, without the logits of
+// all rows: chunks of rows as in linear.cuh. Forward one product for each chunk, backward three, of which the first gives
+// the chunk's logits again.
+#include "linear.cuh"
+
+namespace grpo::cuda {
+namespace {
+
+int run(const grpo_linear_token_logprob_args& args, const Axes& axes, Launch& on) {
+  if (const int status = check_rows(args.row, axes, "hidden")) return status;
+  const Linear linear = linear_of(args, axes);
+  const int32_t* row = data<int32_t>(args.row);
+  const uint8_t* mask = data<uint8_t>(args.mask);
+  float *logp = data<float>(args.logp), *entropy = data<float>(args.entropy), *logsumexp = data<float>(args.logsumexp);
+  prepare_outputs(linear, row, mask, {logp, entropy, logsumexp}, on);
+  const NamedRows named = named_rows(linear, row, mask, nullptr, nullptr, on);
+  LinearChunk chunk = linear_chunk(linear, named, nullptr, args.chunk_rows, on);
+  for (int64_t begin = 0; begin < linear.R; begin += chunk.rows)
+    chunk_softmax(linear, chunk, begin, logp, entropy, logsumexp, on);
+  return GRPO_OK;
+}
+
+int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, Launch& on) {
+  if (const int status = check_rows(args.row, axes, "hidden")) return status;
+  if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
+  const Linear linear = linear_of(args, axes);
+  const LinearGradients gradients = linear_gradients_of(args);
+  const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);
+  const NamedRows named =
+      named_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask), grad_logp, grad_entropy, on);
+  LinearChunk chunk = linear_chunk(linear, named, &gradients, args.chunk_rows, on);
+  begin_gradients(linear, chunk, gradients, on);
+  for (int64_t begin = 0; begin < linear.R; begin += chunk.rows) {
+    chunk_softmax(linear, chunk, begin, nullptr, nullptr, nullptr, on);
+    chunk_gradient(linear, chunk, data<float>(args.logsumexp), grad_entropy == nullptr ? nullptr : data<float>(args.entropy),
+                   grad_logp, grad_entropy, gradients, on);
+  }
+  end_gradients(linear, chunk, gradients, on);
+  return GRPO_OK;
+}
+
+}  // namespace
+
+GRPO_CUDA_OPERATION(kLinearTokenLogprob, linear_token_logprob);
+GRPO_CUDA_OPERATION(kLinearTokenLogprobBackward, linear_token_logprob_backward);
+
+}  // namespace grpo::cuda

@@ -1,0 +1,146 @@
+// The policy loss from log-probabilities. What is counted and summed over sequences comes first and stands in
+// policy_loss_sequences.cu; here follow the tokens, and the sum of what their blocks left.
+//
+// A block has kBlockTokens tokens, whatever their sequences, which its threads look up in sequence_start. Everything is
+// float64, summed in a fixed order. 17 bytes are read and written per token with oldLogp, refLogp and a mask.
+#include "policy_loss.cuh"
+
+namespace grpo::cuda {
+namespace {
+
+constexpr int kThreads = 128, kWarps = kThreads / kWarp;
+constexpr int64_t kBlockTokens = 1024;
+
+// The loss and what `stats` holds, but for tokens and sequences, which the denominators know: the loss has the place of
+// the first.
+constexpr int32_t kLoss = kStatTokens, kSums = kStatCount;
+
+struct Smaller {
+  __device__ __forceinline__ double operator()(double x, double y) const { return y < x ? y : x; }
+};
+struct Larger {
+  __device__ __forceinline__ double operator()(double x, double y) const { return y > x ? y : x; }
+};
+
+__device__ __forceinline__ double reduce_stat(int32_t stat, double value) {
+  if (stat == kStatRatioMin) return warp_reduce(value, Smaller{});
+  if (stat == kStatRatioMax) return warp_reduce(value, Larger{});
+  return warp_reduce(value, Add{});
+}
+
+__device__ __forceinline__ double merge_stat(int32_t stat, double a, double b) {
+  if (stat == kStatRatioMin) return Smaller{}(a, b);
+  if (stat == kStatRatioMax) return Larger{}(a, b);
+  return a + b;
+}
+
+__device__ __forceinline__ double no_stat(int32_t stat) {
+  return stat == kStatRatioMin ? INFINITY : stat == kStatRatioMax ? -INFINITY : 0;
+}
+
+struct TokensShared {
+  double sums[kWarps][kSums];
+};
+
+__global__ void __launch_bounds__(kThreads)
+    tokens_kernel(LossPass pass,
+                  float* grad_logp,     // [T], may be null
+                  float* grad_entropy,  // [T], may be null
+                  double* sums) {       // [kSums][blocks]
+  DYN_SMEM(TokensShared, shared);
+  const LossInputs& in = pass.in;
+  const int64_t begin = blockIdx.x * kBlockTokens;
+  const int64_t end = begin + kBlockTokens < in.T ? begin + kBlockTokens : in.T;
+  double loss = 0, policy = 0, kl_loss = 0, entropy = 0, ratio = 0, approx_kl = 0, kl = 0;
+  double ratio_min = INFINITY, ratio_max = -INFINITY;
+  int32_t low = 0, high = 0, dual = 0, non_finite = 0, bad = 0;
+  const int64_t last = find_sequence(in, end - 1);
+  int64_t s = find_sequence(in, begin);
+  for (int64_t t = begin + threadIdx.x; t < end; t += kThreads) {
+    s = find_sequence(in, t, s, last);
+    const TokenTerm term = token_term(pass, t, s, in.logp[t], in.entropy == nullptr ? 0 : in.entropy[t]);
+    if (grad_logp != nullptr) grad_logp[t] = static_cast<float>(term.grad_logp);
+    if (grad_entropy != nullptr) grad_entropy[t] = static_cast<float>(term.grad_entropy);
+    loss += term.loss;
+    policy += term.policy;
+    kl_loss += term.kl_loss;
+    entropy += term.entropy;
+    ratio += term.ratio;
+    approx_kl += term.approx_kl;
+    kl += term.kl;
+    if (term.live) ratio_min = Smaller{}(ratio_min, term.ratio), ratio_max = Larger{}(ratio_max, term.ratio);
+    low += term.clipped_low, high += term.clipped_high, dual += term.clipped_dual;
+    non_finite += term.non_finite, bad += term.bad;
+  }
+
+  const auto keep = [&](int32_t stat, double value) {
+    if (lane_index() == 0) shared.sums[warp_index()][stat] = value;
+  };
+  keep(kLoss, warp_reduce(loss, Add{}));
+  keep(kStatSequences, 0);
+  keep(kStatPolicy, warp_reduce(policy, Add{}));
+  keep(kStatKlLoss, warp_reduce(kl_loss, Add{}));
+  keep(kStatEntropy, warp_reduce(entropy, Add{}));
+  keep(kStatClippedLow, warp_reduce(low, Add{}));
+  keep(kStatClippedHigh, warp_reduce(high, Add{}));
+  keep(kStatDualClipped, warp_reduce(dual, Add{}));
+  keep(kStatRatio, warp_reduce(ratio, Add{}));
+  keep(kStatRatioMin, warp_reduce(ratio_min, Smaller{}));
+  keep(kStatRatioMax, warp_reduce(ratio_max, Larger{}));
+  keep(kStatApproxKl, warp_reduce(approx_kl, Add{}));
+  keep(kStatKl, warp_reduce(kl, Add{}));
+  keep(kStatNonFinite, warp_reduce(non_finite, Add{}));
+  keep(kStatBadIndex, warp_reduce(bad, Add{}));
+  __syncthreads();
+  if (const int32_t stat = threadIdx.x; stat < kSums) {
+    double sum = shared.sums[0][stat];
+    for (int warp = 1; warp < kWarps; ++warp) sum = merge_stat(stat, sum, shared.sums[warp][stat]);
+    sums[int64_t{stat} * gridDim.x + blockIdx.x] = sum;
+  }
+}
+
+// One block, a warp per statistic: lane l merges blocks l, l + 32, ...
+__global__ void __launch_bounds__(kSums* kWarp)
+    merge_kernel(const double* sums,  // [kSums][blocks]
+                 int64_t blocks,
+                 const CheckedDenominators* denominators,  // [1]
+                 float* loss,                              // [1], may be null
+                 double* stats) {                          // [kStatCount], may be null
+  const int32_t stat = warp_index();
+  double sum = no_stat(stat);
+  for (int64_t block = lane_index(); block < blocks; block += kWarp)
+    sum = merge_stat(stat, sum, sums[stat * blocks + block]);
+  sum = reduce_stat(stat, sum);
+  if (lane_index() != 0) return;
+  if (stat == kLoss && loss != nullptr) *loss = static_cast<float>(sum);
+  if (stats == nullptr) return;
+  stats[stat] = stat == kStatTokens      ? static_cast<double>(denominators->tokens)
+                : stat == kStatSequences ? static_cast<double>(denominators->sequences)
+                                         : sum;
+}
+
+using Args = grpo_policy_loss_args;
+
+int run(const Args& args, const Axes& axes, Launch& on) {
+  if (const int status = check_objective(args, args.entropy != nullptr)) return status;
+  LossInputs in = loss_inputs(args, axes);
+  in.logp = data<float>(args.logp), in.entropy = data<float>(args.entropy);
+  LossPass pass = prepare_loss(in, {}, objective_of(*args.objective), on);
+  prepare_sequences(pass, args.grad_logp != nullptr, on);
+  policy_loss(pass, data<float>(args.loss), data<float>(args.grad_logp), data<float>(args.grad_entropy),
+              data<double>(args.stats), on);
+  return GRPO_OK;
+}
+
+}  // namespace
+
+void policy_loss(const LossPass& pass, float* loss, float* grad_logp, float* grad_entropy, double* stats, Launch& on) {
+  const int64_t blocks = ceil_div(pass.in.T, kBlockTokens);
+  double* sums = on.scratch<double>(kSums * blocks);
+  on(tokens_kernel, {blocks, kThreads, sizeof(TokensShared)}, pass, grad_logp, grad_entropy, sums);
+  on(merge_kernel, {1, kSums * kWarp}, sums, blocks, pass.denominators, loss, stats);
+}
+
+GRPO_CUDA_OPERATION(kPolicyLoss, policy_loss);
+
+}  // namespace grpo::cuda

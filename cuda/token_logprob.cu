@@ -1,0 +1,52 @@
+// Log-probabilities of tokens and the entropy of the policy there, and the way back, by the kernels of
+// logits_cluster.cuh and logits_rows.cuh. A row of logits is read from memory once, whatever the number of its tokens,
+// and not at all without one; so neither forward nor backward reads the rows of masked tokens, and backward not those
+// whose coefficients are 0.
+#include "logits_cluster.cuh"
+
+namespace grpo::cuda {
+namespace {
+
+template <class Args>
+TokenRows token_rows(const Args& args, const Axes& axes) {
+  // A part of a vocabulary: ids beyond it belong to the other parts, any up to the end of int32.
+  const int64_t V = is_null(args.vocab_start) ? axes['V'] : int64_t{INT_MAX} + 1;
+  return {data<int32_t>(args.token), data<int32_t>(args.row), data<uint8_t>(args.mask), axes['T'], axes['R'], V};
+}
+
+int run(const grpo_token_logprob_args& args, const Axes& axes, Launch& on) {
+  if (const int status = check_rows(args.row, axes)) return status;
+  float *logp = data<float>(args.logp), *entropy = data<float>(args.entropy), *logsumexp = data<float>(args.logsumexp);
+  const TokenRows tokens = token_rows(args, axes);
+  begin_token_outputs(tokens, {logp, entropy, logsumexp}, on);
+  RowWork work{};
+  work.tokens = row_tokens(tokens, on);
+  work.logp = logp, work.entropy = entropy, work.logsumexp = logsumexp;
+  with_types<false>(args, axes, nullptr, [&](const auto& logits, const auto& gradient) {
+    launch_rows<RowPass::kForward>(logits, gradient, work, NoCoefficients{}, on);
+  });
+  return GRPO_OK;
+}
+
+int run(const grpo_token_logprob_backward_args& args, const Axes& axes, Launch& on) {
+  if (const int status = check_rows(args.row, axes)) return status;
+  if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
+  if (args.grad_logits == nullptr) return GRPO_OK;
+  RowWork work{};
+  work.tokens = row_tokens(token_rows(args, axes), on);
+  work.given_logsumexp = data<float>(args.logsumexp);
+  work.grad_logp = data<float>(args.grad_logp), work.grad_entropy = data<float>(args.grad_entropy);
+  work.given_entropy = work.grad_entropy == nullptr ? nullptr : data<float>(args.entropy);
+  work.target = on.scratch<double>(axes['T']);
+  with_types<true>(args, axes, args.grad_logits, [&](const auto& logits, const auto& gradient) {
+    launch_rows<RowPass::kBackward>(logits, gradient, work, NoCoefficients{}, on);
+  });
+  return GRPO_OK;
+}
+
+}  // namespace
+
+GRPO_CUDA_OPERATION(kTokenLogprob, token_logprob);
+GRPO_CUDA_OPERATION(kTokenLogprobBackward, token_logprob_backward);
+
+}  // namespace grpo::cuda

@@ -1,0 +1,255 @@
+// Device allocations, the bounds of every access, and what kernels ask about their place in the grid.
+#include "memory.hpp"
+
+#include <link.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "clock.hpp"
+#include "device.hpp"
+#include "shadow.hpp"
+
+namespace simt {
+
+namespace {
+
+constexpr size_t kPadding = 256;
+
+std::mutex allocations_mutex;
+Allocation** allocations = nullptr;  // by address
+size_t allocation_count = 0, allocation_room = 0;
+
+// The allocation that each place in a kernel touched last: it mostly touches the same one again.
+struct Recent {
+  const char* begin;
+  const char* end;
+  Allocation* allocation;
+};
+constexpr size_t kRecent = 256;
+Recent recent[kRecent];
+
+char* image_begin = nullptr;
+char* image_end = nullptr;
+
+int find_image(dl_phdr_info* info, size_t, void*) {
+  char* begin = nullptr;
+  char* end = nullptr;
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    const auto& header = info->dlpi_phdr[i];
+    if (header.p_type != PT_LOAD) continue;
+    char* from = reinterpret_cast<char*>(info->dlpi_addr + header.p_vaddr);
+    if (begin == nullptr || from < begin) begin = from;
+    end = std::max(end, from + header.p_memsz);
+  }
+  if (reinterpret_cast<char*>(&image_begin) < begin || reinterpret_cast<char*>(&image_begin) >= end) return 0;
+  image_begin = begin;
+  image_end = end;
+  return 1;
+}
+
+Allocation* search(const char* at) {
+  Allocation** end = allocations + allocation_count;
+  Allocation** after =
+      std::upper_bound(allocations, end, at, [](const char* x, const Allocation* a) { return x < a->begin; });
+  return after == allocations ? nullptr : after[-1];
+}
+
+const char* name_of(Access kind) {
+  return kind == Access::kRead ? "reads" : kind == Access::kWrite ? "writes" : "changes";
+}
+
+[[noreturn]] void out_of_shared(Thread* thread, const char* at, size_t bytes, Access kind, const void* where) {
+  const size_t rank = static_cast<size_t>(at - arena) / kSlotBytes;
+  const long offset = static_cast<long>(static_cast<size_t>(at - arena) % kSlotBytes) - static_cast<long>(kSharedStart);
+  hooked = nullptr;
+  fault("shared out of bounds",
+        SIMT_TEXT("%s %s %zu bytes at offset %ld of the %zu bytes of shared memory of rank %zu, at %s",
+                  who(thread).c_str(), name_of(kind), bytes, offset, running.grid.shared, rank, place(where).c_str()));
+}
+
+[[noreturn]] void out_of_global(Thread* thread, const char* at, size_t bytes, Access kind, const void* where) {
+  hooked = nullptr;
+  std::string near = "in no allocation";
+  long best = 1 << 20;
+  for (size_t i = 0; i < allocation_count; ++i) {
+    const Allocation& a = *allocations[i];
+    const long past = at - a.end, before = a.begin - at;
+    const long distance = past >= 0 ? past : before > 0 ? before : 0;
+    if (distance >= best) continue;
+    best = distance;
+    near = before > 0 ? SIMT_TEXT("%ld bytes before an allocation of %td", before, a.end - a.begin)
+                      : SIMT_TEXT("at byte %td of an allocation of %td", at - a.begin, a.end - a.begin);
+  }
+  fault("global out of bounds", SIMT_TEXT("%s %s %zu bytes %s, at %s", who(thread).c_str(), name_of(kind), bytes,
+                                          near.c_str(), place(where).c_str()));
+}
+
+}  // namespace
+
+void* allocate(size_t bytes) {
+  const std::lock_guard<std::mutex> lock(allocations_mutex);
+  const size_t body = (std::max<size_t>(bytes, 1) + 255) / 256 * 256;
+  void* memory = std::aligned_alloc(256, body + 2 * kPadding);
+  if (memory == nullptr) return nullptr;
+  memset(memory, 0xcb, body + 2 * kPadding);
+  auto* made = static_cast<Allocation*>(std::calloc(1, sizeof(Allocation)));
+  made->begin = static_cast<char*>(memory) + kPadding;
+  made->end = made->begin + bytes;
+  if (allocation_count == allocation_room) {
+    allocation_room = std::max<size_t>(64, allocation_room * 2);
+    allocations = static_cast<Allocation**>(std::realloc(allocations, allocation_room * sizeof(Allocation*)));
+  }
+  size_t at = allocation_count++;
+  for (; at > 0 && allocations[at - 1]->begin > made->begin; --at) allocations[at] = allocations[at - 1];
+  allocations[at] = made;
+  return made->begin;
+}
+
+bool release(void* pointer) {
+  const std::lock_guard<std::mutex> lock(allocations_mutex);
+  Allocation* found = search(static_cast<char*>(pointer));
+  if (found == nullptr || found->begin != pointer) return false;
+  const size_t at = static_cast<size_t>(
+      std::lower_bound(allocations, allocations + allocation_count, found,
+                       [](const Allocation* a, const Allocation* b) { return a->begin < b->begin; }) -
+      allocations);
+  std::copy(allocations + at + 1, allocations + allocation_count, allocations + at);
+  --allocation_count;
+  memset(recent, 0, sizeof recent);
+  drop_shadow(found);
+  std::free(found->begin - kPadding);
+  std::free(found);
+  return true;
+}
+
+const void* allocation_of(const void* pointer, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(allocations_mutex);
+  const char* at = static_cast<const char*>(pointer);
+  const Allocation* found = search(at);
+  return found != nullptr && at + bytes <= found->end ? found->begin : nullptr;
+}
+
+void host_wrote(void* pointer, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(allocations_mutex);
+  Allocation* found = search(static_cast<char*>(pointer));
+  if (found != nullptr) shadow_host_wrote(found, static_cast<char*>(pointer), bytes);
+}
+
+void must_be_shared(Thread* thread, const void* address, size_t bytes, Access kind, const void* where) {
+  const char* at = static_cast<const char*>(address);
+  const size_t in_arena = static_cast<size_t>(at - arena);
+  const size_t rank = in_arena / kSlotBytes, offset = in_arena % kSlotBytes;
+  if (rank >= running.blocks || offset < kSharedStart || offset + bytes > kSharedStart + running.grid.shared)
+    out_of_shared(thread, at, bytes, kind, where);
+}
+
+void access(Thread* thread, const void* address, size_t bytes, Access kind, const void* where) {
+  const char* at = static_cast<const char*>(address);
+  if (on_stack(at)) return;
+  const size_t in_arena = static_cast<size_t>(at - arena);
+  if (in_arena < kMostCluster * kSlotBytes) {
+    const size_t rank = in_arena / kSlotBytes, offset = in_arena % kSlotBytes;
+    must_be_shared(thread, address, bytes, kind, where);
+    if (the_mode.races)
+      shadow_shared(thread, static_cast<uint32_t>(rank), static_cast<uint32_t>(offset), bytes, kind, where);
+    return;
+  }
+  Recent& last = recent[(reinterpret_cast<uintptr_t>(where) * 0x9e3779b97f4a7c15u) >> 56];
+  if (at < last.begin || at + bytes > last.end) {
+    if (at >= image_begin && at < image_end) return;
+    const char* args = static_cast<const char*>(running.args);
+    if (at >= args && at + bytes <= args + running.args_size && kind == Access::kRead) return;
+    if (image_begin == nullptr) {
+      dl_iterate_phdr(find_image, nullptr);
+      return access(thread, address, bytes, kind, where);
+    }
+    Allocation* found = search(at);
+    if (found == nullptr || at + bytes > found->end) out_of_global(thread, at, bytes, kind, where);
+    last = {found->begin, found->end, found};
+  }
+  if (the_mode.races) shadow_global(thread, last.allocation, at, bytes, kind, where);
+}
+
+void on_read(const void* address, size_t bytes, uint32_t thread, const void* where) {
+  access(current->block->threads + thread, address, bytes, Access::kRead, where);
+}
+void on_write(void* address, size_t bytes, uint32_t thread, const void* where) {
+  access(current->block->threads + thread, address, bytes, Access::kWrite, where);
+}
+void on_atomic(void* address, size_t bytes, const void* where) {
+  if (current == nullptr) return;
+  if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
+    fault("misaligned", SIMT_TEXT("%s: an atomic of %zu bytes at %p, at %s", who(current).c_str(), bytes, address,
+                                  place(where).c_str()));
+  access(current, address, bytes, Access::kAtomic, where);
+}
+
+// ---- hand-over between blocks ---------------------------------------------------------------------------------------
+
+namespace {
+
+// Clusters run one after another: a block that spins for a later one would do so for ever.
+constexpr uint64_t kMostSpins = 2'000'000;
+uint64_t spins = 0, spinning_cluster = 0;
+
+uint32_t hand_over(uint32_t* address, uint32_t value, bool acquires, bool releases, const void* where) {
+  on_atomic(address, sizeof(uint32_t), where);
+  if (releases && the_mode.races) handover_release(current, address);
+  const uint32_t before = *address;
+  *address = before + value;
+  if (acquires && the_mode.races) handover_acquire(current, address);
+  return before;
+}
+
+}  // namespace
+
+uint32_t acquire_load(const uint32_t* address) {
+  const void* where = SIMT_CALLER;
+  if (spinning_cluster != clocks.birth) spins = 0;
+  spinning_cluster = clocks.birth;
+  if (++spins > kMostSpins)
+    fault("deadlock", SIMT_TEXT("%s waits for ever with acquire_load at %s: the blocks of a cluster run to their end "
+                                "before the next start",
+                                who(current).c_str(), place(where).c_str()));
+  yield_current();
+  return hand_over(const_cast<uint32_t*>(address), 0, true, false, where);
+}
+uint32_t release_add(uint32_t* address, uint32_t value) { return hand_over(address, value, false, true, SIMT_CALLER); }
+uint32_t acquire_release_add(uint32_t* address, uint32_t value) {
+  return hand_over(address, value, true, true, SIMT_CALLER);
+}
+
+uint32_t thread_index() { return current->index; }
+uint32_t block_index() { return current->block->id; }
+uint32_t block_threads() { return running.grid.threads; }
+uint32_t grid_blocks() { return running.grid.blocks; }
+
+void* shared_memory(size_t bytes, size_t alignment) {
+  if (bytes > running.grid.shared)
+    fault("shared out of bounds", SIMT_TEXT("the kernel's shared memory is a struct of %zu bytes, the launch gave %zu",
+                                            bytes, running.grid.shared));
+  if (alignment > kSharedStart) fault("not simulated", SIMT_TEXT("shared memory aligned to %zu", alignment));
+  return current->block->slot + kSharedStart;
+}
+
+uint32_t shared_address(const void* shared) {
+  const size_t in_arena = static_cast<size_t>(static_cast<const char*>(shared) - arena);
+  if (in_arena >= kMostCluster * kSlotBytes)
+    fault("shared out of bounds", SIMT_TEXT("%s: %p is no shared memory, at %s", who(current).c_str(), shared,
+                                            place(SIMT_CALLER).c_str()));
+  return static_cast<uint32_t>(in_arena % kSlotBytes);
+}
+
+void* map_shared(const void* own, uint32_t rank) {
+  const size_t in_arena = static_cast<size_t>(static_cast<const char*>(own) - arena);
+  if (in_arena >= kMostCluster * kSlotBytes || rank >= running.blocks)
+    fault("shared out of bounds", SIMT_TEXT("%s: rank %u of a cluster of %u, %p, at %s", who(current).c_str(), rank,
+                                            running.blocks, own, place(SIMT_CALLER).c_str()));
+  return arena + rank * kSlotBytes + in_arena % kSlotBytes;
+}
+
+}  // namespace simt

@@ -1,0 +1,116 @@
+// The text of the inline PTX: each function of cuda/ptx.cuh and the instruction that nvcc has to write for it in
+// cuda/self_test.cu, registers written as %. That the instruction does what the interpreter takes it for, only a GPU
+// can show (see cuda/self_test.cu).
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
+
+/** What older GPUs have too. */
+const everywhere: [string, string][] = [
+  ['to_float', 'cvt.f32.f16 %, %;'],
+  ['bf16_bits', 'cvt.rn.bf16.f32 %, %;'],
+  ['f16_bits', 'cvt.rn.f16.f32 %, %;'],
+  ['pack2', 'cvt.rn.bf16x2.f32 %, %, %;'],
+  ['pack2', 'cvt.rn.f16x2.f32 %, %, %;'],
+  ['cp_async16', 'cp.async.cg.shared.global [%], [%], 16, %;'],
+  ['cp_async4', 'cp.async.ca.shared.global [%], [%], 4, %;'],
+  ['cp_async_commit', 'cp.async.commit_group;'],
+  ['cp_async_wait', 'cp.async.wait_group 1;'],
+  ['cp_async_wait', 'cp.async.wait_group 0;'],
+  ['ldmatrix_x4', 'ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%, %, %, %}, [%];'],
+  ['ldmatrix_x4_trans', 'ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%, %, %, %}, [%];'],
+  ['ldmatrix_x2', 'ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%, %}, [%];'],
+  ['ldmatrix_x2_trans', 'ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%, %}, [%];'],
+  [
+    'mma_16x8x16',
+    'mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%, %, %, %}, {%, %, %, %}, {%, %}, {%, %, %, %};',
+  ],
+  [
+    'mma_16x8x16',
+    'mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%, %, %, %}, {%, %, %, %}, {%, %}, {%, %, %, %};',
+  ],
+  ['named_barrier', 'barrier.sync %, %;'],
+  ['acquire_load', 'ld.acquire.gpu.global.u32 %, [%];'],
+  ['release_add', 'atom.add.release.gpu.global.u32 %, [%], %;'],
+  ['acquire_release_add', 'atom.add.acq_rel.gpu.global.u32 %, [%], %;'],
+  ['exp2_approx', 'ex2.approx.ftz.f32 %, %;'],
+  ['log2_approx', 'lg2.approx.ftz.f32 %, %;'],
+  ['rcp_approx', 'rcp.approx.ftz.f32 %, %;'],
+  ['load_stream', 'ld.global.cs.u16 %, [%];'],
+  ['load_stream', 'ld.global.cs.u32 %, [%];'],
+  ['load_stream', 'ld.global.cs.u64 %, [%];'],
+  ['load_stream', 'ld.global.cs.v4.u32 {%, %, %, %}, [%];'],
+  ['store_stream', 'st.global.cs.u16 [%], %;'],
+  ['store_stream', 'st.global.cs.u32 [%], %;'],
+  ['store_stream', 'st.global.cs.u64 [%], %;'],
+  ['store_stream', 'st.global.cs.v4.u32 [%], {%, %, %, %};'],
+]
+
+const sm90: [string, string][] = [
+  ['mbarrier_init', 'mbarrier.init.shared::cta.b64 [%], %;'],
+  ['mbarrier_init_fence', 'fence.mbarrier_init.release.cluster;'],
+  ['mbarrier_arrive', 'mbarrier.arrive.shared::cta.b64 _, [%];'],
+  ['mbarrier_expect', 'mbarrier.arrive.expect_tx.shared::cta.b64 _, [%], %;'],
+  ['mbarrier_wait', 'mbarrier.try_wait.parity.shared::cta.b64 done, [%], %; @!done bra again;'],
+  ['mbarrier_wait_cluster', 'mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%], %; @!done bra again;'],
+  ['cluster_rank', 'mov.u32 %, %cluster_ctarank;'],
+  ['cluster_size', 'mov.u32 %, %cluster_nctarank;'],
+  ['cluster_arrive', 'barrier.cluster.arrive.release;'],
+  ['cluster_wait', 'barrier.cluster.wait.acquire;'],
+  ['cluster_sync', 'barrier.cluster.arrive.release; barrier.cluster.wait.acquire;'],
+  ['map_shared', 'mapa.u64 %, %, %;'],
+  ['cluster_address', 'cvta.to.shared::cluster.u64 %, %;'],
+  ['st_async', 'st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%], %, [%];'],
+  ['st_async', 'st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%], %, [%];'],
+  ['st_async', 'st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%], {%, %, %, %}, [%];'],
+  ['bulk_load', 'cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%], [%], %, [%];'],
+  ['bulk_store', 'cp.async.bulk.global.shared::cta.bulk_group [%], [%], %;'],
+  ['bulk_commit', 'cp.async.bulk.commit_group;'],
+  ['bulk_wait', 'cp.async.bulk.wait_group 0;'],
+  ['bulk_wait_read', 'cp.async.bulk.wait_group.read 0;'],
+  ['proxy_fence', 'fence.proxy.async.shared::cta;'],
+]
+
+const root = join(import.meta.dirname, '../..')
+const nvcc = ['nvcc', '/usr/local/cuda/bin/nvcc'].find((path) => spawnSync(path, ['--version']).status === 0)
+const folder = mkdtempSync(join(tmpdir(), 'ptx-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+/** What nvcc makes of cuda/self_test.cu: one line, blanks and registers normalised, comments removed. */
+function ptx(architecture: string): string {
+  const output = join(folder, `${architecture}.ptx`)
+  const source = join(root, 'cuda/self_test.cu')
+  const args = ['-std=c++20', '-ptx', `-arch=${architecture}`, source, '-o', output]
+  const { status, stderr } = spawnSync(nvcc as string, args, { encoding: 'utf8' })
+  if (status !== 0) throw new Error(stderr)
+  return readFileSync(output, 'utf8')
+    .replace(/\/\/.*/g, '')
+    .replace(/%[a-z]+\d+/g, '%')
+    .replace(/\s+/g, ' ')
+}
+
+describe.runIf(nvcc !== undefined)('the PTX of each function of ptx.cuh', () => {
+  it('sm_90a', () => {
+    const text = ptx('sm_90a')
+    const missing = [...everywhere, ...sm90].filter(([, instruction]) => !text.includes(instruction))
+    expect(missing).toEqual([])
+  }, 60_000)
+
+  it('sm_80, where what needs sm_90 traps', () => {
+    const text = ptx('sm_80')
+    expect(everywhere.filter(([, instruction]) => !text.includes(instruction))).toEqual([])
+    expect(sm90.filter(([, instruction]) => text.includes(instruction))).toEqual([])
+    expect(text).toContain('trap;')
+  }, 60_000)
+})
+
+it('every function with PTX is in the lists above', () => {
+  const source = readFileSync(join(root, 'cuda/ptx.cuh'), 'utf8')
+  const listed = new Set([...everywhere, ...sm90].map(([name]) => name))
+  const functions = source.split(/^(?:GRPO_INLINE|__host__ __device__ __forceinline__) /m).slice(1)
+  const names = functions.filter((text) => /\basm\b/.test(text)).map((text) => /(\w+)\(/.exec(text)?.[1])
+  expect(names.length).toBeGreaterThan(40)
+  expect(names.filter((name) => !listed.has(name as string))).toEqual([])
+})
