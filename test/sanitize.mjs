@@ -1,5 +1,4 @@
-// Runs the CPU's tests on the sanitizer build of the addon (native/build.mjs sanitize). Extra arguments go to vitest. The
-// tests of test/simt/ start programs of their own, which the sanitizers have no part in.
+// Runs the CPU's tests on the sanitizer build of the addon (native/build.mjs sanitize). Extra arguments go to vitest.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
@@ -10,8 +9,7 @@ const runtime = (name) =>
   execFileSync(process.env.CXX ?? 'g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim()
 
 const vitest = [join(root, 'node_modules/vitest/vitest.mjs'), 'run', '--config', 'test/vitest.config.mts']
-const scope = ['--project', 'cpu', '--exclude', 'test/simt/**']
-const { status } = spawnSync(process.execPath, [...vitest, ...scope, ...process.argv.slice(2)], {
+const { status } = spawnSync(process.execPath, [...vitest, '--project', 'cpu', ...process.argv.slice(2)], {
   cwd: root,
   stdio: 'inherit',
   env: {

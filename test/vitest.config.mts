@@ -21,6 +21,9 @@ const onDeviceOnly = [
   'test/device_mask_index.test.ts',
 ]
 
+/** They start programs of their own, which the sanitizers have no part in. */
+const notSanitized = process.env.GRPO_KERNELS_SANITIZED ? ['test/simt/**'] : []
+
 /** The tests import lib/index.js, lib/run.js and lib/promises.js; here they get test/backend.ts, which computes on device arrays. */
 const onDevice = {
   name: 'device arrays in place of host arrays',
@@ -55,7 +58,7 @@ export default defineConfig({
     maxWorkers: 2,
     reporters: ['default', './test/closing_line.mjs'],
     projects: [
-      { test: { ...common, name: 'cpu', include: ['test/**/*.test.ts'], exclude: onDeviceOnly } },
+      { test: { ...common, name: 'cpu', include: ['test/**/*.test.ts'], exclude: [...onDeviceOnly, ...notSanitized] } },
       device('simt', join(here, '../build-simt/libgrpo_kernels_cuda.so')),
       ...(process.env.GRPO_TEST_CUDA ? [device('cuda', undefined)] : []),
     ],
