@@ -128,9 +128,9 @@ __global__ void __launch_bounds__(kThreads) compact_kernel(LinearChunk chunk, co
 __global__ void bias_kernel(LinearChunk chunk, float* sum, int64_t V) {
   const int64_t v = thread_index();
   if (v >= V) return;
-  float total = sum[v];
+  double total = sum[v];
   for (int32_t j = 0; j < *chunk.kept_count; ++j) total += chunk.logits[int64_t{chunk.kept[j]} * V + v];
-  sum[v] = total;
+  sum[v] = static_cast<float>(total);
 }
 
 __global__ void convert_kernel(const float* from, void* to, Float type, int64_t n) {

@@ -44,12 +44,15 @@ __global__ void __launch_bounds__(kThreads)
     load_tile(tiles.a, a, m0, M, begin, K);
     load_tile(tiles.b, b, n0, N, begin, K);
     __syncthreads();
+    float partial[kOwn][kOwn] = {};  // a long chain of additions would lose digits
     for (int k = 0; k < kDepth; ++k) {
       float x[kOwn], y[kOwn];
       for (int i = 0; i < kOwn; ++i) x[i] = tiles.a[k][own_m + i], y[i] = tiles.b[k][own_n + i];
       for (int i = 0; i < kOwn; ++i)
-        for (int j = 0; j < kOwn; ++j) sums[i][j] += x[i] * y[j];
+        for (int j = 0; j < kOwn; ++j) partial[i][j] = fmaf(x[i], y[j], partial[i][j]);
     }
+    for (int i = 0; i < kOwn; ++i)
+      for (int j = 0; j < kOwn; ++j) sums[i][j] += partial[i][j];
   }
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {

