@@ -45,10 +45,13 @@ void prepare_outputs(const Linear& linear, const int32_t* row, const uint8_t* ma
 struct LinearChunk {
   int64_t begin, rows;  // of the list of named rows; fewer where it ends before
   NamedRows named;
-  float* logits;        // [rows,V]
+  float* logits;        // [rows,stride]
+  int64_t stride;       // V, and what aligns the next row to 16 bytes
   Softmax* softmax;     // [rows]
   int32_t* live;        // [1], rows of this chunk that exist
-  int32_t *kept, *kept_row, *kept_count;  // [rows], [rows], [1]
+  int32_t* has_gradient;                  // [rows]
+  int32_t *kept, *kept_row, *kept_count;  // [rows], [rows], [1]: those with a gradient
+  float *row_largest, *largest;           // [rows], [1]: magnitudes of their gradients, null unless a product asks
   float* head_sum;      // [V,D], null where gradHead is float32 itself or not wanted
   float* bias_sum;      // [V], likewise
 };

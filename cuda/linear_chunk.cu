@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads)
   DYN_SMEM(Shared, shared);
   const int64_t i = blockIdx.x;
   if (i >= *chunk.live) return;
-  const float* z = chunk.logits + i * V;
+  const float* z = chunk.logits + i * chunk.stride;
   float most = -INFINITY;
   for (int64_t v = threadIdx.x; v < V; v += kThreads) most = z[v] > most || z[v] != z[v] ? z[v] : most;
   most = block_max(most, shared.partial);
@@ -63,13 +63,15 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// z becomes (sum of grad_logp[t] over the tokens t of v - p coefficient - p (log p + entropy) entropy_coefficient) scale.
+// z becomes (sum of grad_logp[t] over the tokens t of v - p coefficient - p (log p + entropy) entropy_coefficient) scale;
+// zeros past the end of the row.
 __global__ void __launch_bounds__(kThreads)
     gradient_kernel(LinearChunk chunk, const int32_t* token, float scale, int64_t V, const float* logsumexp,
-                    const float* entropy, const float* grad_logp, const float* grad_entropy, int32_t* has_gradient) {
+                    const float* entropy, const float* grad_logp, const float* grad_entropy) {
+  DYN_SMEM(Shared, shared);
   const int64_t i = blockIdx.x;
   if (i >= *chunk.live) return;
-  float* z = chunk.logits + i * V;
+  float* z = chunk.logits + i * chunk.stride;
   const int32_t r = chunk.named.row[chunk.begin + i];
   const int32_t begin = chunk.named.start[r], end = chunk.named.start[r + 1];
   float coefficient = 0, entropy_coefficient = 0;
@@ -82,7 +84,7 @@ __global__ void __launch_bounds__(kThreads)
     entropy_coefficient += grad_entropy[t];
     any |= grad_entropy[t] != 0;
   }
-  if (threadIdx.x == 0) has_gradient[i] = any;
+  if (threadIdx.x == 0) chunk.has_gradient[i] = any;
   if (!any) return;  // the same in all threads
   const int32_t first = chunk.named.tokens[begin];
   const Softmax own = chunk.softmax[i];
@@ -90,6 +92,7 @@ __global__ void __launch_bounds__(kThreads)
   // A given logsumexp that is the row's own but for its rounding counts as that: its rounding would be in every p.
   const bool as_own = fabsf(lse - own.logsumexp) <= 2.4e-7f * fmaxf(1, fabsf(own.logsumexp));
   const float h = entropy != nullptr ? entropy[first] : own.entropy;
+  float largest = 0;
   for (int64_t v = threadIdx.x; v < V; v += kThreads) {
     const float x = (z[v] - own.most) * scale;
     const float log_p = as_own ? x - own.log_sum : z[v] * scale - lse, p = as_own ? expf(x) / own.sum : expf(log_p);
@@ -98,17 +101,23 @@ __global__ void __launch_bounds__(kThreads)
     for (int32_t j = begin; j < end; ++j)
       if (token[chunk.named.tokens[j]] == v) gradient += grad_logp[chunk.named.tokens[j]];
     z[v] = gradient * scale;
+    largest = fmaxf(largest, fabsf(gradient * scale));
   }
+  if (threadIdx.x < chunk.stride - V) z[V + threadIdx.x] = 0;
+  if (chunk.row_largest == nullptr) return;
+  largest = block_max(largest, shared.partial);
+  if (threadIdx.x == 0) chunk.row_largest[i] = largest;
 }
 
 // One block: the rows with a gradient, in order.
-__global__ void __launch_bounds__(kThreads) compact_kernel(LinearChunk chunk, const int32_t* has_gradient) {
+__global__ void __launch_bounds__(kThreads) compact_kernel(LinearChunk chunk) {
   DYN_SMEM(Shared, shared);
   const int32_t live = *chunk.live;
   int32_t kept = 0;
+  float largest = 0;
   for (int32_t begin = 0; begin < live; begin += kThreads) {
     const int32_t i = begin + threadIdx.x;
-    const bool keep = i < live && has_gradient[i] != 0;
+    const bool keep = i < live && chunk.has_gradient[i] != 0;
     const uint32_t votes = __ballot_sync(kAllLanes, keep);
     __syncthreads();
     if (lane_index() == 0) shared.scan[warp_index()] = __popc(votes);
@@ -121,7 +130,10 @@ __global__ void __launch_bounds__(kThreads) compact_kernel(LinearChunk chunk, co
     if (!keep) continue;
     chunk.kept[place] = i;
     chunk.kept_row[place] = chunk.named.row[chunk.begin + i];
+    if (chunk.row_largest != nullptr) largest = fmaxf(largest, chunk.row_largest[i]);
   }
+  if (chunk.largest != nullptr) largest = block_max(largest, shared.partial);
+  if (chunk.largest != nullptr && threadIdx.x == 0) *chunk.largest = largest;
   if (threadIdx.x == 0) *chunk.kept_count = kept;
 }
 
@@ -129,7 +141,7 @@ __global__ void bias_kernel(LinearChunk chunk, float* sum, int64_t V) {
   const int64_t v = thread_index();
   if (v >= V) return;
   double total = sum[v];
-  for (int32_t j = 0; j < *chunk.kept_count; ++j) total += chunk.logits[int64_t{chunk.kept[j]} * V + v];
+  for (int32_t j = 0; j < *chunk.kept_count; ++j) total += chunk.logits[int64_t{chunk.kept[j]} * chunk.stride + v];
   sum[v] = static_cast<float>(total);
 }
 
@@ -154,10 +166,16 @@ LinearChunk linear_chunk(const Linear& linear, const NamedRows& named, const Lin
   LinearChunk chunk{};
   chunk.rows = rows;
   chunk.named = named;
-  chunk.logits = on.scratch<float>(rows * linear.V);
+  chunk.stride = ceil_div(linear.V, 4) * 4;
+  chunk.logits = on.scratch<float>(rows * chunk.stride);
   chunk.softmax = on.scratch<Softmax>(rows);
   chunk.live = on.scratch<int32_t>(1);
   if (gradients == nullptr) return chunk;
+  chunk.has_gradient = on.scratch<int32_t>(rows);
+  if (linear.hidden_type == Float::kF16 || linear.head_type == Float::kF16) {
+    chunk.row_largest = on.scratch<float>(rows);
+    chunk.largest = on.scratch<float>(1);
+  }
   chunk.kept = on.scratch<int32_t>(rows);
   chunk.kept_row = on.scratch<int32_t>(rows);
   chunk.kept_count = on.scratch<int32_t>(1);
@@ -173,30 +191,30 @@ void chunk_softmax(const Linear& linear, LinearChunk& chunk, int64_t begin, floa
   on(live_kernel, {1, 1}, chunk);
   matmul({linear.hidden, linear.hidden_type, linear.D, chunk.named.row + begin, false},
          {linear.head, linear.head_type, linear.D, nullptr, false},
-         {chunk.logits, Float::kF32, linear.V, nullptr, linear.bias, linear.bias_type, false}, chunk.rows, linear.V,
-         linear.D, chunk.live, false, on);
+         {chunk.logits, Float::kF32, chunk.stride, nullptr, linear.bias, linear.bias_type, false, Float::kF32}, chunk.rows,
+         linear.V, linear.D, {chunk.live, false}, nullptr, on);
   on(softmax_kernel, {chunk.rows, kThreads, sizeof(Shared)}, chunk, linear.token, linear.scale, linear.V, logp, entropy,
      logsumexp);
 }
 
 void chunk_gradient(const Linear& linear, const LinearChunk& chunk, const float* logsumexp, const float* entropy,
                     const float* grad_logp, const float* grad_entropy, const LinearGradients& gradients, Launch& on) {
-  int32_t* has_gradient = on.scratch<int32_t>(chunk.rows);
-  on(gradient_kernel, {chunk.rows, kThreads}, chunk, linear.token, linear.scale, linear.V, logsumexp, entropy, grad_logp,
-     grad_entropy, has_gradient);
-  on(compact_kernel, {1, kThreads, sizeof(Shared)}, chunk, has_gradient);
-  const Matrix gradient{chunk.logits, Float::kF32, linear.V, chunk.kept, false};
+  on(gradient_kernel, {chunk.rows, kThreads, sizeof(Shared)}, chunk, linear.token, linear.scale, linear.V, logsumexp,
+     entropy, grad_logp, grad_entropy);
+  on(compact_kernel, {1, kThreads, sizeof(Shared)}, chunk);
+  const auto gradient = [&](bool transposed) {
+    return Matrix{chunk.logits, Float::kF32, chunk.stride, chunk.kept, transposed};
+  };
   if (gradients.hidden != nullptr)
-    matmul(gradient, {linear.head, linear.head_type, linear.D, nullptr, true},
-           {gradients.hidden, gradients.hidden_type, linear.D, chunk.kept_row, nullptr, Float::kF32, false}, chunk.rows,
-           linear.D, linear.V, chunk.kept_count, false, on);
+    matmul(gradient(false), {linear.head, linear.head_type, linear.D, nullptr, true},
+           {gradients.hidden, gradients.hidden_type, linear.D, chunk.kept_row, nullptr, Float::kF32, false,
+            gradients.hidden_type},
+           chunk.rows, linear.D, linear.V, {chunk.kept_count, false}, chunk.row_largest, on);
   if (gradients.head != nullptr) {
-    Matrix columns = gradient;
-    columns.transposed = true;
     void* sum = chunk.head_sum != nullptr ? static_cast<void*>(chunk.head_sum) : gradients.head;
-    matmul(columns, {linear.hidden, linear.hidden_type, linear.D, chunk.kept_row, true},
-           {sum, Float::kF32, linear.D, nullptr, nullptr, Float::kF32, true}, linear.V, linear.D, chunk.rows,
-           chunk.kept_count, true, on);
+    matmul(gradient(true), {linear.hidden, linear.hidden_type, linear.D, chunk.kept_row, true},
+           {sum, Float::kF32, linear.D, nullptr, nullptr, Float::kF32, true, gradients.head_type}, linear.V, linear.D,
+           chunk.rows, {chunk.kept_count, true}, chunk.largest, on);
   }
   if (gradients.bias != nullptr) {
     float* sum = chunk.bias_sum != nullptr ? chunk.bias_sum : reinterpret_cast<float*>(gradients.bias);

@@ -1,8 +1,8 @@
-// The plain matrix product of the linear operations, on the float32 units: each block owns a tile of 64 x 64 results and
-// walks over the depth 16 at a time through shared memory; each of its 256 threads owns 4 x 4 results. Operands may be
-// gathered rows and transposed, of any dtype and alignment, and their number may be known to the device alone, which is
-// what the compaction of rows without a gradient needs. The matrix units are not used: float32 gradients of logits times
-// bf16 heads have no instruction, and rounding them to bf16 would break the accuracy rule.
+// The matrix product of the linear operations, and how it is done without matrix instructions: each block owns a tile of
+// 64 x 64 results and walks over the terms 16 at a time through shared memory; each of its 256 threads owns 4 x 4 results.
+// Operands may be gathered rows and transposed, of any dtypes and alignment, and their number may be known to the device
+// alone, which is what the compaction of rows without a gradient needs. 16-bit operands go through matmul_mma.cu where
+// they suit it.
 #include "matmul.cuh"
 
 namespace grpo::cuda {
@@ -30,13 +30,12 @@ __device__ __forceinline__ void load_tile(float (&tile)[kDepth][kTile + 4], cons
 }
 
 __global__ void __launch_bounds__(kThreads)
-    matmul_kernel(Matrix a, Matrix b, Product out, int64_t M, int64_t N, int64_t K, const int32_t* live,
-                  bool live_is_depth) {
+    matmul_kernel(Matrix a, Matrix b, Product out, int64_t M, int64_t N, int64_t K, Extent extent) {
   DYN_SMEM(Tiles, tiles);
-  if (live != nullptr) (live_is_depth ? K : M) = *live;
+  if (extent.live != nullptr) (extent.of_depth ? K : M) = *extent.live;
   const int64_t across = ceil_div(N, kTile);
   const int64_t m0 = blockIdx.x / across * kTile, n0 = blockIdx.x % across * kTile;
-  if (m0 >= M) return;
+  if (m0 >= M || (K == 0 && out.add)) return;
   const int own_m = threadIdx.x / (kTile / kOwn) * kOwn, own_n = threadIdx.x % (kTile / kOwn) * kOwn;
   float sums[kOwn][kOwn] = {};
   for (int64_t begin = 0; begin < K; begin += kDepth) {
@@ -55,28 +54,18 @@ __global__ void __launch_bounds__(kThreads)
       for (int j = 0; j < kOwn; ++j) sums[i][j] += partial[i][j];
   }
 #pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const int64_t m = m0 + own_m + i;
-    if (m >= M) continue;
-    const int64_t row = out.rows == nullptr ? m : out.rows[m];
+  for (int i = 0; i < kOwn; ++i)
 #pragma unroll
-    for (int j = 0; j < kOwn; ++j) {
-      const int64_t n = n0 + own_n + j;
-      if (n >= N) continue;
-      float sum = sums[i][j];
-      if (out.bias != nullptr) sum += load_float(out.bias, out.bias_type, n);
-      if (out.add) sum += load_float(out.data, out.type, row * out.stride + n);
-      store_float(out.data, out.type, row * out.stride + n, sum);
-    }
-  }
+    for (int j = 0; j < kOwn; ++j)
+      if (m0 + own_m + i < M && n0 + own_n + j < N) store_product(out, m0 + own_m + i, n0 + own_n + j, sums[i][j]);
 }
 
 }  // namespace
 
-void matmul(const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K, const int32_t* live,
-            bool live_is_depth, Launch& on) {
-  on(matmul_kernel, {ceil_div(M, kTile) * ceil_div(N, kTile), kThreads, sizeof(Tiles)}, a, b, out, M, N, K, live,
-     live_is_depth);
+void matmul(const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K,
+            const Extent& extent, const float* largest, Launch& on) {
+  if (matmul_by_matrices(a, b, out, M, N, K, extent, largest, on)) return;
+  on(matmul_kernel, {ceil_div(M, kTile) * ceil_div(N, kTile), kThreads, sizeof(Tiles)}, a, b, out, M, N, K, extent);
 }
 
 }  // namespace grpo::cuda

@@ -18,8 +18,10 @@ import { tokenLogprobBackwardReference, tokenLogprobReference } from './referenc
 
 const outputNames = ['logp', 'entropy', 'logsumexp'] as const
 
+const shared = { R: 13, D: 37, V: 1100, T: 20 }
+
 /** 13 rows for 20 tokens; several share row 0, some columns of the bias are -inf, the last row belongs to no token. */
-function batch({ hidden, head, headBias }: Types, { R = 13, D = 37, V = 1100, T = 20 } = {}, seed = 3) {
+function batch({ hidden, head, headBias }: Types, { R, D, V, T } = shared, seed = 3) {
   const r = random(seed)
   const bias = r.normals(V)
   for (let v = 0; v < V; v += 7) bias[v] = Number.NEGATIVE_INFINITY
@@ -95,11 +97,24 @@ test('golden numbers', () => {
   )
 })
 
+/** Rows of whole 16 bytes, which matrix instructions take: less than a tile of 128 x 128, and several with rests. */
+const aligned = [
+  { R: 13, D: 40, V: 1101, T: 20 },
+  { R: 150, D: 136, V: 261, T: 170 },
+]
+
 describe('against float64', () => {
-  test.each(cases.flatMap((types) => [1, 0.7].map((temperature) => ({ ...types, temperature }))))(
-    'hidden $hidden, head $head, bias $headBias, temperature $temperature',
-    ({ temperature, ...types }) => {
-      const b = batch(types)
+  const all = [
+    ...cases.flatMap((types) => [1, 0.7].map((temperature) => ({ ...types, ...shared, temperature }))),
+    ...aligned.flatMap((sizes) =>
+      cases.filter(({ head }) => head !== 'f32').map((types) => ({ ...types, ...sizes, temperature: 0.7 })),
+    ),
+  ]
+  test.each(all)(
+    'hidden $hidden [$R,$D], head $head [$V,$D], bias $headBias, temperature $temperature',
+    ({ temperature, hidden, head, headBias, ...sizes }) => {
+      const types = { hidden, head, ...(headBias && { headBias }) }
+      const b = batch(types, sizes)
       for (const mask of [undefined, b.mask]) {
         const expected = reference(b, mask, temperature)
         const plain = reference(b, mask, temperature, Math.fround)
@@ -119,8 +134,8 @@ describe('against float64', () => {
         ]
         for (const chunkRows of [null, 5]) {
           const own = linearTokenLogprobBackward(both, { temperature, chunkRows })
-          expect(Object.keys(own)).toEqual(types.headBias ? [...gradientNames] : ['gradHidden', 'gradHead'])
-          expect([own.gradHidden.dtype, own.gradHead.dtype]).toEqual([types.hidden, types.head])
+          expect(Object.keys(own)).toEqual(headBias ? [...gradientNames] : ['gradHidden', 'gradHead'])
+          expect([own.gradHidden.dtype, own.gradHead.dtype]).toEqual([hidden, head])
           for (const name of gradientNames) if (own[name]) accurate(own[name], exactBoth[name], roundedBoth[name])
         }
       }
@@ -139,10 +154,14 @@ describe('against float64', () => {
     for (const name of outputNames) accurate(own[name], explicit[name].data, rounded[name])
   })
 
-  test('gradients of 16-bit arrays in float32', () => {
-    const b = batch({ hidden: 'bf16', head: 'f16', headBias: 'bf16' })
+  // Gradients of logits that f16 could not hold are no reason to lose them.
+  const inFloat32 = [shared, ...aligned].flatMap((sizes) =>
+    (['bf16', 'f16'] as const).flatMap((head) => [1, 1e-9, 1e9].map((size) => ({ ...sizes, head, size }))),
+  )
+  test.each(inFloat32)('gradients of $head [$V,$D] in float32, of size $size', ({ head, size, ...sizes }) => {
+    const b = batch({ hidden: head === 'f16' && sizes.R < 20 ? 'bf16' : head, head, headBias: 'bf16' }, sizes)
     const { logsumexp } = linearTokenLogprob(b.inputs)
-    const { gradLogp } = b.grads
+    const gradLogp = b.grads.gradLogp.map((g) => g * size)
     const out = {
       gradHidden: array(filled(b.R * b.D, 7), [b.R, b.D]),
       gradHead: array(filled(b.V * b.D, 7), [b.V, b.D]),
