@@ -52,9 +52,14 @@ struct Shape {
 };
 
 // A call on its way to a stream. What scratch() returns lives until the work enqueued so far is done.
+//
+// A rehearsal of a call goes through the same code with pointers that nobody reads: it enqueues nothing, and bytes() is
+// what the call would take.
 class Launch {
  public:
   Launch(int32_t id, cudaStream_t given);
+  struct Rehearsal {};
+  Launch(const Launch& call, Rehearsal) : device(call.device), stream(call.stream), rehearsal_(true) {}
   ~Launch();
   Launch(const Launch&) = delete;
   Launch& operator=(const Launch&) = delete;
@@ -73,13 +78,16 @@ class Launch {
     return static_cast<T*>(copy(host, count * int64_t{sizeof(T)}));
   }
   void zero(void* memory, int64_t bytes) {
-    if (bytes > 0) must(cudaMemsetAsync(memory, 0, bytes, stream), "a fill with zeros");
+    if (bytes > 0 && !rehearsal_) must(cudaMemsetAsync(memory, 0, bytes, stream), "a fill with zeros");
   }
+
+  // Of scratch space so far.
+  int64_t bytes() const { return bytes_; }
 
   // Enqueues kernel(arguments...); no blocks, no launch.
   template <class... P, class... A>
   void operator()(void (*kernel)(P...), const Shape& shape, A&&... arguments) {
-    if (shape.blocks == 0) return;
+    if (shape.blocks == 0 || rehearsal_) return;
     if (shape.blocks > INT_MAX) throw Failure{cudaErrorInvalidConfiguration, "a launch of more than 2147483647 blocks"};
     if (shape.shared > 48 * 1024)
       must(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared)),
@@ -101,7 +109,9 @@ class Launch {
  private:
   void* allocate(int64_t bytes);
   void* copy(const void* host, int64_t bytes);
+  const bool rehearsal_ = false;
   int32_t previous_ = 0;
+  int64_t bytes_ = 0;
   std::vector<void*> scratch_;
 };
 

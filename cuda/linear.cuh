@@ -43,8 +43,8 @@ void prepare_outputs(const Linear& linear, const int32_t* row, const uint8_t* ma
                      Launch& on);
 
 struct LinearChunk {
+  NamedRows named;      // set by the caller
   int64_t begin, rows;  // of the list of named rows; fewer where it ends before
-  NamedRows named;
   float* logits;        // [rows,stride]
   int64_t stride;       // V, and what aligns the next row to 16 bytes
   Softmax* softmax;     // [rows]
@@ -56,9 +56,8 @@ struct LinearChunk {
   float* bias_sum;      // [V], likewise
 };
 
-int64_t linear_chunk_rows(int64_t R, int64_t V, int64_t chunk_rows);
-LinearChunk linear_chunk(const Linear& linear, const NamedRows& named, const LinearGradients* gradients,
-                         int64_t chunk_rows, Launch& on);
+// Memory for a chunk of chunk_rows rows (null: as many as are good); gradients null where none are wanted.
+LinearChunk linear_chunk(const Linear& linear, const LinearGradients* gradients, int64_t chunk_rows, Launch& on);
 
 void chunk_softmax(const Linear& linear, LinearChunk& chunk, int64_t begin,
                    float* logp,       // [T], may be null

@@ -154,18 +154,12 @@ int64_t bytes_of_type(Float type) { return type == Float::kF32 ? 4 : 2; }
 
 }  // namespace
 
-// At most a gigabyte of logits: few enough chunks that reading and writing gradHead for each costs little.
-int64_t linear_chunk_rows(int64_t R, int64_t V, int64_t chunk_rows) {
-  const int64_t most = is_null(chunk_rows) ? std::max<int64_t>(64, (int64_t{1} << 28) / std::max<int64_t>(V, 1)) : chunk_rows;
-  return std::min(R, most);
-}
-
-LinearChunk linear_chunk(const Linear& linear, const NamedRows& named, const LinearGradients* gradients,
-                         int64_t chunk_rows, Launch& on) {
-  const int64_t rows = linear_chunk_rows(linear.R, linear.V, chunk_rows);
+LinearChunk linear_chunk(const Linear& linear, const LinearGradients* gradients, int64_t chunk_rows, Launch& on) {
+  // At most a gigabyte of logits: few enough chunks that reading and writing gradHead for each costs little.
+  const int64_t good = std::max<int64_t>(64, (int64_t{1} << 28) / std::max<int64_t>(linear.V, 1));
+  const int64_t rows = std::min(linear.R, is_null(chunk_rows) ? good : chunk_rows);
   LinearChunk chunk{};
   chunk.rows = rows;
-  chunk.named = named;
   chunk.stride = ceil_div(linear.V, 4) * 4;
   chunk.logits = on.scratch<float>(rows * chunk.stride);
   chunk.softmax = on.scratch<Softmax>(rows);

@@ -2,8 +2,7 @@
 // of rows goes through three products: its logits, then, these having become their own gradient in place, gradHidden and
 // gradHead. The ratio of a sequence needs the log-probabilities of all its rows first: a pass of one product, the sums of
 // policy_loss, and the three products for the rows that have a gradient.
-#include "linear.cuh"
-#include "policy_loss.cuh"
+#include "linear_policy_loss.cuh"
 
 namespace grpo::cuda {
 namespace {
@@ -28,25 +27,32 @@ __global__ void __launch_bounds__(kThreads)
 int run(const grpo_linear_policy_loss_args& args, const Axes& axes, Launch& on) {
   if (const int status = check_rows(args.row, axes, "hidden")) return status;
   if (const int status = check_objective(args, true)) return status;
-  const Objective objective = objective_of(*args.objective);
-  const Linear linear = linear_of(args, axes);
-  const LinearGradients gradients = linear_gradients_of(args);
-  const int32_t* row = data<int32_t>(args.row);
-  const uint8_t* mask = data<uint8_t>(args.mask);
-  const bool gradient = gradients.hidden != nullptr || gradients.head != nullptr || gradients.bias != nullptr;
-  const bool once = objective.ratio == Ratio::kToken && gradient;
-  float* logp = args.logp != nullptr ? data<float>(args.logp) : on.scratch<float>(linear.T);
-  float* entropy = args.entropy != nullptr ? data<float>(args.entropy) : on.scratch<float>(linear.T);
-  float* grad_logp = gradient ? on.scratch<float>(linear.T) : nullptr;
-  float* grad_entropy = gradient && objective.entropy_coef != 0 ? on.scratch<float>(linear.T) : nullptr;
+  linear_policy_loss({linear_of(args, axes), linear_gradients_of(args), data<int32_t>(args.row), data<uint8_t>(args.mask),
+                      loss_inputs(args, axes), objective_of(*args.objective), args.chunk_rows, data<float>(args.logp),
+                      data<float>(args.entropy), data<float>(args.loss), data<double>(args.stats)},
+                     on);
+  return GRPO_OK;
+}
 
-  LossInputs in = loss_inputs(args, axes);
+}  // namespace
+
+void linear_policy_loss(const LinearLoss& call, Launch& on) {
+  const Linear& linear = call.linear;
+  const LinearGradients& gradients = call.gradients;
+  const bool gradient = gradients.hidden != nullptr || gradients.head != nullptr || gradients.bias != nullptr;
+  const bool once = call.objective.ratio == Ratio::kToken && gradient;
+  float* logp = call.logp != nullptr ? call.logp : on.scratch<float>(linear.T);
+  float* entropy = call.entropy != nullptr ? call.entropy : on.scratch<float>(linear.T);
+  float* grad_logp = gradient ? on.scratch<float>(linear.T) : nullptr;
+  float* grad_entropy = gradient && call.objective.entropy_coef != 0 ? on.scratch<float>(linear.T) : nullptr;
+
+  LossInputs in = call.in;
   in.logp = logp;
   in.entropy = entropy;
-  LossPass pass = prepare_loss(in, {linear.token, row, linear.V, linear.R}, objective, on);
-  prepare_outputs(linear, row, mask, {logp, entropy, nullptr}, on);
-  const auto chunks = [&](const NamedRows& named, bool with_gradient) {
-    LinearChunk chunk = linear_chunk(linear, named, with_gradient ? &gradients : nullptr, args.chunk_rows, on);
+  LossPass pass = prepare_loss(in, {linear.token, call.row, linear.V, linear.R}, call.objective, on);
+  prepare_outputs(linear, call.row, call.mask, {logp, entropy, nullptr}, on);
+  LinearChunk chunk = linear_chunk(linear, gradient ? &gradients : nullptr, call.chunk_rows, on);
+  const auto each_chunk = [&](bool with_gradient) {
     if (with_gradient) begin_gradients(linear, chunk, gradients, on);
     for (int64_t begin = 0; begin < linear.R; begin += chunk.rows) {
       const bool forward = once || !with_gradient;
@@ -59,15 +65,14 @@ int run(const grpo_linear_policy_loss_args& args, const Axes& axes, Launch& on) 
     }
     if (with_gradient) end_gradients(linear, chunk, gradients, on);
   };
-  chunks(named_rows(linear, row, mask, nullptr, nullptr, on), once);
+  chunk.named = named_rows(linear, call.row, call.mask, nullptr, nullptr, on);
+  each_chunk(once);
   prepare_sequences(pass, gradient, on);
-  policy_loss(pass, data<float>(args.loss), once ? nullptr : grad_logp, once ? nullptr : grad_entropy,
-              data<double>(args.stats), on);
-  if (gradient && !once) chunks(named_rows(linear, row, mask, grad_logp, grad_entropy, on), true);
-  return GRPO_OK;
+  policy_loss(pass, call.loss, once ? nullptr : grad_logp, once ? nullptr : grad_entropy, call.stats, on);
+  if (!gradient || once) return;
+  chunk.named = named_rows(linear, call.row, call.mask, grad_logp, grad_entropy, on);
+  each_chunk(true);
 }
-
-}  // namespace
 
 GRPO_CUDA_OPERATION(kLinearPolicyLoss, linear_policy_loss);
 

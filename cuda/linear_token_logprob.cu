@@ -13,8 +13,8 @@ int run(const grpo_linear_token_logprob_args& args, const Axes& axes, Launch& on
   const uint8_t* mask = data<uint8_t>(args.mask);
   float *logp = data<float>(args.logp), *entropy = data<float>(args.entropy), *logsumexp = data<float>(args.logsumexp);
   prepare_outputs(linear, row, mask, {logp, entropy, logsumexp}, on);
-  const NamedRows named = named_rows(linear, row, mask, nullptr, nullptr, on);
-  LinearChunk chunk = linear_chunk(linear, named, nullptr, args.chunk_rows, on);
+  LinearChunk chunk = linear_chunk(linear, nullptr, args.chunk_rows, on);
+  chunk.named = named_rows(linear, row, mask, nullptr, nullptr, on);
   for (int64_t begin = 0; begin < linear.R; begin += chunk.rows)
     chunk_softmax(linear, chunk, begin, logp, entropy, logsumexp, on);
   return GRPO_OK;
@@ -26,9 +26,8 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, L
   const Linear linear = linear_of(args, axes);
   const LinearGradients gradients = linear_gradients_of(args);
   const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);
-  const NamedRows named =
-      named_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask), grad_logp, grad_entropy, on);
-  LinearChunk chunk = linear_chunk(linear, named, &gradients, args.chunk_rows, on);
+  LinearChunk chunk = linear_chunk(linear, &gradients, args.chunk_rows, on);
+  chunk.named = named_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask), grad_logp, grad_entropy, on);
   begin_gradients(linear, chunk, gradients, on);
   for (int64_t begin = 0; begin < linear.R; begin += chunk.rows) {
     chunk_softmax(linear, chunk, begin, nullptr, nullptr, nullptr, on);

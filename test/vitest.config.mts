@@ -18,6 +18,7 @@ const onDeviceOnly = [
   'test/device_contents.test.ts',
   'test/device_rows.test.ts',
   'test/device_tree_layout.test.ts',
+  'test/device_linear_plan.test.ts',
   'test/device_mask_index.test.ts',
 ]
 
