@@ -20,7 +20,7 @@ export const floats = (dtype: FloatType, data: Float32Array, shape: number[]): H
 export const matrix = (rows: number[][]) => array(Float32Array.from(rows.flat()), [rows.length, rows[0]?.length ?? 0])
 export const filled = (n: number, value: number) => new Float32Array(n).fill(value)
 export const gradientNames = ['gradHidden', 'gradHead', 'gradHeadBias'] as const
-export const [R, D, V] = [19, 23, 700]
+export const [R, D, V] = [19, 24, 700]
 
 /** The 26 tokens of policyBatch on 19 rows, of which row 0 is shared and the last named by nobody. */
 export function policyLinearBatch({ hidden, head, headBias }: Types, seed = 3) {
