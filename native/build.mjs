@@ -116,7 +116,7 @@ switch (process.argv[2]) {
     cmake('grpo_kernels', 'c_interface')
     break
   case 'simt':
-    cmake('grpo_kernels_simt', 'simt_faults')
+    cmake('grpo_kernels_simt', 'simt_faults', 'simt_runtime_faults')
     break
   case 'cuda':
     cuda()
