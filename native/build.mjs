@@ -47,7 +47,7 @@ function cmake(...targets) {
 
 /**
  * libgrpo_kernels_cuda with nvcc: all machine code of the package in one file. Prints what each kernel takes on each
- * architecture, and fails if one spills registers to memory.
+ * architecture, and fails if one spills registers to memory. Beside it self_test, which npm run test:cuda runs.
  */
 function cuda() {
   const nvcc = ['nvcc', '/usr/local/cuda/bin/nvcc', process.env.CUDACXX].find(
@@ -60,26 +60,21 @@ function cuda() {
     console.error('the CPU. Put nvcc on the PATH, or name it in CUDACXX.')
     process.exit(1)
   }
-  const folder = join(root, 'build-cuda-objects')
-  const options = [
-    'compile',
-    '-O',
-    folder,
-    '-T',
-    'grpo_kernels_cuda',
-    '--CDGRPO_CUDA=ON',
-    `--CDCMAKE_CUDA_COMPILER=${nvcc}`,
-  ]
-  const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    [bin('cmake-js', 'bin/cmake-js'), ...options, '--parallel', jobs],
-    { cwd: root, env: nodeEnvironment(), encoding: 'utf8', maxBuffer: 2 ** 28 },
-  )
-  const kernels = resources(`${stdout}\n${stderr}`)
-  if (status !== 0) {
-    console.error(stdout, stderr)
-    process.exit(status ?? 1)
+  const build = (target) => {
+    const options = ['compile', '-O', join(root, 'build-cuda-objects'), '-T', target, '--parallel', jobs]
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      [bin('cmake-js', 'bin/cmake-js'), ...options, '--CDGRPO_CUDA=ON', `--CDCMAKE_CUDA_COMPILER=${nvcc}`],
+      { cwd: root, env: nodeEnvironment(), encoding: 'utf8', maxBuffer: 2 ** 28 },
+    )
+    if (status !== 0) {
+      console.error(stdout, stderr)
+      process.exit(status ?? 1)
+    }
+    return `${stdout}\n${stderr}`
   }
+  const kernels = resources(build('grpo_kernels_cuda'))
+  build('self_test')
   for (const { name, architecture, registers, shared, spilled } of kernels) {
     const spill = spilled > 0 ? `, SPILLS ${spilled} bytes` : ''
     console.log(`${architecture} ${name}: ${registers} registers, ${shared} bytes of shared memory${spill}`)
@@ -116,7 +111,7 @@ switch (process.argv[2]) {
     cmake('grpo_kernels', 'c_interface')
     break
   case 'simt':
-    cmake('grpo_kernels_simt', 'simt_faults')
+    cmake('grpo_kernels_simt', 'self_test_simt', 'simt_faults', 'simt_runtime_faults')
     break
   case 'cuda':
     cuda()

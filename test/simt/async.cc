@@ -28,6 +28,7 @@ struct Counted {  // by an mbarrier
   unsigned char value[16];
   uint32_t bytes;
   MBarrier* barrier;
+  const void* where;
 };
 struct OfThread {
   uint64_t cluster = 0;  // that these are of
@@ -110,7 +111,8 @@ void reset_copies() {
 }
 
 void finish_copies() {
-  if (!counted.empty()) fault("copy", SIMT_TEXT("the blocks exit while copies that an mbarrier counts are under way"));
+  if (!counted.empty())
+    fault("copy", SIMT_TEXT("the blocks exit while the copy issued at %s is under way", place(counted[0].where).c_str()));
   for (uint32_t i = 0; i < running.threads && i < of_threads.size(); ++i) {
     OfThread& own = of_threads[i];
     if (own.cluster != cluster_number) continue;
@@ -134,6 +136,7 @@ void cp_async(void* shared, const void* global, int bytes, int valid_bytes) {
   const auto size = static_cast<uint32_t>(bytes), valid = static_cast<uint32_t>(valid_bytes);
   if (!aligned(shared, size) || (valid > 0 && !aligned(global, size)))
     wrong("cp_async", "needs addresses that are aligned to its size", where);
+  if (valid > 0) must_be_global(global, "cp_async", where);
   if (valid > 0) access(current, global, valid, Access::kRead, where);
   access(current, shared, size, Access::kWrite, where);
   shadow_mark_write(shared, size, kInFlight, clocks.birth + 1, where);
@@ -168,19 +171,24 @@ void bulk_load(void* shared, const void* global, uint32_t bytes, uint64_t* addre
   MBarrier& barrier = mbarrier_at(address, "bulk_load", where);
   if (!barrier.fenced)
     wrong("bulk_load", "uses an mbarrier without mbarrier_init_fence by the thread that initialised it", where);
+  must_be_global(global, "bulk_load", where);
   access(current, global, bytes, Access::kRead, where);
+  shadow_check_proxy(current, shared, bytes, where);
   access(current, shared, bytes, Access::kWrite, where);
   shadow_mark_write(shared, bytes, barrier.number, barrier.clock, where);
-  issue({shared, global, {}, bytes, &barrier});
+  remote_store(barrier.number, barrier.clock, current->block->rank, where);
+  issue({shared, global, {}, bytes, &barrier, where});
 }
 
 void bulk_store(void* global, const void* shared, uint32_t bytes) {
   const void* where = SIMT_CALLER;
   bulk_shape(shared, global, bytes, "bulk_store", where);
+  must_be_global(global, "bulk_store", where);
   access(current, shared, bytes, Access::kRead, where);
   shadow_check_proxy(current, shared, bytes, where);
   access(current, global, bytes, Access::kWrite, where);
   shadow_mark_read(shared, bytes, where);
+  shadow_mark_global(global, bytes, kInFlight, clocks.birth + 1, where);
   OfThread& own = mine();
   own.bulk.push_back({global, shared, bytes, bytes, own.bulk_group, false, false, where});
   if (lands_at_issue())
@@ -201,7 +209,11 @@ void bulk_wait(int pending, bool read_only) {
     shadow_end_read(current, copy.from, copy.bytes);
   }
   if (read_only) return;
-  std::erase_if(own.bulk, [](const Copy& copy) { return copy.read; });
+  std::erase_if(own.bulk, [&](const Copy& copy) {
+    if (copy.group + static_cast<uint64_t>(pending) >= own.bulk_group) return false;
+    shadow_mark_global(copy.to, copy.bytes, current->number, current->own, copy.where);
+    return true;
+  });
 }
 
 void proxy_fence() {
@@ -224,7 +236,7 @@ void st_async(void* peer_shared, const void* value, int bytes, uint64_t* peer_ba
   async_store(current, peer_shared, size, where);
   shadow_mark_write(peer_shared, size, barrier.number, barrier.clock, where);
   remote_store(barrier.number, barrier.clock, rank, where);
-  Counted copy{peer_shared, nullptr, {}, size, &barrier};
+  Counted copy{peer_shared, nullptr, {}, size, &barrier, where};
   memcpy(copy.value, value, size);
   issue(copy);
 }

@@ -25,12 +25,17 @@ uint32_t meet(uint32_t id, uint32_t expected, uint32_t predicate, const char* wh
   Barrier& barrier = block->barriers[id];
   if (barrier.arrived == 0) {
     barrier.expected = expected;
+    barrier.where = where;
     barrier.any = barrier.count = 0;
     barrier.all = 1;
   } else if (barrier.expected != expected) {
     fault("barrier", SIMT_TEXT("%s waits at barrier %u for %u threads at %s, others wait for %u", who(self).c_str(), id,
                                expected, place(where).c_str(), barrier.expected));
   }
+  // Branches that have a barrier each do not meet: the GPU may wait for ever, or not at all.
+  if (id == 0 && !same_place(barrier.where, where))
+    fault("divergent barrier", SIMT_TEXT("%s is at %s at %s, others of its block are at %s", who(self).c_str(), what,
+                                         place(where).c_str(), place(barrier.where).c_str()));
   barrier.any |= predicate;
   barrier.all &= predicate;
   barrier.count += predicate;
@@ -74,8 +79,8 @@ int block_barrier_count(int predicate) {
 
 void named_barrier(uint32_t id, uint32_t expected) {
   const void* where = SIMT_CALLER;
-  if (id >= kNamedBarriers || expected == 0 || expected % kWarpLanes != 0 || expected > running.grid.threads)
-    fault("barrier", SIMT_TEXT("%s waits at barrier %u for %u threads at %s: there are 16 barriers, and a count is a "
+  if (id == 0 || id >= kNamedBarriers || expected == 0 || expected % kWarpLanes != 0 || expected > running.grid.threads)
+    fault("barrier", SIMT_TEXT("%s waits at barrier %u for %u threads at %s: barriers are 1 to 15 (0 is __syncthreads), a count is a "
                                "multiple of 32 and at most the block's %u",
                                who(current).c_str(), id, expected, place(where).c_str(), running.grid.threads));
   meet(id, expected, 0, "named_barrier", where);

@@ -18,6 +18,7 @@ struct Base;  // clock.hpp
 
 struct Thread {
   void* sp;
+  const char* stack;  // of kStackBytes
   Block* block;
   Warp* warp;
   uint32_t lane;
@@ -31,6 +32,10 @@ struct Thread {
   uint64_t own;       // its own clock: rises after each release
   uint64_t fenced;    // its writes up to this clock are visible to the asynchronous proxy
 };
+
+inline bool on_own_stack(const Thread* thread, const void* address) {
+  return static_cast<size_t>(static_cast<const char*>(address) - thread->stack) < kStackBytes;
+}
 
 struct Pending {  // a collective that some lanes have reached
   const char* name;  // null: free
@@ -51,6 +56,7 @@ struct Warp {
 struct Barrier {
   uint32_t arrived = 0, expected = 0;
   uint32_t any = 0, all = 1, count = 0;  // of the predicates
+  const void* where = nullptr;           // of the first to arrive
   Thread* waiting[kMostThreads];
 };
 
@@ -71,6 +77,8 @@ struct Running {
   bool failed;
   void* main_sp;
   Warp* warp;               // that runs
+  uint64_t polls;           // since a thread of the cluster last got further than asking again
+  uint32_t atomics;         // since the last switch
   uint64_t ready_warps[4];  // bit per warp of the cluster
 };
 
@@ -91,7 +99,14 @@ uint64_t random_bits();
 // The current thread waits for `what` until make_ready().
 void block_current(const char* what, const void* where);
 void make_ready(Thread* thread);
-void yield_current();
+void yield_current(const char* what, const void* where);  // a fault if nothing happens for too long
+inline void progress() { running.polls = 0; }
+
+// A grid that does not end (watchdog.cc): set when its time is over, and asked for at each access and each switch.
+extern volatile int overtime;
+void watchdog_start();
+void watchdog_stop();
+[[noreturn]] void no_end(const void* where);
 
 void check_exit(Thread* thread);           // warp.cc: no collective may wait for it
 void reset_barriers();                     // barrier.cc: of a new cluster
@@ -103,6 +118,7 @@ void finish_copies();                      // async.cc: the cluster is done
 #define SIMT_TEXT(...) (::simt::hooked = nullptr, ::simt::text(__VA_ARGS__))  // faults only
 __attribute__((format(printf, 1, 2))) std::string text(const char* format, ...);
 std::string who(const Thread* thread);     // "thread 3 of block 1"
+bool same_place(const void* where, const void* other);  // in the source: the compiler may have copied a call
 void note_report(const char* kind, std::string message);
 
 }  // namespace simt

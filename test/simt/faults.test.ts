@@ -1,11 +1,11 @@
-// The interpreter names every fault that is planted in faults.cu, at a line whose comment lists that kind of report, in
+// The interpreter names every fault that is planted in faults/*.cu, at a line whose comment lists that kind of report, in
 // every seed and every mode of asynchronous copies, and nothing in the correct twins.
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 
-const lines = readFileSync(join(__dirname, 'faults.cu'), 'utf8').split('\n')
+const linesOf = (file: string) => readFileSync(join(__dirname, 'faults', file), 'utf8').split('\n')
 const program = join(__dirname, '../../build-simt/simt_faults')
 const { stdout, status, error } = spawnSync(program, { encoding: 'utf8' })
 
@@ -19,17 +19,17 @@ const faults = [...results.keys()].filter((name) => !name.endsWith(' (right)'))
 test('the program runs, with a correct twin for every fault', () => {
   expect(error).toBeUndefined()
   expect(status).toBe(0)
-  expect(faults.length).toBeGreaterThanOrEqual(38)
+  expect(faults.length).toBeGreaterThanOrEqual(71)
   expect([...results.keys()].sort()).toEqual(faults.flatMap((name) => [name, `${name} (right)`]).sort())
 })
 
 describe.each(faults)('%s', (name) => {
   test('is reported by kind and line', () => {
     for (const result of results.get(name) as string[]) {
-      const [, kind = '', line] = /^(.*) @ faults\.cu:(\d+)$/.exec(result) ?? []
+      const [, kind = '', file = '', line] = /^(.*) @ (\w+\.cu):(\d+)$/.exec(result) ?? []
       expect(line, `${result}: a report with a line`).toBeDefined()
-      const comment = lines[Number(line) - 1]?.split('// ')[1] ?? ''
-      expect(comment.split(', '), `faults.cu:${line}`).toContain(kind)
+      const comment = linesOf(file)[Number(line) - 1]?.split('// ')[1] ?? ''
+      expect(comment.split(', '), `${file}:${line}`).toContain(kind)
     }
   })
 

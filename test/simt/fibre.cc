@@ -62,6 +62,8 @@ void make_usable(uint32_t piece) {
 
 }  // namespace
 
+const char* stack_of(uint32_t index) { return stacks_begin + index * kStride + kGuard; }
+
 void* new_fibre(uint32_t index, void (*entry)()) {
   if (!usable[index / kPiece]) make_usable(index / kPiece);
   // Tops are coloured: else the same local variable of all fibres falls into one cache set.

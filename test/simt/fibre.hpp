@@ -20,7 +20,9 @@ extern "C" __attribute__((visibility("hidden"))) void simt_switch(void** save, v
 // The stack pointer of a fibre that starts with entry(), which never returns, on stack number `index`.
 void* new_fibre(uint32_t index, void (*entry)());
 
-// Whether the address lies in a fibre's stack.
+const char* stack_of(uint32_t index);
+
+// Whether the address lies in any fibre's stack.
 extern char* stacks_begin;
 extern char* stacks_end;
 inline bool on_stack(const void* address) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "clock.hpp"
+#include "device.hpp"
 #include "shadow.hpp"
 
 namespace simt {
@@ -22,6 +23,7 @@ struct ReleaseList {
 };
 struct Acquisition {
   uint32_t number;
+  const void* address;
   uint64_t clock;  // the event that acquired
   std::vector<ReleaseIndex> releases;
 };
@@ -78,9 +80,47 @@ void handover_release(Thread* thread, const void* address) {
 
 void handover_acquire(Thread* thread, const void* address) {
   if (!the_mode.races) return;
-  for (const ReleaseList& list : release_lists)
-    if (list.address == address) acquisitions.push_back({thread->number, thread->own, list.releases});
+  for (const ReleaseList& list : release_lists) {
+    if (list.address != address) continue;
+    // Who asks again learns nothing new.
+    for (const Acquisition& known : acquisitions)
+      if (known.number == thread->number && known.address == address && known.releases.size() == list.releases.size())
+        return;
+    acquisitions.push_back({thread->number, address, thread->own, list.releases});
+  }
   ++thread->own;
+}
+
+// ---- the functions of ptx.hpp ---------------------------------------------------------------------------------------
+
+namespace {
+
+uint32_t hand_over(uint32_t* address, uint32_t value, bool acquires, bool releases, const char* what,
+                   const void* where) {
+  must_be_global(address, what, where);
+  on_atomic(address, sizeof(uint32_t), where);
+  if (releases) {
+    progress();
+    handover_release(current, address);
+  }
+  const uint32_t before = *address;
+  *address = before + value;
+  if (acquires) handover_acquire(current, address);
+  return before;
+}
+
+}  // namespace
+
+uint32_t acquire_load(const uint32_t* address) {
+  const void* where = SIMT_CALLER;
+  yield_current("acquire_load", where);
+  return hand_over(const_cast<uint32_t*>(address), 0, true, false, "acquire_load", where);
+}
+uint32_t release_add(uint32_t* address, uint32_t value) {
+  return hand_over(address, value, false, true, "release_add", SIMT_CALLER);
+}
+uint32_t acquire_release_add(uint32_t* address, uint32_t value) {
+  return hand_over(address, value, true, true, "acquire_release_add", SIMT_CALLER);
 }
 
 }  // namespace simt

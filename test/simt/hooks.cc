@@ -16,7 +16,8 @@ namespace {
 inline __attribute__((always_inline)) void hook(const void* address, size_t bytes, Access kind, const void* where) {
   Thread* thread = hooked;
   if (__builtin_expect(thread == nullptr, 1)) return;
-  if (on_stack(address)) return;
+  if (__builtin_expect(overtime, 0) != 0) no_end(where);
+  if (on_own_stack(thread, address)) return;
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0) misaligned(address, bytes, where);
   access(thread, address, bytes, kind, where);
 }
@@ -97,7 +98,8 @@ ATOMICS(64, uint64_t)
 HOOK void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 HOOK void __tsan_atomic_signal_fence(int) {}
 
-// ---- -fsanitize=alignment,shift,float-cast-overflow: what x86 does otherwise than a GPU -----------------------------
+// ---- -fsanitize=alignment,shift,float-cast-overflow,integer-divide-by-zero,bounds: what x86 does otherwise than a GPU,
+// ---- and arrays of known size, in registers or within a struct, which no access to memory shows ---------------------
 
 namespace {
 
@@ -111,5 +113,7 @@ void undefined(const char* what, const void* where) {
 HOOK void __ubsan_handle_shift_out_of_bounds(void*, void*, void*) {
   undefined("shift by the width or more", SIMT_CALLER);
 }
+HOOK void __ubsan_handle_out_of_bounds(void*, void*) { undefined("array out of bounds", SIMT_CALLER); }
+HOOK void __ubsan_handle_divrem_overflow(void*, void*, void*) { undefined("division by zero", SIMT_CALLER); }
 HOOK void __ubsan_handle_float_cast_overflow(void*, void*) { undefined("conversion that overflows", SIMT_CALLER); }
 HOOK void __ubsan_handle_type_mismatch_v1(void*, void*) { undefined("misaligned", SIMT_CALLER); }

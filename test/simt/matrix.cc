@@ -42,9 +42,9 @@ void check_aligned(const Lanes& lanes, const char* name) {
   const void* first = static_cast<const Call*>(lanes.in[0])->where;
   for (uint32_t lane = 1; lane < 32; ++lane) {
     const void* where = static_cast<const Call*>(lanes.in[lane])->where;
-    if (where != first && place(where) != place(first))
+    if (!same_place(where, first))
       fault("lanes at different collectives",
-            text("%s: lane 0 is at %s, lane %u at %s", name, place(first).c_str(), lane, place(where).c_str()));
+            SIMT_TEXT("%s: lane 0 is at %s, lane %u at %s", name, place(first).c_str(), lane, place(where).c_str()));
   }
 }
 
@@ -56,10 +56,10 @@ void load(Lanes& lanes) {
     const Load& call = *static_cast<const Load*>(lanes.in[row]);
     const char* slot = current->block->slot;
     if (call.row < slot || call.row + 16 > slot + kSlotBytes)
-      fault("shared out of bounds", text("ldmatrix of lane %d at %s reads outside the shared memory of its block", row,
+      fault("shared out of bounds", SIMT_TEXT("ldmatrix of lane %d at %s reads outside the shared memory of its block", row,
                                          place(call.where).c_str()));
     if (reinterpret_cast<uintptr_t>(call.row) % 16 != 0)
-      fault("misaligned", text("ldmatrix of lane %d at %s: its row is not aligned to 16 bytes", row,
+      fault("misaligned", SIMT_TEXT("ldmatrix of lane %d at %s: its row is not aligned to 16 bytes", row,
                                place(call.where).c_str()));
     on_read(call.row, 16, lanes.thread[row], call.where);
     std::memcpy(matrix[row / 8][row % 8], call.row, 16);

@@ -138,6 +138,10 @@ void mbarrier_init(uint64_t* address, uint32_t count) {
   MBarrier* barrier = nullptr;
   for (MBarrier& known : barriers)
     if (known.address == address) barrier = &known;
+  State alive;
+  if (barrier != nullptr && unpack(*address, alive))
+    fault("mbarrier", SIMT_TEXT("%s: mbarrier_init of an mbarrier that is one already, at %s", who(self).c_str(),
+                                place(where).c_str()));
   if (barrier == nullptr) {
     if (barriers.size() == kPseudoThreads)
       fault("not simulated", SIMT_TEXT("more than %u mbarriers in a cluster", kPseudoThreads));

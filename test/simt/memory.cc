@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <mutex>
 
 #include "clock.hpp"
@@ -31,6 +32,14 @@ struct Recent {
 };
 constexpr size_t kRecent = 256;
 Recent recent[kRecent];
+
+// Released memory keeps its address for a while, so that who still uses it does not meet another allocation there.
+struct Freed {
+  const char *begin, *end;
+};
+constexpr size_t kMostFreed = 256, kMostFreedBytes = size_t{64} << 20;
+std::deque<Freed> freed;
+size_t freed_bytes = 0;
 
 char* image_begin = nullptr;
 char* image_end = nullptr;
@@ -73,6 +82,11 @@ const char* name_of(Access kind) {
 
 [[noreturn]] void out_of_global(Thread* thread, const char* at, size_t bytes, Access kind, const void* where) {
   hooked = nullptr;
+  for (const Freed& past : freed)
+    if (at >= past.begin && at < past.end)
+      fault("use after free", SIMT_TEXT("%s %s %zu bytes at byte %td of an allocation of %td that was released, at %s",
+                                        who(thread).c_str(), name_of(kind), bytes, at - past.begin,
+                                        past.end - past.begin, place(where).c_str()));
   std::string near = "in no allocation";
   long best = 1 << 20;
   for (size_t i = 0; i < allocation_count; ++i) {
@@ -121,9 +135,22 @@ bool release(void* pointer) {
   --allocation_count;
   memset(recent, 0, sizeof recent);
   drop_shadow(found);
-  std::free(found->begin - kPadding);
+  forget_touches(found->begin, found->end);
+  freed.push_back({found->begin, found->end});
+  freed_bytes += static_cast<size_t>(found->end - found->begin);
   std::free(found);
+  while (freed.size() > kMostFreed || (freed_bytes > kMostFreedBytes && !freed.empty())) {
+    const Freed oldest = freed.front();
+    freed.pop_front();
+    freed_bytes -= static_cast<size_t>(oldest.end - oldest.begin);
+    std::free(const_cast<char*>(oldest.begin) - kPadding);
+  }
   return true;
+}
+
+Allocation* allocation_at(const char* address) {
+  Allocation* found = search(address);
+  return found != nullptr && address < found->end ? found : nullptr;
 }
 
 const void* allocation_of(const void* pointer, size_t bytes) {
@@ -147,9 +174,20 @@ void must_be_shared(Thread* thread, const void* address, size_t bytes, Access ki
     out_of_shared(thread, at, bytes, kind, where);
 }
 
+void must_be_global(const void* address, const char* what, const void* where) {
+  const char* at = static_cast<const char*>(address);
+  if (static_cast<size_t>(at - arena) < kMostCluster * kSlotBytes || on_stack(at))
+    fault("not global memory", SIMT_TEXT("%s: %s takes an address of global memory only, at %s", who(current).c_str(),
+                                         what, place(where).c_str()));
+}
+
 void access(Thread* thread, const void* address, size_t bytes, Access kind, const void* where) {
   const char* at = static_cast<const char*>(address);
-  if (on_stack(at)) return;
+  if (on_stack(at)) {
+    if (on_own_stack(thread, at)) return;
+    fault("another thread's local memory", SIMT_TEXT("%s %s %zu bytes, at %s", who(thread).c_str(), name_of(kind), bytes,
+                                                     place(where).c_str()));
+  }
   const size_t in_arena = static_cast<size_t>(at - arena);
   if (in_arena < kMostCluster * kSlotBytes) {
     const size_t rank = in_arena / kSlotBytes, offset = in_arena % kSlotBytes;
@@ -160,7 +198,11 @@ void access(Thread* thread, const void* address, size_t bytes, Access kind, cons
   }
   Recent& last = recent[(reinterpret_cast<uintptr_t>(where) * 0x9e3779b97f4a7c15u) >> 56];
   if (at < last.begin || at + bytes > last.end) {
-    if (at >= image_begin && at < image_end) return;
+    if (at >= image_begin && at < image_end) {
+      if (kind == Access::kRead) return;  // constants
+      fault("host memory", SIMT_TEXT("%s %s a variable of the host at %s", who(thread).c_str(), name_of(kind),
+                                     place(where).c_str()));
+    }
     const char* args = static_cast<const char*>(running.args);
     if (at >= args && at + bytes <= args + running.args_size && kind == Access::kRead) return;
     if (image_begin == nullptr) {
@@ -182,46 +224,15 @@ void on_write(void* address, size_t bytes, uint32_t thread, const void* where) {
 }
 void on_atomic(void* address, size_t bytes, const void* where) {
   if (current == nullptr) return;
+  constexpr uint32_t kMostAtomics = 1000;  // who asks again and again with one has to let others run
+  if (++running.atomics > kMostAtomics) yield_current("an atomic", where);
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
     fault("misaligned", SIMT_TEXT("%s: an atomic of %zu bytes at %p, at %s", who(current).c_str(), bytes, address,
                                   place(where).c_str()));
   access(current, address, bytes, Access::kAtomic, where);
 }
 
-// ---- hand-over between blocks ---------------------------------------------------------------------------------------
-
-namespace {
-
-// Clusters run one after another: a block that spins for a later one would do so for ever.
-constexpr uint64_t kMostSpins = 2'000'000;
-uint64_t spins = 0, spinning_cluster = 0;
-
-uint32_t hand_over(uint32_t* address, uint32_t value, bool acquires, bool releases, const void* where) {
-  on_atomic(address, sizeof(uint32_t), where);
-  if (releases && the_mode.races) handover_release(current, address);
-  const uint32_t before = *address;
-  *address = before + value;
-  if (acquires && the_mode.races) handover_acquire(current, address);
-  return before;
-}
-
-}  // namespace
-
-uint32_t acquire_load(const uint32_t* address) {
-  const void* where = SIMT_CALLER;
-  if (spinning_cluster != clocks.birth) spins = 0;
-  spinning_cluster = clocks.birth;
-  if (++spins > kMostSpins)
-    fault("deadlock", SIMT_TEXT("%s waits for ever with acquire_load at %s: the blocks of a cluster run to their end "
-                                "before the next start",
-                                who(current).c_str(), place(where).c_str()));
-  yield_current();
-  return hand_over(const_cast<uint32_t*>(address), 0, true, false, where);
-}
-uint32_t release_add(uint32_t* address, uint32_t value) { return hand_over(address, value, false, true, SIMT_CALLER); }
-uint32_t acquire_release_add(uint32_t* address, uint32_t value) {
-  return hand_over(address, value, true, true, SIMT_CALLER);
-}
+// ---- what kernels ask about their place -----------------------------------------------------------------------------
 
 uint32_t thread_index() { return current->index; }
 uint32_t block_index() { return current->block->id; }

@@ -1,11 +1,12 @@
-// The text of the inline PTX: each function of cuda/ptx.cuh and the instruction that nvcc has to write for it in
-// cuda/self_test.cu, registers written as %. That the instruction does what the interpreter takes it for, only a GPU
-// can show (see cuda/self_test.cu).
+// The inline PTX: each function of cuda/ptx.cuh, the instruction that nvcc has to write for it in the self-test
+// (test/simt/self_test), registers written as %, and the words that the self-test finds in the registers. That the
+// instruction does what the interpreter takes it for, only a GPU can show: npm run test:cuda there.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
+import { checkGpu, differences, keepGolden, programs, readGolden, registers } from './registers.js'
 
 /** What older GPUs have too. */
 const everywhere: [string, string][] = [
@@ -74,14 +75,15 @@ const sm90: [string, string][] = [
 ]
 
 const root = join(import.meta.dirname, '../..')
+const selfTest = join(root, 'test/simt/self_test')
 const nvcc = ['nvcc', '/usr/local/cuda/bin/nvcc'].find((path) => spawnSync(path, ['--version']).status === 0)
 const folder = mkdtempSync(join(tmpdir(), 'ptx-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 
-/** What nvcc makes of cuda/self_test.cu: one line, blanks and registers normalised, comments removed. */
+/** What nvcc makes of the self-test: one line, blanks and registers normalised, comments removed. */
 function ptx(architecture: string): string {
   const output = join(folder, `${architecture}.ptx`)
-  const source = join(root, 'cuda/self_test.cu')
+  const source = join(selfTest, 'self_test.cu')
   const args = ['-std=c++20', '-ptx', `-arch=${architecture}`, source, '-o', output]
   const { status, stderr } = spawnSync(nvcc as string, args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(stderr)
@@ -106,11 +108,87 @@ describe.runIf(nvcc !== undefined)('the PTX of each function of ptx.cuh', () => 
   }, 60_000)
 })
 
-it('every function with PTX is in the lists above', () => {
+/** The functions of ptx.cuh: name, and how many instructions its bodies have. */
+function functionsOf(source: string): Map<string, number> {
+  const found = new Map<string, number>()
+  for (const text of source.split(/^(?:GRPO_INLINE|__host__ __device__ __forceinline__) /m).slice(1)) {
+    const name = /(\w+)\(/.exec(text)?.[1] as string
+    found.set(name, (found.get(name) ?? 0) + (text.match(/\basm\b/g)?.length ?? 0))
+  }
+  return found
+}
+
+/** What the lists above and the self-test leave out. */
+function uncovered(ptx: string, selfTest: string): string[] {
+  const problems: string[] = []
+  const called = selfTest.replace(/\/\/.*/g, '')
+  for (const [name, instructions] of functionsOf(ptx)) {
+    const listed = [...everywhere, ...sm90].filter(([of]) => of === name).length
+    if (listed < instructions) problems.push(`${name} has ${instructions} instructions, of which ${listed} are listed`)
+    if (!new RegExp(`\\b${name}(<\\w+>)?\\(`).test(called)) problems.push(`${name} is not called by the self-test`)
+  }
+  return problems
+}
+
+describe('every function of ptx.cuh', () => {
   const source = readFileSync(join(root, 'cuda/ptx.cuh'), 'utf8')
-  const listed = new Set([...everywhere, ...sm90].map(([name]) => name))
-  const functions = source.split(/^(?:GRPO_INLINE|__host__ __device__ __forceinline__) /m).slice(1)
-  const names = functions.filter((text) => /\basm\b/.test(text)).map((text) => /(\w+)\(/.exec(text)?.[1])
-  expect(names.length).toBeGreaterThan(40)
-  expect(names.filter((name) => !listed.has(name as string))).toEqual([])
+  const sources = readdirSync(selfTest).map((name) => readFileSync(join(selfTest, name), 'utf8'))
+
+  it('is in the lists above, with each of its instructions, and called by the self-test', () => {
+    expect(functionsOf(source).size).toBeGreaterThanOrEqual(44)
+    expect(uncovered(source, sources.join('\n'))).toEqual([])
+  })
+
+  it.each([
+    ['GRPO_INLINE int added(int x) { return x; }\n', 'added is not called by the self-test'],
+    [
+      'GRPO_INLINE void cp_async4(int x) {\n  asm("bar %0;" :: "r"(x));\n}\n',
+      'cp_async4 has 2 instructions, of which 1 are listed',
+    ],
+  ])('%s: is missed', (text, problem) => {
+    expect(uncovered(source + text, sources.join('\n'))).toEqual([problem])
+  })
+})
+
+describe('the words of the self-test', () => {
+  const simulated = registers(programs.interpreter)
+
+  it('are the same for every order, every time of copies and both sums of mma', () => {
+    expect(Object.keys(simulated.sections).length).toBe(11)
+    for (const copies of ['late', 'early', 'random'])
+      for (const seed of ['1', '2', '3']) {
+        const settings = { GRPO_SIMT_COPIES: copies, GRPO_SIMT_SEED: seed, GRPO_SIMT_MMA: 'truncate' }
+        expect(differences(registers(programs.interpreter, settings), simulated), `${copies}, ${seed}`).toEqual([])
+      }
+  })
+
+  it('are left out where they need sm_90', () => {
+    const { device, sections } = registers(programs.interpreter, { GRPO_SIMT_ARCH: '80' })
+    expect(device).toBe('simulated sm_80, compute capability 8.0')
+    expect(Object.keys(simulated.sections).filter((name) => sections[name] === undefined)).toEqual(['bulk', 'cluster'])
+  })
+
+  const golden = readGolden()
+  if (golden === undefined) {
+    it.todo('the registers of a GPU: not seen on hardware yet (npm run test:cuda writes ptx.golden.json)')
+  } else {
+    it(`are those of ${golden.device}`, () => {
+      expect(differences(simulated, golden)).toEqual([])
+    })
+  }
+
+  it('are compared, and kept once a GPU has given them', () => {
+    const path = join(folder, 'golden.json')
+    const seen = structuredClone({ ...simulated, device: 'a GPU' })
+    expect(() => keepGolden(simulated, path)).toThrow('is no GPU')
+    const { bulk, ...older } = seen.sections
+    expect(checkGpu({ ...seen, sections: older }, simulated, path)).toBe(0)
+    expect(readGolden(path)?.sections.bulk).toBeUndefined()
+    expect(checkGpu(seen, simulated, path)).toBe(0)
+    expect(readGolden(path)).toEqual({ device: 'a GPU; bulk: a GPU', sections: seen.sections })
+    expect(bulk?.splice(3, 1, 'ffffffff')).toHaveLength(1)
+    expect(differences(seen, simulated)).toEqual([`bulk 3: ffffffff, expected ${simulated.sections.bulk?.[3]}`])
+    expect(checkGpu(seen, simulated, path)).toBe(2)
+    expect(readGolden(path)?.sections).toEqual(simulated.sections)
+  })
 })

@@ -51,7 +51,8 @@ void remote_store(uint32_t number, uint64_t clock, uint32_t rank, const void* wh
 }
 
 void remote_exit(Thread* thread) {
-  if (the_mode.races && running.blocks > 1) clock_release(thread, exits[thread->block->rank]);
+  // Who exits before a use knows nothing of it.
+  if (the_mode.races && any_remote[thread->block->rank]) clock_release(thread, exits[thread->block->rank]);
 }
 
 void remote_check() {
@@ -60,9 +61,10 @@ void remote_check() {
     if (!any_remote[rank]) continue;
     for (uint32_t number = 0; number < running.threads + kPseudoThreads; ++number) {
       const Remote& remote = remotes[rank * kNumbers + number];
-      if (remote.clock <= clocks.birth || remote.clock <= exits[rank]->clock[number]) continue;
+      if (remote.clock <= clocks.birth) continue;
+      if (exits[rank] != nullptr && remote.clock <= exits[rank]->clock[number]) continue;
       fault("exited block's shared memory",
-            SIMT_TEXT("the block of rank %u may have exited when its shared memory is used at %s", rank,
+            SIMT_TEXT("the block of rank %u may have exited when its shared memory is used, at %s", rank,
                       place(remote.where).c_str()));
     }
   }

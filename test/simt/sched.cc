@@ -97,6 +97,8 @@ Warp* random_warp() {
 
 // The next thread to run, taken out of its ready set.
 Thread* pick() {
+  if (overtime != 0) no_end(current == nullptr ? nullptr : current->where);
+  running.atomics = 0;
   Warp* warp = running.warp;
   if (warp == nullptr || warp->ready == 0) {
     if (the_mode.copies == Copies::kRandom && (random_bits() >> 62) == 0) complete_one_copy();
@@ -126,6 +128,7 @@ void thread_entry() {
   self->warp->alive &= ~(1u << self->lane);
   --self->block->alive;
   clock_exit(self);
+  progress();
   if (--running.alive == 0) {
     finish_copies();
     remote_check();
@@ -173,9 +176,12 @@ void start_cluster(uint32_t cluster) {
         thread.number = rank * per_block + thread.index;
         thread.done = false;
         thread.sp = new_fibre(thread.number, thread_entry);
+        thread.stack = stack_of(thread.number);
+        thread.where = nullptr;
       }
     }
   }
+  running.polls = 0;
   reset_barriers();
   reset_copies();
   clock_start();
@@ -196,6 +202,7 @@ Mode the_mode;
 Mode& mode() {
   static const bool read = [] {
     if (const char* seed = getenv("GRPO_SIMT_SEED")) the_mode.seed = strtoull(seed, nullptr, 10);
+    if (const char* seconds = getenv("GRPO_SIMT_SECONDS")) the_mode.seconds = strtod(seconds, nullptr);
     if (const char* races = getenv("GRPO_SIMT_RACES")) the_mode.races = races[0] != '0';
     if (const char* copies = getenv("GRPO_SIMT_COPIES"))
       the_mode.copies = copies[0] == 'e' ? Copies::kEarly : copies[0] == 'r' ? Copies::kRandom : Copies::kLate;
@@ -227,11 +234,13 @@ bool run(const Grid& grid, void (*body)(const void* args), const void* args, siz
   for (uint32_t i = 0; i < clusters; ++i) order[i] = i;
   for (uint32_t i = clusters; i > 1; --i) std::swap(order[i - 1], order[random_bits() % i]);
   clock_launch();
+  watchdog_start();
   for (uint32_t i = 0; i < clusters && !running.failed; ++i) {
     start_cluster(order[i]);
     go_to(pick(), &running.main_sp);
   }
   current = hooked = nullptr;
+  watchdog_stop();
   running.grid.threads = 0;
   return !running.failed;
 }
@@ -250,10 +259,14 @@ void make_ready(Thread* thread) {
   running.ready_warps[warp->number / 64] |= uint64_t{1} << warp->number % 64;
 }
 
-void yield_current() {
+void yield_current(const char* what, const void* where) {
+  if (++running.polls > the_mode.polls)
+    fault("deadlock", SIMT_TEXT("%s waits for ever in %s at %s: no thread of its cluster gets any further, and the "
+                                "blocks of a cluster run to their end before the next start",
+                                who(current).c_str(), what, place(where).c_str()));
   make_ready(current);
   running.warp = nullptr;
-  block_current("a yield", nullptr);
+  block_current(what, where);
 }
 
 uint32_t this_thread() { return current->index; }

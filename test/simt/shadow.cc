@@ -1,46 +1,19 @@
-// The race detector's cells. An access is right if the thread knows (clock.hpp) of the last write, and a write also of
-// the reads since. A cell stands for 4 bytes; a word that is touched in part is split into 4 cells of one byte.
-#include "shadow.hpp"
-
+// The race detector. An access is right if the thread knows (clock.hpp) of the last write, and a write also of the reads
+// since.
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
-#include "clock.hpp"
+#include "cells.hpp"
 
 namespace simt {
 
-// Epochs: clock << 16 | split << 15 | atomic << 14 | thread number in the cluster.
-template <int R>
-struct Cell {
-  uint64_t write;
-  uint64_t read[R];
-  uint32_t write_place;
-  uint32_t read_place[R];
-};
-using SharedCell = Cell<3>;
+SharedCell* shared_words = nullptr;
+SharedCell* shared_bytes = nullptr;
 
 namespace {
-
-constexpr uint64_t kNumber = (1u << 14) - 1, kAtomic = 1u << 14, kSplit = 1u << 15;
-
-uint64_t epoch(uint32_t number, uint64_t clock) { return clock << 16 | number; }
-inline uint64_t clock_in(uint64_t epoch) { return epoch >> 16; }
-inline uint32_t number_in(uint64_t epoch) { return static_cast<uint32_t>(epoch & kNumber); }
-
-uint32_t short_place(const void* where) {
-  return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(where) - reinterpret_cast<uintptr_t>(&mode));
-}
-const void* long_place(uint32_t place) {
-  return reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(&mode) +
-                                       static_cast<uintptr_t>(static_cast<int64_t>(static_cast<int32_t>(place))));
-}
-
-SharedCell* shared_words = nullptr;  // [slots][kSlotBytes / 4]
-SharedCell* shared_bytes = nullptr;  // [slots][kSlotBytes]
 
 // ---- reports --------------------------------------------------------------------------------------------------------
 
@@ -75,6 +48,10 @@ std::string here(const Spot& spot) {
   hooked = nullptr;
   const uint32_t number = number_in(other);
   const std::string there = place(long_place(other_place));
+  if (spot.memory[0] == 'g' && clock_in(other) <= clocks.launch)
+    fault("race between streams",
+          here(spot) + SIMT_TEXT(", not ordered after the %s by a kernel in another stream at %s",
+                                 other_wrote ? "write" : "read", there.c_str()));
   if (number >= running.threads)
     fault("asynchronous copy not waited for",
           here(spot) + SIMT_TEXT(", which the copy issued at %s %s", there.c_str(), other_wrote ? "writes" : "reads"));
@@ -92,7 +69,8 @@ template <bool Global>
 inline bool ordered(const Thread* thread, uint64_t other) {
   const uint64_t clock = clock_in(other);
   if (clock <= clocks.birth) {
-    if (!Global || clock <= clocks.launch) return true;
+    if (!Global) return true;
+    if (clock <= clocks.launch) return !any_unordered || !is_unordered(clock);
     return handed_over(thread, number_in(other), clock);
   }
   const uint32_t number = number_in(other);
@@ -149,63 +127,12 @@ inline void touch(Cell<R>& cell, const Spot& spot, bool initialised) {
   cell.write_place = short_place(spot.where);
 }
 
-// visit(cell, offset of the first of its bytes) for all cells of `bytes` bytes at `offset`; `bytes_of` gives the byte
-// cells, which exist only once a word is split. `whole`: the visit leaves the same in all bytes, so that a word that is
-// covered in full becomes one cell again.
-template <bool Global, int R, class Bytes, class Visit>
-inline void for_cells(Cell<R>* words, Bytes bytes_of, uint64_t offset, size_t bytes, bool whole, Visit visit) {
-  uint64_t at = offset;
-  const uint64_t end = offset + bytes;
-  while (at < end) {
-    const uint64_t word = at / 4, next = std::min(end, word * 4 + 4);
-    Cell<R>& cell = words[word];
-    const bool split = (cell.write & kSplit) != 0 && (Global || clock_in(cell.write) > clocks.birth);
-    if (next - at == 4 && !split) {
-      visit(cell, at);
-    } else {
-      Cell<R>* parts = bytes_of() + word * 4;
-      if (!split) {
-        for (int i = 0; i < 4; ++i) parts[i] = cell;
-        cell.write = epoch(0, clocks.birth + 1) | kSplit;
-      }
-      for (uint64_t i = at; i < next; ++i) visit(parts[i % 4], i);
-      if (next - at == 4 && whole) cell = parts[3];
-    }
-    at = next;
-  }
-}
-
-template <class Visit>
-inline void for_shared(uint32_t rank, uint32_t offset, size_t bytes, bool whole, Visit visit) {
-  if (shared_words == nullptr) {
-    shared_words = static_cast<SharedCell*>(zeros(kMostCluster * kSlotBytes / 4 * sizeof(SharedCell)));
-    shared_bytes = static_cast<SharedCell*>(zeros(kMostCluster * kSlotBytes * sizeof(SharedCell)));
-  }
-  for_cells<false>(
-      shared_words + rank * (kSlotBytes / 4), [&] { return shared_bytes + rank * kSlotBytes; }, offset, bytes, whole,
-      visit);
-}
-
-template <class Visit>
-void for_shared(const void* shared, size_t bytes, bool whole, Visit visit) {
-  const size_t at = static_cast<size_t>(static_cast<const char*>(shared) - arena);
-  for_shared(static_cast<uint32_t>(at / kSlotBytes), static_cast<uint32_t>(at % kSlotBytes), bytes, whole, visit);
-}
-
-size_t words_in(const Allocation* in) { return static_cast<size_t>(in->end - in->begin + 3) / 4; }
-
-GlobalCell* byte_cells(Allocation* in) {
-  if (in->bytes == nullptr) in->bytes = static_cast<GlobalCell*>(zeros(words_in(in) * 4 * sizeof(GlobalCell)));
-  return in->bytes;
-}
-
-template <class Visit>
-inline void for_global(Allocation* in, uint64_t offset, size_t bytes, bool whole, Visit visit) {
-  if (in->words == nullptr) in->words = static_cast<GlobalCell*>(zeros(words_in(in) * sizeof(GlobalCell)));
-  for_cells<true>(in->words, [&] { return byte_cells(in); }, offset, bytes, whole, visit);
-}
-
 }  // namespace
+
+void make_shared_cells() {
+  shared_words = static_cast<SharedCell*>(zeros(kMostCluster * kSlotBytes / 4 * sizeof(SharedCell)));
+  shared_bytes = static_cast<SharedCell*>(zeros(kMostCluster * kSlotBytes * sizeof(SharedCell)));
+}
 
 void* zeros(size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -224,6 +151,7 @@ void shadow_shared(Thread* thread, uint32_t rank, uint32_t offset, size_t bytes,
 }
 
 void shadow_global(Thread* thread, Allocation* in, const char* at, size_t bytes, Access kind, const void* where) {
+  if (any_unordered) check_touches(thread, at, bytes, kind, where);
   for_global(in, static_cast<uint64_t>(at - in->begin), bytes, kind == Access::kWrite,
              [&](GlobalCell& cell, uint64_t offset) {
                touch<true>(cell, {thread, kind, where, "global", offset, 0}, in->host_wrote_all);
@@ -242,49 +170,24 @@ void shadow_host_wrote(Allocation* in, char* at, size_t bytes) {
   });
 }
 
+std::string unordered_cell(const char* begin, size_t bytes, bool writes) {
+  Allocation* in = allocation_at(begin);
+  std::string result;
+  if (in == nullptr || in->words == nullptr) return result;
+  const auto seen = [&](uint64_t other, uint32_t other_place, const char* did) {
+    if (result.empty() && is_unordered(clock_in(other)))
+      result = SIMT_TEXT("what a kernel in another stream %s at %s", did, place(long_place(other_place)).c_str());
+  };
+  for_global(in, static_cast<uint64_t>(begin - in->begin), bytes, false, [&](GlobalCell& cell, uint64_t) {
+    seen(cell.write, cell.write_place, "writes");
+    if (writes) seen(cell.read[0], cell.read_place[0], "reads");
+  });
+  return result;
+}
+
 void drop_shadow(Allocation* of) {
   if (of->words != nullptr) munmap(of->words, words_in(of) * sizeof(GlobalCell));
   if (of->bytes != nullptr) munmap(of->bytes, words_in(of) * 4 * sizeof(GlobalCell));
-}
-
-// ---- asynchronous copies --------------------------------------------------------------------------------------------
-
-void shadow_mark_write(const void* shared, size_t bytes, uint32_t number, uint64_t clock, const void* where) {
-  if (!the_mode.races) return;
-  for_shared(shared, bytes, true, [&](SharedCell& cell, uint64_t) {
-    cell.write = epoch(number, clock);
-    cell.write_place = short_place(where);
-    for (uint64_t& read : cell.read) read = 0;
-  });
-}
-
-void shadow_mark_read(const void* shared, size_t bytes, const void* where) {
-  if (!the_mode.races) return;
-  for_shared(shared, bytes, false, [&](SharedCell& cell, uint64_t) {
-    cell.read[0] = epoch(kInFlight, clocks.birth + 1);
-    cell.read_place[0] = short_place(where);
-  });
-}
-
-void shadow_end_read(Thread* thread, const void* shared, size_t bytes) {
-  if (!the_mode.races) return;
-  for_shared(shared, bytes, false, [&](SharedCell& cell, uint64_t) {
-    for (uint64_t& read : cell.read)
-      if (number_in(read) == kInFlight) read = epoch(thread->number, thread->own);
-  });
-}
-
-void shadow_check_proxy(Thread* thread, const void* shared, size_t bytes, const void* where) {
-  if (!the_mode.races) return;
-  for_shared(shared, bytes, false, [&](SharedCell& cell, uint64_t at) {
-    const uint32_t number = number_in(cell.write);
-    if (number >= running.threads || clock_in(cell.write) <= threads[number].fenced) return;
-    const std::string writer = who(&threads[number]), there = place(long_place(cell.write_place));
-    fault("no proxy fence", SIMT_TEXT("%s starts a copy of byte %llu of shared memory at %s, and %s, who wrote it at "
-                                      "%s, has not called proxy_fence since",
-                                      who(thread).c_str(), static_cast<unsigned long long>(at - kSharedStart),
-                                      place(where).c_str(), writer.c_str(), there.c_str()));
-  });
 }
 
 void async_store(Thread* thread, const void* shared, size_t bytes, const void* where) {

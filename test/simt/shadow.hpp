@@ -36,6 +36,18 @@ void shadow_end_read(Thread* thread, const void* shared, size_t bytes);
 // Each byte's last write was made visible to the asynchronous proxy by its writer.
 void shadow_check_proxy(Thread* thread, const void* shared, size_t bytes, const void* where);
 
+// The same for what a copy writes to global memory; ends when its thread has waited for all of it.
+void shadow_mark_global(const void* global, size_t bytes, uint32_t number, uint64_t clock, const void* where);
+
+// ---- order between streams ------------------------------------------------------------------------------------------
+
+extern bool any_unordered;  // earlier work is not ordered before this
+bool is_unordered(uint64_t clock);
+// What kernels did to these bytes in other streams, if the host may not touch them; empty if it may.
+std::string unordered_cell(const char* begin, size_t bytes, bool writes);
+void check_touches(Thread* thread, const char* at, size_t bytes, Access kind, const void* where);
+void forget_touches(const char* begin, const char* end);
+
 // ---- hand-over between blocks ---------------------------------------------------------------------------------------
 
 // Whether the thread was handed over event `clock` of thread `number` of an earlier cluster of this grid.

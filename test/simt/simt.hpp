@@ -23,13 +23,16 @@ struct Grid {
 // Returns false if a fault was reported: the grid was then given up, its outputs are undefined.
 bool run(const Grid& grid, void (*body)(const void* args), const void* args, size_t args_size);
 
-// ---- how it runs: set from GRPO_SIMT_SEED, GRPO_SIMT_COPIES (late, early, random), GRPO_SIMT_RACES (1, 0) ------------
+// ---- how it runs: set from GRPO_SIMT_SEED, GRPO_SIMT_COPIES (late, early, random), GRPO_SIMT_RACES (1, 0), --
+// ---- GRPO_SIMT_SECONDS ----------------------------------------------------------------------------------------------
 
 enum class Copies : uint8_t { kLate, kEarly, kRandom };
 struct Mode {
   uint64_t seed = 1;
   Copies copies = Copies::kLate;
   bool races = true;
+  uint64_t polls = 2'000'000;  // of a cluster in a row, in which no thread gets any further
+  double seconds = 60;  // of processor time that a grid may take; one that takes more is said not to end
 };
 Mode& mode();
 
@@ -55,6 +58,18 @@ bool release(void* pointer);                        // false if it is no allocat
 const void* allocation_of(const void* pointer, size_t bytes);
 // The host wrote it (a copy, a memset): initialised from now on.
 void host_wrote(void* pointer, size_t bytes);
+
+// ---- order between grids (streams): for a runtime with several streams ----------------------------------------------
+
+struct Span {
+  uint64_t first, last;  // clocks of the detector
+};
+// What touches device memory until end_work() (a grid, a copy) is not ordered after what did so in these spans: if both
+// touch the same bytes and one writes, that is a race between streams.
+void begin_work(std::vector<Span> unordered);
+Span end_work();
+// The host touches the bytes in this work. Empty, or who else did: "..., which the kernel at x.cu:12 writes".
+std::string touch(const void* pointer, size_t bytes, bool writes);
 
 // ---- warp collectives (warp): the one primitive under shuffles, votes, ldmatrix, mma --------------------------------
 

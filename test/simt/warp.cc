@@ -112,6 +112,9 @@ struct ReduceIn {
 }  // namespace
 
 uint64_t shuffle(const char* name, uint32_t mask, uint64_t bits, int kind, int by, int width, const void* where) {
+  if (kind != kIndex && (by < 0 || by > 31))
+    fault("shuffle", SIMT_TEXT("%s by %d lanes, at %s: the GPU takes the last 5 bits of it", name, by,
+                               place(where).c_str()));
   if (width < 1 || width > 32 || (width & (width - 1)) != 0)
     fault("shuffle", SIMT_TEXT("width %d is no power of 2 up to 32, at %s", width, place(where).c_str()));
   const int lane = static_cast<int>(current->lane), first = lane & -width, last = first + width - 1;
@@ -200,7 +203,7 @@ uint32_t reduce(const char* name, uint32_t mask, uint32_t value, int kind, const
   return out;
 }
 
-void yield() { yield_current(); }
+void yield() { yield_current("__nanosleep", SIMT_CALLER); }
 void trap() {
   const void* where = SIMT_CALLER;
   fault("trap", SIMT_TEXT("%s calls __trap at %s", who(current).c_str(), place(where).c_str()));
