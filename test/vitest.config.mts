@@ -19,6 +19,7 @@ const onDeviceOnly = [
   'test/device_rows.test.ts',
   'test/device_tree_layout.test.ts',
   'test/device_mask_index.test.ts',
+  'test/device_offsets.test.ts',
 ]
 
 /** They start programs of their own, which the sanitizers have no part in. */

@@ -233,7 +233,6 @@ void release(void* pointer) {
   State& all = state();
   const auto found = all.memory.find(pointer);
   if (found == all.memory.end()) return;
-  std::memset(pointer, 0xCB, found->second.bytes);  // whoever still reads it gets no plausible number
   all.devices[found->second.device].used -= found->second.bytes;
   all.memory.erase(found);
   simt::release(pointer);
