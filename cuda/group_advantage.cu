@@ -122,7 +122,8 @@ __global__ void __launch_bounds__(kBatchThreads)
   if (lane_index() == 0) *variance_out = variance(batch, p.ddof);
 }
 
-__global__ void __launch_bounds__(kThreads)
+// Two blocks of a multiprocessor: without that number ptxas aims at three, and spills.
+__global__ void __launch_bounds__(kThreads, 2)
     group_advantage_kernel(const float* rewards,          // [N]
                            const int32_t* group_start,    // [G+1]
                            const uint8_t* mask,           // [N], may be null

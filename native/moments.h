@@ -21,8 +21,9 @@ GRPO_FORMULA Moments merge(const Moments& a, const Moments& b) {
   if (a.count == 0) return b;
   if (b.count == 0) return a;
   const double count = a.count + b.count, delta = a.mean == b.mean ? 0 : b.mean - a.mean;
-  if (!(fabs(delta) < INFINITY)) return {count, a.mean + b.mean, NAN};
-  return {count, a.mean + delta * (b.count / count), a.m2 + b.m2 + delta * delta * (a.count / count * b.count)};
+  const bool finite = fabs(delta) < INFINITY;
+  return {count, a.mean + (finite ? delta * (b.count / count) : b.mean),
+          finite ? a.m2 + b.m2 + delta * delta * (a.count / count * b.count) : NAN};
 }
 
 // `copies` of one value.
