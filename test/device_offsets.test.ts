@@ -60,7 +60,8 @@ function same(actual: object, expected: object, names: readonly string[]) {
   }
 }
 
-describe.skipIf(backend === 'cpu')('beyond 2^31', () => {
+// Up to 30 million threads are simulated, which begin and end: minutes on a machine that is busy.
+describe.skipIf(backend === 'cpu')('beyond 2^31', { timeout: 300_000 }, () => {
   const r = random(21)
 
   // Rows read twice, once by one block, and once by a cluster of blocks.
