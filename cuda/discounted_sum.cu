@@ -3,31 +3,20 @@
 // One warp per sequence, from its end to its beginning, kOwn tokens per lane at a time. A lane sums its tokens as if
 // nothing followed and forms the factor that what does follow comes with; a scan over the lanes joins those. Tokens
 // are counted from the end of the sequence, so that the bits depend on nothing but its own values. 8 bytes per token,
-// 9 with a mask; sums are float64. A block looks at the offsets before: where one of them is bad, which sequences meet
+// 9 with a mask; sums are float64. A launch before looks at the offsets: where one of them is bad, which sequences meet
 // is not known, and all tokens are NaN.
-#include "operation.cuh"
+#include "offsets.cuh"
 
 namespace grpo::cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 constexpr int kOwn = 4;
-constexpr int kOffsetThreads = 1024;
 
 // What comes after a run of tokens goes through it: y = own + factor * after.
 struct Step {
   double own, factor;
 };
-
-__global__ void __launch_bounds__(kOffsetThreads)
-    offsets_kernel(const int32_t* start,  // [S+1]
-                   int32_t* bad,          // [1]
-                   int64_t S, int64_t T) {
-  bool own = start[0] != 0 || start[S] != T;
-  for (int64_t s = threadIdx.x; s < S; s += kOffsetThreads) own |= !range_of(start, s, T).good;
-  const bool any = __syncthreads_or(own) != 0;
-  if (threadIdx.x == 0) *bad = any;
-}
 
 // The lanes from this one on, joined.
 __device__ __forceinline__ Step scan_lanes(Step run, double smallest) {
@@ -46,7 +35,7 @@ __global__ void __launch_bounds__(kThreads)
     discounted_sum_kernel(const float* x,        // [T]
                           const int32_t* start,  // [S+1]
                           const uint8_t* mask,   // [T], may be null
-                          const int32_t* bad,    // [1]
+                          const uint32_t* bad,   // [1], not 0: offsets are bad
                           float* y,              // [T]
                           int64_t S, int64_t T, double decay) {
   if (*bad != 0) {
@@ -87,8 +76,7 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   const int64_t S = axes['S'], T = axes['T'];
   if (args.out_x == nullptr || T == 0) return GRPO_OK;
   const int32_t* start = data<int32_t>(args.sequence_start);
-  int32_t* bad = on.scratch<int32_t>(1);
-  on(offsets_kernel, {1, kOffsetThreads}, start, bad, S, T);
+  const uint32_t* bad = bad_offsets(start, S, T, on);
   on(discounted_sum_kernel, {S == 0 ? 1 : ceil_div(S, kWarps), kThreads}, data<float>(args.x), start,
      data<uint8_t>(args.mask), bad, data<float>(args.out_x), S, T, args.decay);
   return GRPO_OK;

@@ -3,14 +3,16 @@
 // One warp per group, whatever its size: lane l takes rollouts l, l + 32, ... of the group. The rewards are read twice
 // (the second time from cache) and written once: 8 bytes per rollout, 9 with a mask. Statistics are float64 in two
 // passes, combined over the lanes in a fixed order. The batch's variance takes two launches more: one moment per group,
-// then one block that merges them in order.
+// then one block that merges them in order. A launch before looks at the offsets: where one of them is bad, groups may
+// meet, and all advantages are NaN; mean and std are so where the group's own offsets are bad.
 #include "../native/moments.h"
-#include "operation.cuh"
+#include "offsets.cuh"
 
 namespace grpo::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
+constexpr int kBatchThreads = 512;
 
 enum Center : int32_t { kCenterMean, kCenterLeaveOneOut, kCenterNone };
 enum Scale : int32_t { kGroupStd, kBatchStd, kLeaveOneOutStd, kScaleMean, kScaleNone };
@@ -99,27 +101,42 @@ __global__ void __launch_bounds__(kThreads)
   if (lane_index() == 0) moments[g] = own;
 }
 
-// One warp: the variance of the batch. Lane l merges groups l, l + 32, ...
-__global__ void batch_variance_kernel(const Moments* moments,  // [G]
-                                      double* variance_out,    // [1]
-                                      int64_t G, Parameters p) {
+struct BatchShared {
+  Moments of_warp[kBatchThreads / kWarp];
+};
+
+// One block: the variance of the batch. Thread i merges groups i, i + kBatchThreads, ...
+__global__ void __launch_bounds__(kBatchThreads)
+    batch_variance_kernel(const Moments* moments,  // [G]
+                          double* variance_out,    // [1]
+                          int64_t G, Parameters p) {
+  DYN_SMEM(BatchShared, shared);
   Moments batch;
-  for (int64_t g = lane_index(); g < G; g += kWarp)
+  for (int64_t g = threadIdx.x; g < G; g += kBatchThreads)
     if (moments[g].count > 0) batch = merge(batch, merge(moments[g], p.virtual_rewards));
   batch = merge_lanes(batch);
+  if (lane_index() == 0) shared.of_warp[warp_index()] = batch;
+  __syncthreads();
+  if (warp_index() != 0) return;
+  batch = merge_lanes(lane_index() < kBatchThreads / kWarp ? shared.of_warp[lane_index()] : Moments{});
   if (lane_index() == 0) *variance_out = variance(batch, p.ddof);
 }
 
-__global__ void __launch_bounds__(kThreads)
+// Two blocks of a multiprocessor: without that number ptxas aims at three, and spills.
+__global__ void __launch_bounds__(kThreads, 2)
     group_advantage_kernel(const float* rewards,          // [N]
                            const int32_t* group_start,    // [G+1]
                            const uint8_t* mask,           // [N], may be null
                            const double* batch_variance,  // [1], null unless the scale is the batch's
+                           const uint32_t* bad_offsets,   // [1], not 0: some are bad
                            float* advantage,              // [N], may be null
                            float* mean,                   // [G], may be null
                            float* std,                    // [G], may be null
                            Moments* suffix,               // [N], scratch of the leave-one-out options
                            int64_t N, int64_t G, Parameters p) {
+  const bool alone = *bad_offsets == 0;  // no rollout is in two groups, or in none
+  if (!alone && advantage != nullptr)
+    for (int64_t i = thread_index(); i < N; i += int64_t{gridDim.x} * kThreads) advantage[i] = NAN;
   const int64_t g = int64_t{blockIdx.x} * kWarps + warp_index();
   if (g >= G) return;
   const Range group_range = range_of(group_start, g, N);
@@ -133,7 +150,7 @@ __global__ void __launch_bounds__(kThreads)
     if (mean != nullptr) mean[g] = static_cast<float>((real.count == 0 ? 0 : center) + bad);
     if (std != nullptr) std[g] = static_cast<float>((real.count == 0 ? 0 : sqrt(spread)) + bad);
   }
-  if (advantage == nullptr) return;
+  if (advantage == nullptr || !alone) return;
 
   const bool each = !single && (p.center == kCenterLeaveOneOut || p.scale == kLeaveOneOutStd);
   const int64_t pieces = ceil_div(end - begin, kWarp);
@@ -207,10 +224,11 @@ int run(const Args& args, const Axes& axes, Launch& on) {
     Moments* moments = on.scratch<Moments>(G);
     batch_variance = on.scratch<double>(1);
     on(group_moments_kernel, {ceil_div(G, kWarps), kThreads}, rewards, group_start, mask, moments, N, G);
-    on(batch_variance_kernel, {1, kWarp}, moments, batch_variance, G, p);
+    on(batch_variance_kernel, {1, kBatchThreads, sizeof(BatchShared)}, moments, batch_variance, G, p);
   }
-  on(group_advantage_kernel, {ceil_div(G, kWarps), kThreads}, rewards, group_start, mask, batch_variance,
-     data<float>(args.advantage), data<float>(args.mean), data<float>(args.std), suffix, N, G, p);
+  on(group_advantage_kernel, {G == 0 ? 1 : ceil_div(G, kWarps), kThreads}, rewards, group_start, mask, batch_variance,
+     bad_offsets(group_start, G, N, on), data<float>(args.advantage), data<float>(args.mean), data<float>(args.std),
+     suffix, N, G, p);
   return GRPO_OK;
 }
 

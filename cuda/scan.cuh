@@ -99,7 +99,7 @@ __device__ __forceinline__ bool last_block(uint32_t* arrived, uint32_t* last) {
 // first + 15, which may lie outside [0, N). Thread i of all has places 16 i - skip onward.
 
 constexpr int kFlags = 16, kFlagThreads = 256, kFlagWarps = kFlagThreads / kWarp;
-constexpr int kScanThreads = 1024, kScanWarps = kScanThreads / kWarp;
+constexpr int kScanThreads = 1024, kScanWarps = kScanThreads / kWarp, kScanOwn = 8;  // counts of a thread at a time
 
 struct FlagsShared {
   uint32_t partial[kFlagWarps];
@@ -126,10 +126,21 @@ static __global__ void __launch_bounds__(kScanThreads)
                        int64_t n) {
   DYN_SMEM(ScanShared, shared);
   uint32_t sum = 0;
-  for (int64_t first = 0; first < n; first += kScanThreads) {
-    const int64_t i = first + threadIdx.x;
-    const Scanned<uint32_t> scanned = block_scan(i < n ? counts[i] : 0u, shared.partial);
-    if (i < n) counts[i] = sum + scanned.before;
+  for (int64_t begin = 0; begin < n; begin += kScanThreads * kScanOwn) {
+    const int64_t first = begin + threadIdx.x * kScanOwn;
+    uint32_t own[kScanOwn], whole = 0;
+#pragma unroll
+    for (int i = 0; i < kScanOwn; ++i) {
+      own[i] = first + i < n ? counts[first + i] : 0;
+      whole += own[i];
+    }
+    const Scanned<uint32_t> scanned = block_scan(whole, shared.partial);
+    uint32_t before = sum + scanned.before;
+#pragma unroll
+    for (int i = 0; i < kScanOwn; ++i) {
+      if (first + i < n) counts[first + i] = before;
+      before += own[i];
+    }
     sum += scanned.total;
   }
   if (threadIdx.x != 0) return;

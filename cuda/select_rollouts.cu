@@ -1,7 +1,7 @@
 // Which rollouts of a group, or of the whole batch, to train on.
 //
 // Scores become 32-bit keys of the same order (selection.cuh), kept in scratch memory. One block per set sorts its keys
-// in shared memory, a set that does not fit in scratch memory, a batch that does not fit with the launches of
+// in shared memory, a set that does not fit in scratch memory, the only set that does not fit with the launches of
 // radix_sort.cuh. In the sorted keys everything is a search: how many are candidates, the thresholds, how many lie
 // beyond them. A last launch writes the mask: 5 bytes read per rollout and 1 written, 4 more written and read in
 // between.
@@ -73,23 +73,23 @@ __device__ void sort_keys(uint32_t* keys,  // [n]
 // Only the sign of the second factor matters. It is linear in the scores, so nothing cancels that float32 scores hold.
 __device__ int64_t largest_of_max_variance(const uint32_t* keys,  // [n], ascending, all of numbers
                                            int64_t n, int64_t k) {
-  // Infinite scores count as a number beyond all finite ones, since the variance of a set with one does not exist.
-  const auto at = [&](int64_t i) { return fmin(fmax(static_cast<double>(score_of(keys[i])), -0x1p128), 0x1p128); };
-  double sum = 0;
-  for (int64_t i = lane_index(); i < k; i += kWarp) sum += at(i);
-  sum = warp_reduce(sum, Add{});
+  const auto at = [&](int64_t i) { return wide_score(score_of(keys[i])); };
+  WideScore sum;
+  for (int64_t i = lane_index(); i < k; i += kWarp) sum = sum + at(i);
+  sum = {warp_reduce(sum.finite, Add{}), warp_reduce(sum.infinite, Add{})};
   int64_t best = 0;
   for (int64_t first = 0; first < k; first += kWarp) {
     const int64_t large = first + lane_index();
     const bool valid = large < k;
-    const double l = valid ? at(n - 1 - large) : 0, s = valid ? at(k - 1 - large) : 0, distance = l - s;
-    const double inclusive = warp_scan(distance);
-    double before = __shfl_up_sync(kAllLanes, inclusive, 1);
-    if (lane_index() == 0) before = 0;
-    const double factor = static_cast<double>(k) * (l + s) - 2 * (sum + before) - distance;
-    const uint32_t better = __ballot_sync(kAllLanes, valid && distance > 0 && factor > 0);
+    const WideScore l = valid ? at(n - 1 - large) : WideScore{}, s = valid ? at(k - 1 - large) : WideScore{};
+    const WideScore inclusive{warp_scan((l - s).finite), warp_scan((l - s).infinite)};
+    WideScore before{__shfl_up_sync(kAllLanes, inclusive.finite, 1), __shfl_up_sync(kAllLanes, inclusive.infinite, 1)};
+    if (lane_index() == 0) before = {};
+    const bool larger = valid && keys[n - 1 - large] > keys[k - 1 - large];
+    const uint32_t better = __ballot_sync(kAllLanes, larger && exchange_gain(l, s, sum + before, k) > 0);
     if (better != 0) best = first + kWarp - __clz(static_cast<int>(better));
-    sum += __shfl_sync(kAllLanes, inclusive, kWarp - 1);
+    sum = sum + WideScore{__shfl_sync(kAllLanes, inclusive.finite, kWarp - 1),
+                          __shfl_sync(kAllLanes, inclusive.infinite, kWarp - 1)};
   }
   return best;
 }
@@ -113,7 +113,8 @@ __global__ void __launch_bounds__(kSetThreads<kCapacity>)
                 int64_t N, int64_t count, double fraction, int32_t rule, bool ordered) {
   DYN_SMEM(Shared<kCapacity>, shared);
   const Range set = group_start == nullptr ? Range{0, N, true} : range_of(group_start, blockIdx.x, N);
-  const int64_t size = set.end - set.begin;
+  // What is in order is all rollouts: a set of fewer, by bad offsets, is none.
+  const int64_t size = ordered && set.end - set.begin != N ? 0 : set.end - set.begin;
   const uint32_t* sorted = shared.keys;
   if (ordered) {
     sorted = copy;
@@ -204,7 +205,7 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   // The host does not know the sizes of groups: room for four times their mean, or else scratch memory.
   const bool small = batch ? N <= kSmall : N <= kSmall || N / G <= kSmall / 4;
   const int64_t capacity = small ? kSmall : kLarge;
-  const bool ordered = batch && N > kLarge;
+  const bool ordered = sets == 1 && N > kLarge;
   uint32_t* keys = on.scratch<uint32_t>(N);
   uint32_t* copy = N > capacity ? on.scratch<uint32_t>(N) : nullptr;
   Cut* cuts = on.scratch<Cut>(sets);

@@ -190,11 +190,15 @@ static __global__ void __launch_bounds__(kThreads)
   own = block_sum(own, shared.set.counts);
   if (threadIdx.x == 0) counts[blockIdx.x] = own;
   if (!last_block(&state->arrived[kLevels], &shared.last)) return;
-  if (threadIdx.x == 0) {
-    uint32_t before = 0, block = 0;
-    for (; before + counts[block] < rank; ++block) before += counts[block];
-    shared.set.digit = block;
-    shared.set.rank = rank - before;
+  uint32_t before = 0;
+  for (uint32_t first = 0; first < gridDim.x; first += kThreads) {
+    const uint32_t block = first + threadIdx.x, ties = block < gridDim.x ? counts[block] : 0;
+    const Scanned<uint32_t> scanned = block_scan(ties, shared.set.counts);
+    if (before + scanned.before < rank && rank <= before + scanned.before + ties) {
+      shared.set.digit = block;
+      shared.set.rank = rank - before - scanned.before;
+    }
+    before += scanned.total;
   }
   __syncthreads();
   const int64_t from = shared.set.digit * piece, to = from + piece < T ? from + piece : T;

@@ -8,7 +8,7 @@
 namespace grpo::cuda {
 namespace {
 
-constexpr int kThreads = 256, kTile = 4 * kThreads;
+constexpr int kThreads = 256, kWarps = kThreads / kWarp, kTile = 4 * kThreads;
 
 struct Shared {
   int64_t bound[2];  // sequences of the first and last token of the tile
@@ -20,10 +20,11 @@ __global__ void __launch_bounds__(kThreads)
                  const Sum* sums,       // [slots(S, T)], the counts
                  float* share,          // [S]
                  int64_t S, int64_t T) {
-  const int64_t s = thread_index();
+  const int64_t s = int64_t{blockIdx.x} * kWarps + warp_index();
   if (s >= S) return;
   const Sum whole = sum_of_pieces(start, sums, s, T);
-  share[s] = static_cast<float>(whole.count == 0 ? whole.total : x[s] / static_cast<double>(whole.count));
+  if (lane_index() == 0)
+    share[s] = static_cast<float>(whole.count == 0 ? whole.total : x[s] / static_cast<double>(whole.count));
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -68,7 +69,7 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   if (args.mean != 0 && mask != nullptr) {
     const Sum* counts = piece_sums(nullptr, start, mask, S, T, on);
     float* share = on.scratch<float>(S);
-    on(share_kernel, {ceil_div(S, kThreads), kThreads}, x, start, counts, share, S, T);
+    on(share_kernel, {ceil_div(S, kWarps), kThreads}, x, start, counts, share, S, T);
     x = share;
   }
   on(sequence_expand_kernel, {ceil_div(T, kTile), kThreads, sizeof(Shared)}, x, start, mask, data<float>(args.out_x), S,

@@ -61,18 +61,22 @@ static __global__ void __launch_bounds__(kPieceThreads)
   if (lane_index() == 0) sums[slot] = {total, count, used ? static_cast<int32_t>(s) : -1};
 }
 
-// The pieces of sequence s in order. NaN where its offsets are bad, or where bad offsets of others hid its pieces.
+// The pieces of sequence s, by one warp: lane l adds pieces l, l + 32, ... NaN where its offsets are bad, or where bad
+// offsets of others hid its pieces.
 __device__ __forceinline__ Sum sum_of_pieces(const int32_t* start, const Sum* sums, int64_t s, int64_t T) {
   const Range range = range_of(start, s, T);
-  if (!range.good) return {NAN, 0, -1};
   const int64_t first = first_slot(start, s), pieces = ceil_div(range.end - range.begin, kPiece);
   Sum whole{0, 0, static_cast<int32_t>(s)};
-  for (int64_t piece = 0; piece < pieces; ++piece) {
+  bool bad = !range.good;
+  for (int64_t piece = lane_index(); piece < pieces; piece += kWarp) {
     const Sum own = sums[first + piece];
-    if (own.sequence != s) return {NAN, 0, -1};
+    bad |= own.sequence != s;
     whole.total += own.total;
     whole.count += own.count;
   }
+  if (__any_sync(kAllLanes, bad)) return {NAN, 0, -1};
+  whole.total = warp_reduce(whole.total, Add{});
+  whole.count = warp_reduce(whole.count, Add{});
   return whole;
 }
 

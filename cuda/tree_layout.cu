@@ -73,10 +73,11 @@ __device__ bool number_segments(const Tree& tree, Sizes& sizes, Shared& shared) 
 // Where every parent lies before its child.
 __device__ bool is_depth_first(const Tree& tree) {
   bool bad = false;
+  int64_t steps = 0;  // all walks through a forest take B together; through a tangle they could take B each
   for (int64_t b = threadIdx.x; b < tree.B; b += kSizesThreads) {
     const int64_t parent = tree.parent[b];
     int64_t on_path = b - 1;
-    while (on_path > parent) on_path = tree.parent[on_path];
+    while (on_path > parent && steps++ < tree.B) on_path = tree.parent[on_path];
     bad |= on_path != parent;
   }
   return __syncthreads_or(bad) == 0;

@@ -89,7 +89,9 @@ function merge(a: Moments, b: Moments): Moments {
   if (a.count === 0) return { count: b.count, mean: b.mean, m2: b.m2 }
   if (b.count === 0) return a
   const count = a.count + b.count
-  const delta = b.mean - a.mean
+  const delta = a.mean === b.mean ? 0 : b.mean - a.mean
+  // With an infinite mean too, the order changes nothing.
+  if (!Number.isFinite(delta)) return { count, mean: a.mean + b.mean, m2: Number.NaN }
   const squares = delta * delta * ((a.count / count) * b.count)
   return { count, mean: a.mean + delta * (b.count / count), m2: a.m2 + b.m2 + squares }
 }

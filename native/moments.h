@@ -15,12 +15,15 @@ struct Moments {
 };
 
 // Chan, Golub and LeVeque (1983): no term cancels, however large the offset that both sets share. Two sets that each
-// hold one repeated value, the same in both, keep exactly that mean and m2 = 0.
+// hold one repeated value, the same in both, keep exactly that mean and m2 = 0. Where a mean is infinite, what comes out
+// does not depend on the order either: that mean, or NaN where both signs meet, and no squared distances.
 GRPO_FORMULA Moments merge(const Moments& a, const Moments& b) {
   if (a.count == 0) return b;
   if (b.count == 0) return a;
-  const double count = a.count + b.count, delta = b.mean - a.mean;
-  return {count, a.mean + delta * (b.count / count), a.m2 + b.m2 + delta * delta * (a.count / count * b.count)};
+  const double count = a.count + b.count, delta = a.mean == b.mean ? 0 : b.mean - a.mean;
+  const bool finite = fabs(delta) < INFINITY;
+  return {count, a.mean + (finite ? delta * (b.count / count) : b.mean),
+          finite ? a.m2 + b.m2 + delta * delta * (a.count / count * b.count) : NAN};
 }
 
 // `copies` of one value.

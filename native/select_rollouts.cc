@@ -24,15 +24,14 @@ struct Cut {
 // and sets of equal variance compare equal: squares would decide between them by rounding.
 int64_t largest_of_max_variance(const float* values,  // [n], the first k and the last k in ascending order
                                 int64_t n, int64_t k) {
-  // Infinite scores count as a number beyond all finite ones, since the variance of a set with one does not exist.
-  const auto at = [&](int64_t i) { return std::clamp<double>(values[i], -0x1p128, 0x1p128); };
-  double sum = 0;
-  for (int64_t i = 0; i < k; ++i) sum += at(i);
+  const auto at = [&](int64_t i) { return wide_score(values[i]); };
+  WideScore sum;
+  for (int64_t i = 0; i < k; ++i) sum = sum + at(i);
   int64_t best = 0;
   for (int64_t large = 0; large < k; ++large) {
-    const double l = at(n - 1 - large), s = at(k - 1 - large), distance = l - s;
-    if (distance > 0 && static_cast<double>(k) * (l + s) - 2 * sum - distance > 0) best = large + 1;
-    sum += distance;
+    const WideScore l = at(n - 1 - large), s = at(k - 1 - large);
+    if (values[n - 1 - large] > values[k - 1 - large] && exchange_gain(l, s, sum, k) > 0) best = large + 1;
+    sum = sum + (l - s);
   }
   return best;
 }

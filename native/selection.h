@@ -33,4 +33,24 @@ GRPO_FORMULA int64_t selected_count(int64_t n, int64_t count, double fraction) {
   return least < n ? least : n;
 }
 
+// For the variance of a set: an infinite score counts as 2^128, beyond all finite ones, since the variance of a set with
+// one does not exist. Those are counted apart: in one number with them the digits of the others would be lost.
+struct WideScore {
+  double finite = 0, infinite = 0;  // their sum, and the number of +inf less that of -inf
+};
+GRPO_FORMULA WideScore operator+(WideScore a, WideScore b) { return {a.finite + b.finite, a.infinite + b.infinite}; }
+GRPO_FORMULA WideScore operator-(WideScore a, WideScore b) { return {a.finite - b.finite, a.infinite - b.infinite}; }
+
+GRPO_FORMULA WideScore wide_score(float score) {
+  if (score - score == 0) return {score, 0};
+  return {0, score > 0 ? 1.0 : -1.0};
+}
+
+// The second factor of what an exchange adds, see largest_of_max_variance: k (l + s) - 2 sum - (l - s).
+GRPO_FORMULA double exchange_gain(WideScore l, WideScore s, WideScore sum, int64_t k) {
+  const double n = static_cast<double>(k);
+  return n * (l.finite + s.finite) - 2 * sum.finite - (l.finite - s.finite) +
+         0x1p128 * (n * (l.infinite + s.infinite) - 2 * sum.infinite - (l.infinite - s.infinite));
+}
+
 }  // namespace grpo

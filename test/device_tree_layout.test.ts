@@ -9,12 +9,12 @@ import { layoutReference, randomForest } from './references/forest.js'
 type Forest = { length: number[]; parent: number[]; end?: number[] }
 type Sizes = { P: number; N: number; T: number; G: number }
 
+const outputNames = ['segmentStart', 'segmentEnd', 'position', 'groupStart', 'sequenceStart', 'row', 'place'] as const
 const upload = (list: number[]) => cuda.upload({ dtype: 'i32', shape: [list.length], data: Int32Array.from(list) })
 
 function onDevice({ length, parent, end }: Forest, wrong: Partial<Sizes> = {}) {
   const inputs = { length: upload(length), parent: upload(parent), end: end && upload(end) }
-  const none = ['segmentStart', 'segmentEnd', 'position', 'groupStart', 'sequenceStart', 'row', 'place'] as const
-  const out = Object.fromEntries(none.map((name) => [name, null]))
+  const out = Object.fromEntries(outputNames.map((name) => [name, null]))
   const read = (x: unknown) => Array.from((x as DeviceArray).readSync().data)
   const { sizes } = call('treeLayout', inputs as never, { out } as never).now()
   const counts = read(sizes)
@@ -66,6 +66,19 @@ test.each<[string, Forest]>([
   const { counts, outputs } = onDevice(forest)
   expect(counts).toEqual([-1, -1, -1, -1])
   for (const x of Object.values(outputs)) expect(x.every((value) => value === -1)).toBe(true)
+})
+
+test('a tangle of 150,000 segments is found to be none in a time that grows with their number', () => {
+  const half = 75_000 // walks of that many steps from every other segment after it would not end within the test's time
+  const parent = Array.from({ length: 2 * half }, (_, b) => (b < half ? b - 1 : b % 2 === 0 ? 0 : half - 1))
+  const { sizes } = call(
+    'treeLayout',
+    { length: upload(parent.map(() => 1)), parent: upload(parent) } as never,
+    {
+      out: Object.fromEntries(outputNames.map((name) => [name, null])),
+    } as never,
+  ).now()
+  expect(Array.from((sizes as unknown as DeviceArray).readSync().data)).toEqual([-1, -1, -1, -1])
 })
 
 test('an output of another length is -1, the others are not', () => {

@@ -178,6 +178,22 @@ describe('edges', () => {
     const { advantage } = groupAdvantage(groups([1, Number.NaN, 1], [1, 0]))
     expect(Array.from(advantage.data, Number.isNaN)).toEqual([true, true, true, false, false])
   })
+  test('an infinite reward makes the mean of the others infinite, wherever it stands', () => {
+    for (let at = 0; at < 70; at += 3) {
+      const rewards = Float32Array.from({ length: 70 }, (_, i) => (i === at ? Infinity : i))
+      const groupStart = Int32Array.of(0, 70)
+      const run = (scale: 'none' | 'leave_one_out_std') =>
+        Array.from(groupAdvantage({ rewards, groupStart }, { center: 'leave_one_out', scale }).advantage.data)
+      const others = (x: number) => Array.from(rewards, (_, i) => (i === at ? Infinity : x))
+      expect(run('none')).toEqual(others(-Infinity))
+      expect(run('leave_one_out_std')).toEqual(others(Number.NaN))
+    }
+  })
+  test('an infinite reward leaves the batch without a variance', () => {
+    const rewards = Float32Array.of(1, 2, Infinity, Infinity, 3, 5, Infinity, Infinity)
+    const { advantage } = groupAdvantage({ rewards, groupStart: Int32Array.of(0, 2, 4, 6, 8) }, { scale: 'batch_std' })
+    expect(Array.from(advantage.data)).toEqual(Array(8).fill(Number.NaN))
+  })
   test('no rollouts, empty groups, all rejected', () => {
     expect(groupAdvantage(groups()).advantage.data.length).toBe(0)
     const { advantage, mean, std } = groupAdvantage(groups([], [1, 2], []))

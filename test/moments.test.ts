@@ -163,6 +163,19 @@ describe('mergeMoments', () => {
     expect(mergeMoments(Array(7).fill(one))).toEqual({ count: 21, mean: 0.1, m2: 0 })
   })
 
+  test('an infinite mean, in any order', () => {
+    const [one, two, more] = [5, 7, Infinity].map((mean) => ({ count: 2, mean, m2: 1 })) as [Moments, Moments, Moments]
+    for (const list of [
+      [one, two, more],
+      [one, more, two],
+      [more, one, two],
+    ]) {
+      expect(mergeMoments(list)).toEqual({ count: 6, mean: Infinity, m2: Number.NaN })
+    }
+    const all = { count: 2, mean: Infinity, m2: 0 }
+    expect(mergeMoments([all, all])).toEqual({ count: 4, mean: Infinity, m2: 0 })
+    expect(mergeMoments([all, { ...all, mean: -Infinity }]).mean).toBeNaN()
+  })
   test('no sets, empty sets', () => {
     const none = { count: 0, mean: 0, m2: 0 }
     expect(mergeMoments([])).toEqual(none)

@@ -9,9 +9,9 @@ import { random } from './random.js'
 const howMany = (n: number, { count, fraction }: SelectRolloutsOptions) =>
   typeof count === 'number' ? Math.min(n, count) : Math.min(n, Math.max(1, Math.ceil((fraction as number) * n - 1e-9)))
 
-/** k^2 times the variance of k whole numbers, exactly. */
+/** k^2 times the variance of k whole numbers, exactly; an infinity stands for 2^128. */
 function variance(values: number[]): bigint {
-  const x = values.map(BigInt)
+  const x = values.map((v) => BigInt(Number.isFinite(v) ? v : Math.sign(v) * 2 ** 128))
   const sum = x.reduce((a, b) => a + b, 0n)
   return BigInt(x.length) * x.reduce((a, b) => a + b * b, 0n) - sum * sum
 }
@@ -170,6 +170,16 @@ describe('max_variance', () => {
   test('a large offset changes nothing', () => {
     const list = [0, 1, 1, 2, 7, 3]
     for (const count of [2, 3, 4]) expect(run([list.map((v) => 1e6 + v)], { count })).toEqual(run([list], { count }))
+  })
+  test('infinite scores of both signs leave the digits of the others', () => {
+    const r = random(8)
+    for (let trial = 0; trial < 300; trial++) {
+      const one = () => (r.uniform() < 0.2 ? Math.sign(r.uniform() - 0.5) * Infinity : r.integer(6))
+      const score = Float32Array.from({ length: 1 + r.integer(40) }, one)
+      const count = r.integer(score.length + 1)
+      const { mask } = selectRollouts({ score, groupStart: Int32Array.of(0, score.length) }, { count })
+      expect(Array.from(mask.data), `${score}, ${count}`).toEqual(reference(score, undefined, { count }))
+    }
   })
   test('infinite scores are the largest and the smallest', () => {
     const infinity = Number.POSITIVE_INFINITY

@@ -20,6 +20,8 @@ const onDeviceOnly = [
   'test/device_tree_layout.test.ts',
   'test/device_linear_plan.test.ts',
   'test/device_mask_index.test.ts',
+  'test/device_offsets.test.ts',
+  'test/device_edges.test.ts',
 ]
 
 /** They start programs of their own, which the sanitizers have no part in. */

@@ -3,6 +3,7 @@
 
 #include <link.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -19,6 +20,10 @@ namespace simt {
 namespace {
 
 constexpr size_t kPadding = 256;
+constexpr int kUnwritten = 0xcb;
+// From this size on an allocation takes only the pages that something touches, so that offsets beyond 2^32 can be tried.
+constexpr size_t kSparse = size_t{64} << 20;
+constexpr size_t kChunk = size_t{8} << 20;
 
 std::mutex allocations_mutex;
 Allocation** allocations = nullptr;  // by address
@@ -102,16 +107,47 @@ const char* name_of(Access kind) {
                                           near.c_str(), place(where).c_str()));
 }
 
+// A file of kUnwritten, of which every chunk of a sparse allocation is a copy on write.
+int unwritten_file() {
+  static const int file = [] {
+    const int made = memfd_create("simt", MFD_CLOEXEC);
+    const std::string text(kChunk, static_cast<char>(kUnwritten));
+    return write(made, text.data(), kChunk) == static_cast<ssize_t>(kChunk) ? made : -1;
+  }();
+  return file;
+}
+
+// Of so many bytes, the padding on both sides among them.
+char* obtain(size_t bytes) {
+  if (bytes < kSparse) {
+    void* memory = std::aligned_alloc(256, bytes);
+    if (memory != nullptr) memset(memory, kUnwritten, bytes);
+    return static_cast<char*>(memory);
+  }
+  constexpr int kFlags = MAP_PRIVATE | MAP_NORESERVE;
+  auto* memory = static_cast<char*>(mmap(nullptr, bytes, PROT_NONE, kFlags | MAP_ANONYMOUS, -1, 0));
+  bool made = memory != MAP_FAILED;
+  for (size_t at = 0; made && at < bytes; at += kChunk)
+    made = mmap(memory + at, std::min(kChunk, bytes - at), PROT_READ | PROT_WRITE, kFlags | MAP_FIXED, unwritten_file(),
+                0) != MAP_FAILED;
+  return made ? memory : nullptr;
+}
+
+void give_back(char* memory, size_t bytes) {
+  if (bytes >= kSparse) munmap(memory, bytes);
+  else std::free(memory);
+}
+
+size_t with_padding(size_t bytes) { return (std::max<size_t>(bytes, 1) + 255) / 256 * 256 + 2 * kPadding; }
+
 }  // namespace
 
 void* allocate(size_t bytes) {
   const std::lock_guard<std::mutex> lock(allocations_mutex);
-  const size_t body = (std::max<size_t>(bytes, 1) + 255) / 256 * 256;
-  void* memory = std::aligned_alloc(256, body + 2 * kPadding);
+  char* memory = obtain(with_padding(bytes));
   if (memory == nullptr) return nullptr;
-  memset(memory, 0xcb, body + 2 * kPadding);
   auto* made = static_cast<Allocation*>(std::calloc(1, sizeof(Allocation)));
-  made->begin = static_cast<char*>(memory) + kPadding;
+  made->begin = memory + kPadding;
   made->end = made->begin + bytes;
   if (allocation_count == allocation_room) {
     allocation_room = std::max<size_t>(64, allocation_room * 2);
@@ -136,14 +172,18 @@ bool release(void* pointer) {
   memset(recent, 0, sizeof recent);
   drop_shadow(found);
   forget_touches(found->begin, found->end);
+  const size_t bytes = static_cast<size_t>(found->end - found->begin);
+  // Whoever still reads it gets no plausible number. A sparse one goes back at once: it is larger than what is kept.
+  if (with_padding(bytes) < kSparse) memset(pointer, kUnwritten, bytes);
   freed.push_back({found->begin, found->end});
-  freed_bytes += static_cast<size_t>(found->end - found->begin);
+  freed_bytes += bytes;
   std::free(found);
   while (freed.size() > kMostFreed || (freed_bytes > kMostFreedBytes && !freed.empty())) {
     const Freed oldest = freed.front();
     freed.pop_front();
-    freed_bytes -= static_cast<size_t>(oldest.end - oldest.begin);
-    std::free(const_cast<char*>(oldest.begin) - kPadding);
+    const size_t size = static_cast<size_t>(oldest.end - oldest.begin);
+    freed_bytes -= size;
+    give_back(const_cast<char*>(oldest.begin) - kPadding, with_padding(size));
   }
   return true;
 }

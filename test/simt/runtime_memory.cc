@@ -50,7 +50,6 @@ void release(void* pointer, int device) {
   if (found == all.memory.end()) return;
   const size_t size = found->second.bytes;
   may_touch(device, "the release of " + std::to_string(size) + " bytes", pointer, size, true);
-  std::memset(pointer, 0xCB, found->second.bytes);  // whoever still reads it gets no plausible number
   all.devices[found->second.device].used -= found->second.bytes;
   all.memory.erase(found);
   simt::release(pointer);
