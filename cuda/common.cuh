@@ -30,10 +30,13 @@ struct Failure {
   std::string what;
 };
 
-inline void must(cudaError_t error, const char* what) {
+inline void must(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // an error that is not sticky is taken back: the next call starts clean
   throw Failure{error, what};
+}
+inline void must(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) must(error, std::string(what));
 }
 
 // One GPU, looked up once.

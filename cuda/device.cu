@@ -13,7 +13,6 @@ const grpo_operation* const kOperations[] = {GRPO_OPERATIONS(GRPO_LISTED)};
 const grpo_api kOperationsApi = GRPO_API("cuda");
 
 thread_local std::string code;
-thread_local std::string problem_of_device;
 
 std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
@@ -92,8 +91,8 @@ const Device& found_device(int32_t id) {
   made.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
   made.shared_limit = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   if (made.major < kLeastMajor)
-    throw Failure{cudaErrorNoKernelImageForDevice, "device " + std::to_string(id) + ", of compute capability " +
-                                                       std::to_string(made.major) + "." + std::to_string(made.minor)};
+    throw Failure{cudaErrorNoKernelImageForDevice, "the use of device " + std::to_string(id) + ", of compute capability " +
+                  std::to_string(made.major) + "." + std::to_string(made.minor) + " where 8.0 is needed,"};
   // Blocking: ordered with the legacy default stream, on which other libraries work unless told otherwise.
   must(cudaStreamCreate(&made.stream), "a stream");
   // Freed memory stays with the process for the next call instead of going back to the driver at each synchronise.
@@ -104,25 +103,36 @@ const Device& found_device(int32_t id) {
   return *(devices[id] = new Device(made));
 }
 
-std::string memory_text(int64_t bytes) {
-  const double mebibytes = static_cast<double>(bytes) / (1 << 20);
-  char text[64];
-  std::snprintf(text, sizeof text, mebibytes < 1 ? "%.3g MiB" : "%.6g MiB", mebibytes);
-  return "an allocation of " + std::to_string(bytes) + " bytes (" + text + ")";
+std::string bytes_text(const char* what, size_t bytes) {
+  return std::string(what) + " of " + std::to_string(bytes) + " bytes";
 }
 
-// The body of each function of grpo_cuda_api, with its device current and failures turned into a status.
+std::string memory_text(int64_t bytes) {
+  char text[64] = "";
+  if (bytes >= 1 << 20) std::snprintf(text, sizeof text, " (%.6g MiB)", static_cast<double>(bytes) / (1 << 20));
+  return bytes_text("an allocation", static_cast<size_t>(bytes)) + text;
+}
+
+// The body of each function of grpo_cuda_api, with failures turned into a status.
 template <class F>
-int guarded(int32_t id, F&& body) {
+int guarded(F&& body) {
   no_cuda_failure();
   try {
-    const Device& device = found_device(id);
-    Current current(id);
-    body(device);
+    body();
     return GRPO_OK;
   } catch (const Failure& failure) {
     return cuda_failed(failure);
   }
+}
+
+// The same with a usable device, which is current.
+template <class F>
+int guarded(int32_t id, F&& body) {
+  return guarded([&] {
+    const Device& device = found_device(id);
+    Current current(id);
+    body(device);
+  });
 }
 
 cudaStream_t stream_of(const Device& device, void* stream) {
@@ -130,12 +140,13 @@ cudaStream_t stream_of(const Device& device, void* stream) {
 }
 
 int describe(int32_t id, grpo_device* info) {
-  return guarded(id, [&](const Device& device) {
+  return guarded([&] {  // also a device that is too old to be used, beside one that is not
     cudaDeviceProp properties;
     must(cudaGetDeviceProperties(&properties, id), "the properties of a device");
     *info = {};
     std::snprintf(info->name, sizeof info->name, "%s", properties.name);
-    info->major = device.major, info->minor = device.minor, info->multiprocessors = device.multiprocessors;
+    info->major = properties.major, info->minor = properties.minor;
+    info->multiprocessors = properties.multiProcessorCount;
     info->memory = static_cast<int64_t>(properties.totalGlobalMem);
   });
 }
@@ -143,7 +154,7 @@ int describe(int32_t id, grpo_device* info) {
 int allocate(int32_t id, size_t bytes, void* stream, void** memory) {
   return guarded(id, [&](const Device& device) {
     const cudaError_t error = cudaMallocAsync(memory, bytes, stream_of(device, stream));
-    if (error != cudaSuccess) must(error, memory_text(static_cast<int64_t>(bytes)).c_str());
+    must(error, memory_text(static_cast<int64_t>(bytes)));
   });
 }
 
@@ -153,14 +164,16 @@ int release(int32_t id, void* memory, void* stream) {
 
 int upload(int32_t id, void* to, const void* from, size_t bytes, void* stream) {
   return guarded(id, [&](const Device& device) {
-    if (bytes > 0) must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(device, stream)), "an upload");
+    const cudaStream_t on = stream_of(device, stream);
+    if (bytes > 0) must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, on), bytes_text("an upload", bytes));
   });
 }
 
 int download(int32_t id, void* to, const void* from, size_t bytes, void* stream) {
   return guarded(id, [&](const Device& device) {
-    if (bytes > 0) must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_of(device, stream)), "a download");
-    must(cudaStreamSynchronize(stream_of(device, stream)), "the work before a download");
+    const cudaStream_t on = stream_of(device, stream);
+    if (bytes > 0) must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, on), bytes_text("a download", bytes));
+    must(cudaStreamSynchronize(on), "the work before " + bytes_text("a download", bytes));
   });
 }
 
@@ -169,7 +182,7 @@ int synchronize(int32_t id, void* stream) {
 }
 
 int device_of_memory(const void* memory, int32_t* id) {
-  return guarded(0, [&](const Device&) {
+  return guarded([&] {
     cudaPointerAttributes attributes;
     must(cudaPointerGetAttributes(&attributes, memory), "the attributes of a pointer");
     *id = attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged ? attributes.device : -1;
@@ -177,9 +190,7 @@ int device_of_memory(const void* memory, int32_t* id) {
 }
 
 int device_of_stream(void* stream, int32_t* id) {
-  return guarded(0, [&](const Device&) {
-    must(cudaStreamGetDevice(static_cast<cudaStream_t>(stream), id), "the device of a stream");
-  });
+  return guarded([&] { must(cudaStreamGetDevice(static_cast<cudaStream_t>(stream), id), "the device of a stream"); });
 }
 
 int record(int32_t id, void** event, void* stream) {
@@ -200,11 +211,11 @@ int wait(int32_t id, void* stream, void* event) {
 }
 
 int wait_on_host(void* event) {
-  return guarded(0, [&](const Device&) { must(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "the work before an event"); });
+  return guarded([&] { must(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "the work before an event"); });
 }
 
 int destroy_event(void* event) {
-  return guarded(0, [&](const Device&) { must(cudaEventDestroy(static_cast<cudaEvent_t>(event)), "the end of an event"); });
+  return guarded([&] { must(cudaEventDestroy(static_cast<cudaEvent_t>(event)), "the end of an event"); });
 }
 
 const grpo_cuda_api kApi = {
@@ -255,7 +266,7 @@ void* Launch::allocate(int64_t bytes) {
   if (rehearsal_) return reinterpret_cast<void*>(kUnit);
   void* memory = nullptr;
   const cudaError_t error = cudaMallocAsync(&memory, static_cast<size_t>(bytes), stream);
-  if (error != cudaSuccess) must(error, ("scratch space, " + memory_text(bytes)).c_str());
+  if (error != cudaSuccess) must(error, "scratch space, " + memory_text(bytes));
   scratch_.push_back(memory);
   return memory;
 }
@@ -263,7 +274,8 @@ void* Launch::allocate(int64_t bytes) {
 void* Launch::copy(const void* host, int64_t bytes) {
   void* memory = allocate(bytes);
   if (bytes > 0 && !rehearsal_)
-    must(cudaMemcpyAsync(memory, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream), "the copy of an input");
+    must(cudaMemcpyAsync(memory, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream),
+         bytes_text("the copy of an input", static_cast<size_t>(bytes)));
   return memory;
 }
 

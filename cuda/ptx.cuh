@@ -1,5 +1,5 @@
 // The only inline PTX of the project. Each function has a device body and a simulated one: a call into the interpreter
-// of test/simt/ (ptx.hpp, matrix.hpp, approximate.hpp), which runs the same kernels on a CPU. cuda/self_test.cu runs
+// of test/simt/ (ptx.hpp, matrix.hpp, approximate.hpp), which runs the same kernels on a CPU. test/simt/self_test runs
 // every function of this file with a fixed pattern, so that the two bodies can be compared.
 //
 // What needs sm_90 traps on older GPUs: kernels that use it are launched there only.

@@ -31,13 +31,17 @@ function load(): Library {
   if (path === undefined) return none('this build of the package has no CUDA library: npm run build:cuda makes it')
   const problem = native.cuda.load(path)
   if (problem !== undefined) return none(`the CUDA library ${path} cannot be loaded: ${problem}`)
-  const numbers = compare(native.cuda.operations(), 'cuda', 'cu')
-  return { ...native.cuda.deviceCount(), numbers }
+  try {
+    const numbers = compare(native.cuda.operations(), 'cuda', 'cu')
+    return { ...native.cuda.deviceCount(), numbers }
+  } catch (error) {
+    return none(`the CUDA library ${path} is another version's: ${(error as Error).message}`)
+  }
 }
 
 let library: Library | undefined
 
-/** The library, or why there is none; throws if its operations are not those of lib/ops.ts. */
+/** The library, or why there is none: among the reasons is that its operations are not those of lib/ops.ts. */
 export function cudaLibrary(): Library {
   library ??= load()
   return library

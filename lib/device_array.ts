@@ -18,6 +18,7 @@ import {
   finished,
   isDeviceArray,
   uploaded,
+  used,
 } from './device_memory.js'
 import { grpoError } from './errors.js'
 import { type DeviceInfo, native } from './native.js'
@@ -103,13 +104,16 @@ export const cuda = {
     const { device, stream } = place('cuda.empty', options)
     checkDtype('cuda.empty', 'array', dtype)
     checkShape('cuda.empty', 'array', shape)
-    return emptyArray('cuda.empty', 'array', device, dtype, shape, stream)
+    const x = emptyArray('cuda.empty', 'array', device, dtype, shape, stream)
+    used('cuda.empty', [x], stream) // an event: the stream may be gone when the array is
+    return x
   },
 
   /**
-   * Memory of another library as a device array, without a copy. It must stay until the work on it is done; `dispose` does
-   * not free it. Its owner orders the work on it: what else uses it has to come before the call on the call's stream, or
-   * on `stream`, or be waited for. The package's own uses of one wrapped array are ordered among themselves.
+   * Memory of another library as a device array, without a copy. It must hold the whole shape, which cannot be looked up,
+   * and stay until the work on it is done; `dispose` does not free it. Its owner orders the work on it: what else uses it
+   * has to come before the call on the call's stream, or on `stream`, or be waited for. The package's own uses of one
+   * wrapped array are ordered among themselves.
    *
    * @throws TypeError without a GPU, or if the pointer is another device's or the host's; RangeError if it is not aligned to
    *         the dtype

@@ -1,7 +1,6 @@
 // Device arrays, and the order of the work on them: an array remembers its last use, and other streams wait for that.
 import process from 'node:process'
-import { isMainThread } from 'node:worker_threads'
-import { allocate, type DType, elementBytes, type HostArray, sizeOf } from './array.js'
+import { allocate, type DType, elementBytes, type HostArray, lengthOf, sizeOf } from './array.js'
 import { cudaFunctions, must } from './cuda_library.js'
 import { grpoError } from './errors.js'
 import { native } from './native.js'
@@ -85,7 +84,7 @@ export class DeviceArray<D extends DType = DType> {
     const host = hostFor(this)
     if (memory.pointer === 0n) return host
     waitFor('readSync', [this], 0n)
-    must('readSync', 'x', native.cuda.download(memory.device, memory.pointer, host.data, 0n))
+    must('readSync', 'array', native.cuda.download(memory.device, memory.pointer, host.data, 0n))
     return host
   }
 
@@ -111,17 +110,12 @@ const registry = new FinalizationRegistry((memory: Memory) => {
   process.emitWarning(text, { code: 'GRPO_KERNELS_DISPOSE', detail: 'Use dispose(), or `using`. This is said once.' })
 })
 
-/** What a worker_thread that ends has not disposed of would stay allocated as long as the process lives. */
-const owned = new Set<Memory>()
-if (!isMainThread) process.on('exit', () => owned.forEach(end))
-
 /** The devices that arrays have been on. */
 export const devicesInUse = new Set<number>()
 
 function known<D extends DType>(memory: Memory, dtype: D, shape: readonly number[]): DeviceArray<D> {
   const x = make(memory, dtype, shape)
   devicesInUse.add(memory.device)
-  if (memory.bytes !== undefined) owned.add(memory)
   registry.register(x, memory, memory)
   return x
 }
@@ -151,7 +145,7 @@ async function download(memory: Memory, host: HostArray): Promise<void> {
   try {
     const { device, pointer } = memory
     const copy = () => native.cuda.downloadAsync(device, pointer, host.data, 0n)
-    must('read', 'x', await waitingForDevice(undefined, copy))
+    must('read', 'array', await waitingForDevice(undefined, copy))
   } finally {
     memory.readers--
     if (memory.disposed) free(memory)
@@ -161,7 +155,6 @@ async function download(memory: Memory, host: HostArray): Promise<void> {
 function end(memory: Memory): void {
   if (memory.disposed) return
   memory.disposed = true
-  owned.delete(memory)
   free(memory)
 }
 
@@ -262,7 +255,7 @@ export function uploaded<D extends DType>(
   host: HostArray<D>,
   stream: bigint,
 ): DeviceArray<D> {
-  const x = emptyArray(operation, name, device, host.dtype, host.shape, stream, host.data.length)
+  const x = emptyArray(operation, name, device, host.dtype, host.shape, stream, lengthOf(host.data))
   if (x.pointer === 0n) return x
   try {
     must(operation, name, native.cuda.upload(device, x.pointer, host.data, stream))

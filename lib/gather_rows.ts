@@ -36,7 +36,8 @@ interface GatherRows {
  * @param inputs.x      [R] or [R,D]  any dtype
  * @param inputs.index  i32[M]        from 0 to R - 1
  * @returns x [M] or [M,D], in the dtype of x
- * @throws RangeError if an index lies outside [0, R)
+ * @throws RangeError if an index lies outside [0, R). An index on a device is not looked at beforehand: one that lies
+ *         outside gives a row of NaN, or of 0 for i32 and u8
  */
 export const gatherRows = operation((inputs: GatherRowsInputs, options: CallOptions<'x'> = {}) =>
   call('gatherRows', inputs, options),

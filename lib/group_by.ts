@@ -1,5 +1,5 @@
 import type { ArrayInput, HostArray } from './array.js'
-import { type Call, call, chain, checkNames, map, operation, toHost } from './run.js'
+import { type Call, call, chain, checkLength, checkNames, map, operation, toHost } from './run.js'
 import type { CallOptions } from './types.js'
 
 /**
@@ -13,6 +13,7 @@ import type { CallOptions } from './types.js'
  *
  * @param ids  i32[N]  group of each rollout; any whole numbers, negative ones too
  * @returns order i32[N]; groupStart i32[G+1], G different ids
+ * @throws RangeError if an `out` has another length
  */
 export const groupBy = operation(
   (
@@ -23,8 +24,10 @@ export const groupBy = operation(
     checkNames('groupBy', options?.out ?? {}, ['order', 'groupStart'], 'output')
     const counted = toHost(call('groupBy', inputs, { ...options, out: { order: null, groupStart: null } }))
     return chain(counted, ({ count }) => {
+      const G = count.data[0] as number
       const out = { count: null, ...options?.out }
-      const grouped = call('groupBy', inputs, { ...options, out }, { G: count.data[0] as number })
+      checkLength('groupBy', 'groupStart', out.groupStart, G + 1, 'one more than the different ids')
+      const grouped = call('groupBy', inputs, { ...options, out }, { G })
       return map(grouped, ({ order, groupStart }) => ({ order, groupStart }))
     })
   },

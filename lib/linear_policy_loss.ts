@@ -69,7 +69,7 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
   return map(
     call('linearPolicyLossPlan', {}, { ...shape, dtype, chunkRows, ratio }, {}, onDevice),
     ({ peakBytes }) => ({
-      peakBytes: peakBytes.data[0] as number,
+      peakBytes: Math.ceil(peakBytes.data[0] as number),
     }),
   )
 }

@@ -1,5 +1,5 @@
 import { type ArrayInput, hostArray, lengthOf } from './array.js'
-import { isDeviceArray } from './device_memory.js'
+import { isDeviceArray, live } from './device_memory.js'
 import { grpoError } from './errors.js'
 
 /** The numbers in the `stats` of a policy loss. Fractions and means are over the unmasked tokens. */
@@ -72,6 +72,7 @@ export function lossStats(...stats: ArrayInput<'f64'>[]): LossStats {
   const total: number[] = layout.map((name) => (name === 'ratioMin' ? Infinity : name === 'ratioMax' ? -Infinity : 0))
   stats.forEach((given, i) => {
     const argument = `stats[${i}]`
+    if (isDeviceArray(given)) live('lossStats', argument, given)
     const { dtype, data } = hostArray('lossStats', argument, isDeviceArray(given) ? given.readSync() : given, false)
     if (dtype !== 'f64') throw grpoError('dtype', 'lossStats', argument, `has dtype ${dtype}, expected f64`)
     if (lengthOf(data) !== layout.length) {

@@ -1,5 +1,5 @@
 import type { ArrayInput, HostArray } from './array.js'
-import { type Call, call, chain, checkNames, map, operation, toHost } from './run.js'
+import { type Call, call, chain, checkLength, checkNames, map, operation, toHost } from './run.js'
 import type { CallOptions } from './types.js'
 
 /**
@@ -16,10 +16,10 @@ export const maskIndex = operation(
     checkNames('maskIndex', options?.out ?? {}, ['index'], 'output')
     const counted = toHost(call('maskIndex', inputs, { ...options, out: { index: null } }))
     return chain(counted, ({ count }) => {
+      const M = count.data[0] as number
       const out = { count: null, ...options?.out }
-      return map(call('maskIndex', inputs, { ...options, out }, { M: count.data[0] as number }), ({ index }) => ({
-        index,
-      }))
+      checkLength('maskIndex', 'index', out.index, M, 'the number of values in mask that are not 0')
+      return map(call('maskIndex', inputs, { ...options, out }, { M }), ({ index }) => ({ index }))
     })
   },
 )

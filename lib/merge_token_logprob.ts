@@ -26,11 +26,13 @@ const names = ['logp', 'entropy', 'logsumexp'] as const
 
 /** The parts as arrays of one length, so that the error for another is in the caller's words. */
 function checked(list: readonly TokenLogprobPart[]): Whole[] {
-  const refuse = (kind: 'kind' | 'value' | 'shape' | 'dtype', argument: string, problem: string) =>
+  const refuse = (kind: 'kind' | 'value' | 'shape' | 'dtype' | 'device', argument: string, problem: string) =>
     grpoError(kind, 'mergeTokenLogprob', argument, problem)
   if (!Array.isArray(list)) throw refuse('kind', 'list', `is ${describe(list)}, expected a list`)
   if (list.length === 0) throw refuse('value', 'list', 'is empty, expected the outputs of tokenLogprob for each part')
   let length = -1
+  let place: number | undefined // the device of list[0].logp; -1: the host
+  const where = (of: number | undefined) => (of === -1 ? 'on the host' : `on device ${of}`)
   return Array.from(list, (part: unknown, i) => {
     if (typeof part !== 'object' || part === null) {
       throw refuse('kind', `list[${i}]`, `is ${describe(part)}, expected an object with ${names.join(', ')}`)
@@ -40,6 +42,11 @@ function checked(list: readonly TokenLogprobPart[]): Whole[] {
       const argument = `list[${i}].${name}`
       const given = isDeviceArray(x) ? x : hostArray('mergeTokenLogprob', argument, x, false)
       if (isDeviceArray(given)) live('mergeTokenLogprob', argument, given)
+      const lies = isDeviceArray(given) ? given.device : -1
+      place ??= lies
+      if (lies !== place) {
+        throw refuse('device', argument, `lies ${where(lies)}, but list[0].logp lies ${where(place)}`)
+      }
       const { dtype, shape } = given
       if (dtype !== 'f32') throw refuse('dtype', argument, `has dtype ${dtype}, expected f32`)
       if (length < 0) length = shape[0] as number

@@ -160,9 +160,9 @@ export function call<Name extends OperationName>(
   for (const spec of signature.inputs) {
     if (spec.offsets === undefined || axes.has(spec.offsets)) continue
     const x = arrays.get(spec.name)
-    const last =
-      x === undefined ? 0 : isDeviceArray(x) ? lastEntry(name, spec.name, x) : (x.data[lengthOf(x.data) - 1] ?? 0)
-    axes.set(spec.offsets, Math.max(0, last))
+    // Other dtypes and shapes are the C checker's to refuse: their memory is not what it would be read as.
+    const offsets = x?.dtype === 'i32' && x.shape.length === 1 ? x : undefined
+    axes.set(spec.offsets, Math.max(0, offsets === undefined ? 0 : lastOf(name, spec.name, offsets)))
   }
 
   const slotOf = (spec: ArraySpec, x: Placed | undefined): Slot | undefined =>
@@ -187,6 +187,15 @@ export function call<Name extends OperationName>(
   return (
     side === undefined ? onCpu(name, slots, numbers, outputs) : onGpu(name, side, slots, numbers, outputs)
   ) as Call<OutputsOf<Name>>
+}
+
+const lastOf = (operation: string, name: string, x: Placed): number =>
+  isDeviceArray(x) ? lastEntry(operation, name, x) : (x.data[lengthOf(x.data) - 1] ?? 0)
+
+/** Throws unless an `out` on a device, which the kernel cannot refuse, has the length that is known by now. */
+export function checkLength(operation: string, name: string, x: unknown, length: number, why: string): void {
+  if (!isDeviceArray(x) || x.shape.length !== 1 || x.shape[0] === length) return
+  throw grpoError('shape', operation, name, `has length ${x.shape[0]}, expected ${length}, ${why}`)
 }
 
 function dtypeOf(spec: ArraySpec, arrays: ReadonlyMap<string, Placed>): DType {

@@ -43,7 +43,8 @@ interface ScatterRows {
  * @param inputs.index  i32[M]        from 0 to rows - 1
  * @param options.rows  R
  * @returns x [R] or [R,D], in the dtype of x
- * @throws RangeError if an index lies outside [0, rows); TypeError without rows
+ * @throws RangeError if an index lies outside [0, rows); TypeError without rows. An index on a device is not looked at
+ *         beforehand: the row of one that lies outside is added to nothing, and nothing says so
  */
 export const scatterRows = operation((inputs: ScatterRowsInputs, options: ScatterRowsOptions) =>
   call('scatterRows', inputs, options),

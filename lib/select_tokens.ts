@@ -38,7 +38,7 @@ export const matches: Matches<'selectTokens', SelectTokensInputs, SelectTokensOp
  * @param inputs.tokenAdvantage  f32[T]    one value per token
  * @param inputs.entropy         f32[T]    nats; not needed for rule 'advantage'
  * @param inputs.sequenceStart   i32[S+1]  first token of each sequence; ends with T. Where nothing else says what T is,
- *                               its end is read, which waits if it lies on a device
+ *                               its end is read, which waits on this thread if it lies on a device
  * @param inputs.mask            u8[T]     0 = no token: never kept, whatever its inputs hold
  * @param options.count          how many tokens of the batch, or of each sequence; this or fraction
  * @param options.fraction       what share of them, 0 to 1; at least one token

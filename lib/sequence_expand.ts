@@ -21,7 +21,7 @@ export const matches: Matches<'sequenceExpand', SequenceExpandInputs, SequenceEx
  *
  * @param inputs.x              f32[S]    a value per sequence
  * @param inputs.sequenceStart  i32[S+1]  first token of each sequence; its end is T. Without a mask it is read if it
- *                              lies on a device, which waits for the work before it
+ *                              lies on a device, which waits for the work before it, on this thread
  * @param inputs.mask           u8[T]     0 = gets 0
  * @returns x f32[T]
  * @throws RangeError if sequenceStart does not rise from 0 to T

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <utility>
 
 #if defined(_WIN32)
@@ -52,6 +53,21 @@ Napi::Value load(const Napi::CallbackInfo& info) {
   loaded = api;
   return info.Env().Undefined();
 }
+
+// What a thread of JavaScript has allocated and recorded. When it ends, terminated or not, nobody else can release that:
+// it goes back in stream order, after the events, one of which follows every use on a caller's stream.
+struct Held {
+  std::map<void*, int32_t> memory, events;  // and their devices
+  ~Held() {
+    const grpo_cuda_api* cuda = cuda_api();
+    for (const auto& [event, of] : events) {
+      cuda->wait(of, nullptr, event);
+      cuda->destroy_event(event);
+    }
+    for (const auto& [address, of] : memory) cuda->release(of, address, nullptr);
+  }
+};
+Held& held(Napi::Env env) { return *env.GetInstanceData<Held>(); }
 
 // The arguments of a call from lib/cuda_library.ts, which trusts itself.
 struct Arguments {
@@ -129,6 +145,7 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
   const int status = cuda_api()->allocate(given.device(0), given.bytes(1), given.pointer(2), &memory);
   return value_or_problem(info.Env(), status, [&] {
     Napi::MemoryManagement::AdjustExternalMemory(info.Env(), static_cast<int64_t>(given.bytes(1)));
+    held(info.Env()).memory[memory] = given.device(0);
     return bigint(info.Env(), memory);
   });
 }
@@ -137,6 +154,7 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
 Napi::Value release(const Napi::CallbackInfo& info) {
   const Arguments given{info};
   Napi::MemoryManagement::AdjustExternalMemory(info.Env(), -static_cast<int64_t>(given.bytes(1)));
+  held(info.Env()).memory.erase(given.pointer(3));
   return problem_of(cuda_api()->release(given.device(0), given.pointer(3), given.pointer(2))).value(info.Env());
 }
 
@@ -193,7 +211,10 @@ Napi::Value device_of_stream(const Napi::CallbackInfo& info) {
 Napi::Value record(const Napi::CallbackInfo& info) {
   void* event = nullptr;
   const int status = cuda_api()->record(Arguments{info}.device(0), &event, Arguments{info}.pointer(1));
-  return value_or_problem(info.Env(), status, [&] { return bigint(info.Env(), event); });
+  return value_or_problem(info.Env(), status, [&] {
+    held(info.Env()).events[event] = Arguments{info}.device(0);
+    return bigint(info.Env(), event);
+  });
 }
 
 // wait(device, stream, event)
@@ -203,6 +224,7 @@ Napi::Value wait(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value destroy_event(const Napi::CallbackInfo& info) {
+  held(info.Env()).events.erase(Arguments{info}.pointer(0));
   return problem_of(cuda_api()->destroy_event(Arguments{info}.pointer(0))).value(info.Env());
 }
 
@@ -240,6 +262,7 @@ Napi::Value Problem::value(Napi::Env env) const {
 }
 
 void add_cuda(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Held);  // destroyed after the calls that are under way on other threads
   Napi::Object cuda = Napi::Object::New(env);
   const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
     cuda.Set(name, Napi::Function::New(env, function, name));

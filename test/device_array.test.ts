@@ -1,12 +1,10 @@
 // Device arrays: what holds on any machine, and, on the simulated GPUs of test/simt/ (npm run build:simt), the life of an
 // array, the order of work on streams, and what is refused. The numbers of operations are the other tests' business.
-import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import {
   array,
-  CudaError,
   cuda,
   type DeviceArray,
   dispose,
@@ -37,51 +35,8 @@ const root = join(__dirname, '..')
 const simulated = join(root, 'build-simt/libgrpo_kernels_cuda.so')
 const given = process.env.GRPO_KERNELS_CUDA ?? (existsSync(simulated) ? simulated : undefined)
 if (given !== undefined) process.env.GRPO_KERNELS_CUDA = given
-const real = ['build-cuda', `prebuilds/${process.platform}-${process.arch}`].some((folder) =>
-  existsSync(join(root, folder, 'libgrpo_kernels_cuda.so')),
-)
-
-/** What a program prints that gets the package as `g`, in a process of its own. */
-function child(program: string, env: Record<string, string>): string {
-  const text = `const g = require('./dist/index.js'); const { cuda } = g; ${program}`
-  const { stdout, stderr, status } = spawnSync(process.execPath, ['--expose-gc', '-e', text], {
-    cwd: root,
-    env: { ...process.env, GRPO_KERNELS_CUDA: '', ...env },
-    encoding: 'utf8',
-  })
-  expect({ status, stderr: stderr.replace(/\(Use `node --trace-warnings.*\n/, '') }).toMatchObject({ status: 0 })
-  return stdout + stderr
-}
-
-const printReason = 'console.log(cuda.available, cuda.devices.length, cuda.reason)'
-
 describe('without a library', () => {
   const code = 'ERR_GRPO_DEVICE'
-
-  test.skipIf(real)('cuda says what is missing', () => {
-    const reason = 'this build of the package has no CUDA library: npm run build:cuda makes it'
-    expect(child(printReason, {})).toBe(`false 0 ${reason}\n`)
-    const attempt = 'try { cuda.upload(new Float32Array(1)) } catch (e) { console.log(e.name, e.code, e.message) }'
-    expect(child(attempt, {})).toBe(`TypeError ERR_GRPO_DEVICE cuda.upload: needs a GPU: ${reason}\n`)
-  })
-
-  test('a file that is no library is a reason, not a crash', () => {
-    const path = join(root, 'package.json')
-    expect(child(printReason, { GRPO_KERNELS_CUDA: path })).toContain(
-      `false 0 the CUDA library ${path} cannot be loaded`,
-    )
-    expect(child(printReason, { GRPO_KERNELS_CUDA: '/nowhere.so' })).toContain('cannot be loaded: /nowhere.so')
-  })
-
-  test('everything that makes a device array refuses; waiting and host arrays work', () => {
-    const program = `
-      const attempts = [() => cuda.empty('f32', [1]), () => cuda.wrap({ pointer: 16n, dtype: 'f32', shape: [1] }),
-        () => g.linearPolicyLoss.plan({ R: 1, T: 1, D: 1, V: 1, dtype: 'f32', device: 0 })]
-      for (const attempt of attempts) try { attempt() } catch (e) { console.log(e.code, e.operation) }
-      cuda.synchronize().then(() => console.log(g.readSync(new Float32Array([5])).data[0]))`
-    const printed = child(program, { GRPO_KERNELS_CUDA: '/nowhere.so' })
-    expect(printed).toBe(`${code} cuda.empty\n${code} cuda.wrap\n${code} linearPolicyLoss.plan\n5\n`)
-  })
 
   test('an object that looks like a device array is refused', () => {
     const fake = { dtype: 'f32', shape: [2], pointer: 16n, device: 0, readSync: () => array(new Float32Array(2)) }
@@ -91,18 +46,6 @@ describe('without a library', () => {
     refuses(() => lossStats(fake as never), { error: TypeError, code, argument: 'stats[0]' })
     expect(() => readSync(fake as never)).toThrow('readSync: x is a plain object with a pointer')
     expect(() => dispose(fake as never)).toThrow('dispose: x is')
-  })
-})
-
-describe.skipIf(!existsSync(simulated))('why there is no GPU', () => {
-  test.each([
-    ['no driver', { GRPO_SIMT_DRIVER: 'none' }, /^false 0 no NVIDIA driver/],
-    ['an old driver', { GRPO_SIMT_DRIVER: 'old' }, /^false 0 the NVIDIA driver is too old/],
-    ['no device', { GRPO_SIMT_DRIVER: 'no_device' }, /^false 0 the NVIDIA driver finds no GPU/],
-    ['an old device', { GRPO_SIMT_ARCH: '75' }, /^false 0 no GPU has the compute capability 8\.0 .* 7\.5/],
-    ['none of these', { GRPO_SIMT_ARCH: '80' }, /^true 2 undefined/],
-  ])('%s', (_, env, expected) => {
-    expect(child(printReason, { GRPO_KERNELS_CUDA: simulated, ...env })).toMatch(expected)
   })
 })
 
@@ -172,20 +115,6 @@ describe.skipIf(given === undefined)('with a library', () => {
       await expect(rewards.read()).rejects.toThrow('has been disposed')
     })
 
-    test('ends with the worker_thread that made it', () => {
-      const program = `
-        const { Worker } = require('node:worker_threads')
-        const work = "require('./dist/index.js').cuda.empty('f32', [1 << 18])"
-        const next = (n) => n > 0 && new Worker(work, { eval: true }).on('exit', (code) => {
-          console.log(code)
-          next(n - 1)
-        })
-        next(3)`
-      expect(child(program, { GRPO_KERNELS_CUDA: given as string, GRPO_SIMT_MEMORY: String(3 << 19) })).toBe(
-        '0\n0\n0\n',
-      )
-    })
-
     test('wrapped memory is borrowed', () => {
       const owner = cuda.upload(values)
       const log = watch()
@@ -222,30 +151,6 @@ describe.skipIf(given === undefined)('with a library', () => {
       refuses(() => cuda.empty('f33' as 'f32', [1]), { error: TypeError, code: 'ERR_GRPO_DTYPE', argument: 'array' })
       refuses(() => cuda.empty('f32', [-1]), { error: RangeError, code: 'ERR_GRPO_SHAPE', argument: 'array' })
       x.dispose()
-    })
-
-    test('one that nobody disposes of is freed, and a warning says so once', () => {
-      const program = `
-        process.on('warning', ({ code }) => console.log(code))
-        for (let i = 0; i < 8; i++) cuda.empty('f32', [1 << 18])
-        setTimeout(() => { gc(); setTimeout(() => { cuda.empty('f32', [1 << 20]); console.log('room') }, 50) }, 10)`
-      const env = { GRPO_KERNELS_CUDA: given as string, GRPO_SIMT_MEMORY: String(9 << 20) }
-      expect(child(program, env)).toMatch(/^GRPO_KERNELS_DISPOSE\nroom\n/)
-    })
-
-    test('memory that does not suffice is a CudaError, and all else goes on', () => {
-      const program = `
-        const x = cuda.upload(new Float32Array(1 << 18))
-        const attempts = [() => cuda.empty('f32', [1 << 19]),
-          () => g.groupAdvantage({ rewards: x, groupStart: new Int32Array([0, 1 << 18]) })]
-        for (const attempt of attempts) try { attempt() } catch (e) { console.log(e.name, e.cudaCode, e.message) }
-        console.log(cuda.upload(new Float32Array([3])).readSync().data[0])`
-      const env = { GRPO_KERNELS_CUDA: given as string, GRPO_SIMT_MEMORY: String(3 << 19) }
-      const printed = child(program, env)
-      expect(printed).toMatch(/CudaError cudaErrorMemoryAllocation cuda.empty: array: .*2097152 bytes/)
-      expect(printed).toMatch(/CudaError cudaErrorMemoryAllocation groupAdvantage: advantage: .*1048576 bytes/)
-      expect(printed).toMatch(/\n3\n/)
-      expect(CudaError.prototype).toBeInstanceOf(Error)
     })
   })
 

@@ -8,6 +8,7 @@
 //   no axes       one value             ?  may be absent
 // An option:  [spec, what it means], the spec in the language of lib/ops.ts
 import { describe, type HostArray, typedArrayName } from '../array.js'
+import { isDeviceArray } from '../device_memory.js'
 import { type ErrorKind, type GrpoError, grpoError } from '../errors.js'
 import { parseOption } from '../spec.js'
 import type { OptionsFrom } from '../types.js'
@@ -200,6 +201,10 @@ const typedArrays = /^(Float32|Float64|Int8|Int16|Int32|Uint8|Uint8Clamped|Uint3
 
 /** The values of a list or of a host array. Bits of bf16 and f16 are no numbers: they are refused. */
 export function listOf(method: string, name: string, value: unknown, expected: string): ArrayLike<unknown> {
+  if (isDeviceArray(value)) {
+    const problem = `lies on device ${value.device}, but a step computes on the host: await read(x) brings it`
+    throw grpoError('device', method, name, problem)
+  }
   const inner = typeof value === 'object' && value !== null && 'data' in value && 'dtype' in value ? value.data : value
   if (Array.isArray(inner)) return inner
   const type = typedArrayName(inner)

@@ -1,6 +1,7 @@
 // The current policy, from log-probabilities, logits, hidden states, or the mean of a Gaussian: its log-probabilities, and
 // the way back from a gradient with respect to them.
 import type { ArrayInput, HostArray } from '../array.js'
+import { isDeviceArray } from '../device_memory.js'
 import { grpoError } from '../errors.js'
 import { linearTokenLogprob, linearTokenLogprobBackward } from '../linear_token_logprob.js'
 import { tokenLogprob, tokenLogprobBackward } from '../token_logprob.js'
@@ -55,10 +56,17 @@ export interface Forward {
 }
 
 const kinds = ['logp', 'logits', 'hidden', 'mean'] as const
+const fields = [...kinds, 'head', 'headBias', 'row', 'x', 'std', 'oldMean', 'refMean'] as const
 export type PolicyKind = (typeof kinds)[number]
 
-/** How the policy is given; undefined if it is not. */
+/** How the policy is given; undefined if it is not. @throws TypeError if it lies on a GPU */
 export function policyKind(method: string, policy: Policy): PolicyKind | undefined {
+  for (const name of fields) {
+    const x: unknown = policy[name]
+    if (!isDeviceArray(x)) continue
+    const ways = 'await read(x) brings it, or pass what prepareStep decided to a loss operation on the GPU'
+    throw grpoError('device', method, name, `lies on device ${x.device}, but a step computes on the host: ${ways}`)
+  }
   const given = kinds.filter((kind) => (policy[kind] ?? undefined) !== undefined)
   if (given.length <= 1) return given[0]
   throw grpoError('option', method, given[1] as string, `is given beside ${given[0]}: the policy is one of ${kinds.join(', ')}`) // biome-ignore format: one text
