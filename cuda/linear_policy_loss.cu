@@ -11,14 +11,14 @@ constexpr int kThreads = 128;
 
 // The derivatives of the loss by the logp and the entropy of the chunk's tokens: one thread per row.
 __global__ void __launch_bounds__(kThreads)
-    coefficients_kernel(LossPass pass, LinearChunk chunk, const float* logp, const float* entropy, float* grad_logp,
+    coefficients_kernel(LossPass pass, NamedRows named, int64_t begin, const int32_t* live, float* grad_logp,
                         float* grad_entropy) {
   const int64_t i = thread_index();
-  if (i >= chunk.rows || i >= *chunk.live) return;
-  const int32_t r = chunk.named.row[chunk.begin + i];
-  for (int32_t j = chunk.named.start[r]; j < chunk.named.start[r + 1]; ++j) {
-    const int32_t t = chunk.named.tokens[j];
-    const TokenTerm term = token_term(pass, t, find_sequence(pass.in, t), logp[t], entropy[t]);
+  if (i >= *live) return;
+  const int32_t r = named.row[begin + i];
+  for (int32_t j = named.start[r]; j < named.start[r + 1]; ++j) {
+    const int32_t t = named.tokens[j];
+    const TokenTerm term = token_term(pass, t, find_sequence(pass.in, t), pass.in.logp[t], pass.in.entropy[t]);
     grad_logp[t] = static_cast<float>(term.grad_logp);
     if (grad_entropy != nullptr) grad_entropy[t] = static_cast<float>(term.grad_entropy);
   }
@@ -59,8 +59,8 @@ void linear_policy_loss(const LinearLoss& call, Launch& on) {
       chunk_softmax(linear, chunk, begin, forward ? logp : nullptr, forward ? entropy : nullptr, nullptr, on);
       if (!with_gradient) continue;
       if (once)
-        on(coefficients_kernel, {ceil_div(chunk.rows, kThreads), kThreads}, pass, chunk, logp, entropy, grad_logp,
-           grad_entropy);
+        on(coefficients_kernel, {ceil_div(chunk.rows, kThreads), kThreads}, pass, chunk.named, begin, chunk.live,
+           grad_logp, grad_entropy);
       chunk_gradient(linear, chunk, nullptr, nullptr, grad_logp, grad_entropy, gradients, on);
     }
     if (with_gradient) end_gradients(linear, chunk, gradients, on);

@@ -8,7 +8,7 @@
 namespace simt {
 
 // Entries of a base beyond the threads: the mbarriers of the cluster, which asynchronous copies write under.
-constexpr uint32_t kPseudoThreads = 64;
+constexpr uint32_t kPseudoThreads = 128;
 
 struct Base {
   uint32_t references;
