@@ -189,8 +189,25 @@ int device_of_memory(const void* memory, int32_t* id) {
   });
 }
 
+// CUDA before 12.8 does not say: there a stream takes the events of its own device alone.
 int device_of_stream(void* stream, int32_t* id) {
-  return guarded([&] { must(cudaStreamGetDevice(static_cast<cudaStream_t>(stream), id), "the device of a stream"); });
+  return guarded([&] {
+#if CUDART_VERSION >= 12080
+    must(cudaStreamGetDevice(static_cast<cudaStream_t>(stream), id), "the device of a stream");
+#else
+    cudaError_t error = cudaErrorInvalidResourceHandle;
+    const int count = device_count(nullptr);
+    for (int32_t device = 0; device < count && error == cudaErrorInvalidResourceHandle; ++device) {
+      Current current(device);
+      cudaEvent_t event;
+      must(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "an event");
+      error = cudaEventRecord(event, static_cast<cudaStream_t>(stream));
+      cudaEventDestroy(event);
+      *id = device;
+    }
+    must(error, "the device of a stream");
+#endif
+  });
 }
 
 int record(int32_t id, void** event, void* stream) {

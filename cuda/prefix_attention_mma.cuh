@@ -1,10 +1,10 @@
 // Shared-prefix attention with matrix instructions: what forward and backward have in common.
 //
-// A warp has 16 rows of a tile, the block 64. Products of 16-bit inputs are exact, their sums float32. A factor that
-// was computed (a probability, the slope of a score) is float32 and no input: it goes in as the sum of 16-bit numbers,
-// three bf16 or two f16, so that results are as accurate as float32 arithmetic makes them.
+// A warp has 16 rows of a tile, the block 64. Factors that were computed, and are no inputs, are the probabilities and
+// the slopes of the scores: see fragments.cuh.
 #pragma once
 
+#include "fragments.cuh"
 #include "prefix_attention.cuh"
 
 namespace grpo::cuda {
@@ -35,33 +35,6 @@ __device__ __forceinline__ void fetch(Stage<T, kWidth>& to, const Rows<T>& x, in
   }
 }
 
-// 16 rows and 16 columns from (row, column) on, as the left factor.
-template <class T, int kWidth>
-__device__ __forceinline__ void left_factor(uint32_t (&r)[4], const Stage<T, kWidth>& x, int row, int column) {
-  const int lane = lane_index();
-  ldmatrix_x4(r, &x[row + lane % 16][column + lane / 16 * 8]);
-}
-// The right factor of two products: rows of x are columns of it, r[0..1] for rows row .. + 7, r[2..3] for those 8 on.
-template <class T, int kWidth>
-__device__ __forceinline__ void right_factor(uint32_t (&r)[4], const Stage<T, kWidth>& x, int row, int column) {
-  const int lane = lane_index();
-  ldmatrix_x4(r, &x[row + lane / 16 * 8 + lane % 8][column + lane / 8 % 2 * 8]);
-}
-// The same where rows of x are rows of it: r[0..1] for columns column .. + 7, r[2..3] for those 8 on.
-template <class T, int kWidth>
-__device__ __forceinline__ void right_factor_by_rows(uint32_t (&r)[4], const Stage<T, kWidth>& x, int row, int column) {
-  const int lane = lane_index();
-  ldmatrix_x4_trans(r, &x[row + lane % 16][column + lane / 16 * 8]);
-}
-
-template <class T>
-__device__ __forceinline__ void multiply_add(float (&near)[4], float (&far)[4], const uint32_t (&left)[4],
-                                             const uint32_t (&right)[4]) {
-  const uint32_t first[2] = {right[0], right[1]}, second[2] = {right[2], right[3]};
-  mma_16x8x16<T>(near, left, first);
-  mma_16x8x16<T>(far, left, second);
-}
-
 // product = rows of the warp of a, times rows [row, row + 8 kCount) of b.
 template <int kCount, class T, int kWidth>
 __device__ __forceinline__ void row_products(float (&product)[kCount][4], const Stage<T, kWidth>& a,
@@ -74,23 +47,15 @@ __device__ __forceinline__ void row_products(float (&product)[kCount][4], const 
   for (int column = 0; column < kWidth; column += 16) {
     if (column >= n) break;
     uint32_t left[4];
-    left_factor<T, kWidth>(left, a, warp_index() * 16, column);
+    left_factor(left, a, warp_index() * 16, column);
 #pragma unroll
     for (int i = 0; i < kCount; i += 2) {
       uint32_t right[4];
-      right_factor<T, kWidth>(right, b, row + i * 8, column);
+      right_factors(right, b, row + i * 8, column);
       multiply_add<T>(product[i], product[i + 1], left, right);
     }
   }
 }
-
-template <class T>
-__device__ __forceinline__ float half_of(uint32_t pair, int which) {
-  return to_float(T{static_cast<uint16_t>(which == 0 ? pair & 0xffffu : pair >> 16)});
-}
-
-template <class T>
-constexpr int kTerms = std::is_same_v<T, bf16> ? 3 : 2;
 
 // sum[i] += x rows, weighted: x holds 64 rows, of which [row, row + 8 kCount) have weights; the weights are spent.
 template <int kCount, class T, int kWidth>
@@ -102,18 +67,14 @@ __device__ __forceinline__ void add_weighted(float (&sum)[kWidth / 8][4], float 
 #pragma unroll
     for (int term = 0; term < kTerms<T>; ++term) {
 #pragma unroll
-      for (int r = 0; r < 4; ++r) {
-        float &low = weights[i + r / 2][r % 2 * 2], &high = weights[i + r / 2][r % 2 * 2 + 1];
-        left[term][r] = pack2<T>(low, high);
-        low -= half_of<T>(left[term][r], 0);
-        high -= half_of<T>(left[term][r], 1);
-      }
+      for (int r = 0; r < 4; ++r)
+        left[term][r] = take_term<T>(weights[i + r / 2][r % 2 * 2], weights[i + r / 2][r % 2 * 2 + 1]);
     }
 #pragma unroll
     for (int column = 0; column < kWidth; column += 16) {
       if (column >= n) break;
       uint32_t right[4];
-      right_factor_by_rows<T, kWidth>(right, x, row + i * 8, column);
+      right_factors_by_terms(right, x, row + i * 8, column);
       // Not straight into the sums: matrix instructions cut digits off where an addition rounds.
       float near[4] = {0, 0, 0, 0}, far[4] = {0, 0, 0, 0};
 #pragma unroll

@@ -93,7 +93,8 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  *
  * Memory beside inputs and outputs, as `linearPolicyLoss.plan` says before the call: chunkRows x (V + D) float32, some 50
  * bytes per token, and, where gradHead is bf16 or f16 and the rows take more than one chunk, its sums: V x D float32. Passing
- * `out: { gradHead }` in float32 avoids those.
+ * `out: { gradHead }` in float32 avoids those. On a device: chunkRows x V float32, some 60 bytes per token and row, and
+ * those sums wherever gradHead is bf16 or f16.
  *
  * @param inputs.hidden       f32|bf16|f16[R,D]  final hidden states, after the last norm
  * @param inputs.head         f32|bf16|f16[V,D]  the output layer; its dtype may differ from that of hidden
@@ -105,7 +106,7 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * @param options             the Objective, as in policyLoss
  * @param options.temperature divides the logits; 1 by default. oldLogp and refLogp are of the same temperature
  * @param options.chunkRows   rows that go through the products together. Default: 256, or as many as have 128 MiB of
- *                            logits, but 64 at least
+ *                            logits, on a device those that have 1 GiB, but 64 at least
  * @returns loss f32[1]; gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array,
  *          or float32 if `out` is; logp, entropy f32[T], 0 where masked; stats f64[15], which lossStats reads and merges
  * @throws as tokenLogprob and policyLoss

@@ -1,6 +1,6 @@
 // Builds the native code: node native/build.mjs addon | prebuild | library | cuda | simt | sanitize | sources
 import { spawnSync } from 'node:child_process'
-import { existsSync, readdirSync } from 'node:fs'
+import { copyFileSync, existsSync, readdirSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -45,14 +45,17 @@ function cmake(...targets) {
   }
 }
 
+const findNvcc = () =>
+  ['nvcc', '/usr/local/cuda/bin/nvcc', process.env.CUDACXX].find(
+    (path) => path && spawnSync(path, ['--version']).status === 0,
+  )
+
 /**
  * libgrpo_kernels_cuda with nvcc: all machine code of the package in one file. Prints what each kernel takes on each
  * architecture, and fails if one spills registers to memory. Beside it self_test, which npm run test:cuda runs.
  */
 function cuda() {
-  const nvcc = ['nvcc', '/usr/local/cuda/bin/nvcc', process.env.CUDACXX].find(
-    (path) => path && spawnSync(path, ['--version']).status === 0,
-  )
+  const nvcc = findNvcc()
   if (nvcc === undefined) {
     console.error(
       'build:cuda needs nvcc of CUDA 12.4 or newer, which is not installed: the package works without it on',
@@ -84,6 +87,21 @@ function cuda() {
   if (bad.length > 0) process.exit(1)
 }
 
+/** Puts the CUDA library beside the prebuilt addon, where nvcc is installed. */
+function prebuildCuda() {
+  const name = 'libgrpo_kernels_cuda.so'
+  const to = join(root, 'prebuilds', `${process.platform}-${process.arch}`, name)
+  rmSync(to, { force: true })
+  if (findNvcc() === undefined) {
+    console.log('prebuilds are for the CPU alone: nvcc is not installed')
+    return
+  }
+  cuda()
+  copyFileSync(join(root, 'build-cuda', name), to)
+  const { status } = spawnSync('strip', ['--strip-unneeded', to], { stdio: 'inherit' })
+  if (status !== 0) process.exit(1)
+}
+
 /** What ptxas -v says of each kernel. */
 function resources(text) {
   const mangled = [
@@ -106,6 +124,7 @@ switch (process.argv[2]) {
     break
   case 'prebuild':
     run(bin('prebuildify', 'bin.js'), ['--napi', '--strip', '--tag-libc', '--target', process.versions.node])
+    prebuildCuda()
     break
   case 'library':
     cmake('grpo_kernels', 'c_interface')

@@ -1,7 +1,7 @@
 // Packs the package, installs the tarball into an empty folder without scripts, and computes through `import` and
 // `require`, as a user would. Ends with an error if any step does.
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
@@ -35,8 +35,12 @@ try {
     const output = run(process.execPath, [name], folder)
     if (output !== expected) throw new Error(`${name} printed ${JSON.stringify(output)}`)
   }
+  // With nvcc the tarball has the CUDA kernels too: a reason for no GPU is not that they are missing.
+  const kernels = existsSync(join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'libgrpo_kernels_cuda.so'))
+  const reason = run(process.execPath, ['-p', "require('grpo-kernels').cuda.reason"], folder)
+  if (/has no CUDA library|cannot be loaded/.test(reason) === kernels) throw new Error(`cuda.reason is ${reason}`)
   run(process.execPath, [join(root, 'node_modules/publint/src/cli.js'), '--strict', root], root)
-  console.log(`${tarball}: installed without scripts, import and require both compute`)
+  console.log(`${tarball}: installed without scripts, import and require both compute, ${kernels ? 'with' : 'without'} CUDA kernels`)
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }
