@@ -1,8 +1,4 @@
-// A row of logits, or the part of it that a block has: the softmax in one pass over the logits, and the gradient. Loads
-// and stores are of 16 bytes where the address allows, else of one element.
-//
-// All exponents are formed from a largest logit, (x - max) * log2e / temperature, so that adding a constant to a row
-// changes no digit: x * log2e / temperature - constant in one multiply-add would lose those of a row around 1e4.
+// Rows of logits in memory: loads and stores are of 16 bytes where the address allows, else of one element.
 #pragma once
 
 #include "../native/logits.h"
@@ -14,12 +10,12 @@ template <class T>
 struct LogitRows {
   const T* data;  // [R,V]
   int64_t stride, R, V;
-  float scale;  // 1 / temperature
-  bool part;    // columns vocab_start.. of a vocabulary, not the whole of it
+  float scale;   // 1 / temperature
+  float scale2;  // scale * log2(e)
+  bool part;     // columns vocab_start.. of a vocabulary, not the whole of it
   int64_t vocab_start;
 
   __device__ __forceinline__ const T* row(int64_t r) const { return data + r * stride; }
-  __device__ __forceinline__ float scale2() const { return static_cast<float>(scale * 1.4426950408889634); }
 };
 
 template <class G>
@@ -110,187 +106,6 @@ __device__ __forceinline__ void fill(G* y, int64_t n, float value) {
   for (int64_t g = threadIdx.x; g < groups; g += blockDim.x) middle[g] = words;
   for (int64_t i = threadIdx.x; i < head; i += blockDim.x) y[i] = from_float<G>(value);
   for (int64_t i = head + groups * kLanes<G> + threadIdx.x; i < n; i += blockDim.x) y[i] = from_float<G>(value);
-}
-
-// ---- the softmax of a row -------------------------------------------------------------------------------------------
-
-// Exponents of 2 below it count as it: their power is 0, and the product of the two stays 0 instead of 0 * -inf.
-constexpr float kFar = -200;
-
-// Of the logits so far, u = (x - max) * scale2: sum of 2^u and of 2^u u. x = -inf adds 0. A NaN or +inf makes sum NaN.
-struct alignas(16) Online {
-  float max, sum, weighted, unused;
-};
-__device__ __forceinline__ Online no_logits() { return {-INFINITY, 0, 0, 0}; }
-
-// With `max`, not below the own one, in its place.
-__device__ __forceinline__ void rescale(Online& o, float max, float scale2) {
-  const float u = fmaxf((o.max - max) * scale2, kFar);  // kFar where both are -inf, and nothing is to be rescaled
-  const float factor = u == 0 ? 1 : exp2_approx(u);
-  o.weighted = factor * fmaf(o.sum, u, o.weighted);
-  o.sum *= factor;
-  o.max = max;
-}
-
-__device__ __forceinline__ void merge(Online& o, Online other, float scale2) {
-  const float max = fmaxf(o.max, other.max);
-  rescale(o, max, scale2);
-  rescale(other, max, scale2);
-  o.sum += other.sum;
-  o.weighted += other.weighted;
-}
-
-template <int kCount>
-__device__ __forceinline__ void add(Online& o, const float (&x)[kCount], float scale2) {
-  float max = x[0];
-#pragma unroll
-  for (int i = 1; i < kCount; ++i) max = fmaxf(max, x[i]);
-  if (max > o.max) rescale(o, max, scale2);
-  const float origin = o.max == -INFINITY ? 0 : o.max;  // -inf less -inf would be NaN
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    const float u = (x[i] - origin) * scale2, power = exp2_approx(u);
-    o.sum += power;
-    o.weighted = fmaf(power, fmaxf(u, kFar), o.weighted);
-  }
-}
-
-// Groups begin to end of the slice, by the threads of the block; loads of several groups are under way at a time.
-template <class T>
-__device__ __forceinline__ void add_groups(Online& o, const Slice<T>& slice, int64_t begin, int64_t end, float scale2) {
-  constexpr int kAhead = 4;
-  int64_t g = begin + threadIdx.x;
-  for (; g + (kAhead - 1) * int64_t{blockDim.x} < end; g += kAhead * int64_t{blockDim.x}) {
-    Words4 words[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) words[i] = slice.group(g + i * int64_t{blockDim.x});
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      float x[kLanes<T>];
-      unpack<T>(words[i], x);
-      add(o, x, scale2);
-    }
-  }
-  for (; g < end; g += blockDim.x) {
-    float x[kLanes<T>];
-    unpack<T>(slice.group(g), x);
-    add(o, x, scale2);
-  }
-}
-
-template <class T>
-__device__ __forceinline__ void add_ends(Online& o, const Slice<T>& slice, float scale2) {
-  const auto one = [&](int64_t i) {
-    const float x[1] = {to_float(slice.x[i])};
-    add(o, x, scale2);
-  };
-  for (int64_t i = slice.tail() + threadIdx.x; i < slice.n; i += blockDim.x) one(i);
-}
-
-// Of the lanes' logits; complete in lane 0.
-__device__ __forceinline__ Online merge_lanes(Online o, float scale2) {
-  rescale(o, warp_reduce(o.max, [](float a, float b) { return fmaxf(a, b); }), scale2);
-  o.sum = warp_reduce(o.sum, Add{});
-  o.weighted = warp_reduce(o.weighted, Add{});
-  return o;
-}
-
-// Of x * scale, as RowSoftmax of the CPU.
-struct SoftmaxOfRow {
-  double max;      // of x, a float32
-  double log_sum;  // logsumexp - scale * max
-  double entropy;
-
-  __device__ __forceinline__ double logsumexp(float scale) const { return scale * max + log_sum; }
-  __device__ __forceinline__ double logp(float x, float scale) const { return scale * (x - max) - log_sum; }
-};
-
-__device__ __forceinline__ SoftmaxOfRow softmax_of(const Online& o, bool part) {
-  if (o.max == -INFINITY) {  // only -inf, or NaN
-    if (part && o.sum == 0) return {0, -INFINITY, 0};
-    return {0, NAN, NAN};
-  }
-  const double sum = o.sum < 1 ? 1 : o.sum;  // the largest logit alone has 1
-  const double log_sum = log(sum);
-  return {o.max, log_sum, log_sum - 0.6931471805599453 * o.weighted / sum};
-}
-
-__device__ __forceinline__ bool equal_but_for_rounding(double given, double own) {
-  return isfinite(own) && fabs(given - own) <= 0x1p-22 * fmax(1.0, fabs(own));
-}
-
-// See with_given of the CPU.
-__device__ __forceinline__ SoftmaxOfRow with_given(SoftmaxOfRow own, float scale, float logsumexp,
-                                                   const float* entropy) {
-  if (!equal_but_for_rounding(logsumexp, own.logsumexp(scale)))
-    own.log_sum = logsumexp - scale * own.max;
-  if (entropy != nullptr && !equal_but_for_rounding(*entropy, own.entropy)) own.entropy = *entropy;
-  return own;
-}
-
-// ---- the gradient of a row ------------------------------------------------------------------------------------------
-
-// y = p (a + b u), p = 2^u factor; u is not below kFar in the sum.
-struct GradientLine {
-  float max, scale2, factor, a, b;
-
-  __device__ __forceinline__ float at(float x) const {
-    const float u = (x - max) * scale2;
-    return exp2_approx(u) * factor * fmaf(b, fmaxf(u, kFar), a);
-  }
-};
-
-// Of a loss with derivatives `logp` and `entropy` by the row's logp and entropy, but for the tokens' own entries.
-__device__ __forceinline__ GradientLine gradient_line(const SoftmaxOfRow& row, double logp, double entropy, float scale,
-                                                      float scale2) {
-  return {static_cast<float>(row.max), scale2, static_cast<float>(exp(-row.log_sum)),
-          static_cast<float>(-scale * (logp + entropy * (row.entropy - row.log_sum))),
-          static_cast<float>(-scale * entropy * 0.6931471805599453)};
-}
-
-// y[n] from the slice, by the threads of the block; y may be where the slice was read from.
-template <class T, class G>
-__device__ __forceinline__ void write_gradient(const Slice<T>& slice, G* y, const GradientLine& line) {
-  constexpr int kAhead = 2;
-  const bool whole = aligned16(y);
-  const auto one = [&](int64_t i) { y[i] = from_float<G>(line.at(to_float(slice.x[i]))); };
-  const auto group = [&](int64_t g, const Words4& words) {
-    float x[kLanes<T>];
-    unpack<T>(words, x);
-#pragma unroll
-    for (int i = 0; i < kLanes<T>; ++i) x[i] = line.at(x[i]);
-    G* to = y + g * kLanes<T>;
-    if (whole) {
-#pragma unroll
-      for (int i = 0; i < kLanes<T>; i += kLanes<G>) *reinterpret_cast<Words4*>(to + i) = packed<G>(x + i);
-    } else {
-#pragma unroll
-      for (int i = 0; i < kLanes<T>; ++i) to[i] = from_float<G>(x[i]);
-    }
-  };
-  int64_t g = threadIdx.x;
-  for (; g + (kAhead - 1) * int64_t{blockDim.x} < slice.groups; g += kAhead * int64_t{blockDim.x}) {
-    Words4 words[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) words[i] = slice.group(g + i * int64_t{blockDim.x});
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) group(g + i * int64_t{blockDim.x}, words[i]);
-  }
-  for (; g < slice.groups; g += blockDim.x) group(g, slice.group(g));
-  for (int64_t i = slice.tail() + threadIdx.x; i < slice.n; i += blockDim.x) one(i);
-}
-
-// Rounded once: on the way to 16 bits, the last bit of a float32 that is not exact is made odd, so that the second
-// rounding never meets a tie that the first one made.
-template <class G>
-__device__ __forceinline__ G rounded_once(double value) {
-  float rounded = static_cast<float>(value);
-  uint32_t bits = __builtin_bit_cast(uint32_t, rounded);
-  if (sizeof(G) == 2 && isfinite(rounded) && rounded != value && rounded != 0 && (bits & 1) == 0) {
-    bits += fabs(value) > fabs(static_cast<double>(rounded)) ? 1 : -1;
-    rounded = __builtin_bit_cast(float, bits);
-  }
-  return from_float<G>(rounded);
 }
 
 }  // namespace grpo::cuda

@@ -36,8 +36,10 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
   DYN_SMEM(ClusterRowShared, s);
   const uint32_t rank = cluster_rank(), ranks = cluster_size();
   const int64_t r = blockIdx.x / ranks;
-  const int64_t part = part_of_row(logits.V, ranks), begin = rank * part < logits.V ? rank * part : logits.V;
-  const int64_t n = begin + part < logits.V ? part : logits.V - begin;
+  // Rows that fit a cluster's shared memory: 32 bits do, and save the registers that the call of `coefficients` needs.
+  const int32_t V = static_cast<int32_t>(logits.V), part = static_cast<int32_t>(part_of_row(V, ranks));
+  const int32_t begin = static_cast<int32_t>(rank) * part < V ? static_cast<int32_t>(rank) * part : V;
+  const int32_t n = begin + part < V ? part : V - begin;
   const OwnTokens own = work.tokens.of(r);
   G* y = kPass == RowPass::kForward ? nullptr : gradient.data + r * gradient.stride + begin;
   if (own.count == 0) {
@@ -72,14 +74,15 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
   cluster_arrive();  // the barriers exist, and where the gradient is written in place, the first logits are read
   slice.copied = copied;
   Online online = no_logits();
-  add_ends(online, slice, logits.scale2());
+  constexpr bool kAccurate = sizeof(T) == 4;  // see with_accuracy: the row is long
+  add_ends<kAccurate>(online, slice, logits.scale2);
   constexpr int64_t kPieceGroups = kPieceBytes / 16;
   for (int64_t first = 0; first < slice.groups; first += kPieceGroups) {
     if (slice.aligned) mbarrier_wait(&s.arrived[first / kPieceGroups], 0);
     const int64_t last = first + kPieceGroups;
-    add_groups(online, slice, first, last < slice.groups ? last : slice.groups, logits.scale2());
+    add_groups<kAccurate>(online, slice, first, last < slice.groups ? last : slice.groups, logits.scale2);
   }
-  online = merge_block(online, s.row, logits.scale2());
+  online = merge_block(online, s.row, logits.scale2);
   cluster_wait();
   if (threadIdx.x == 0) {
     if (ranks > 1) {
@@ -87,7 +90,7 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
         st_async(map_shared(&s.of_rank[rank], peer), online, map_shared(&s.exchanged, peer));
       mbarrier_wait_cluster(&s.exchanged, 0);
       online = s.of_rank[0];
-      for (uint32_t peer = 1; peer < ranks; ++peer) merge(online, s.of_rank[peer], logits.scale2());
+      for (uint32_t peer = 1; peer < ranks; ++peer) merge(online, s.of_rank[peer], logits.scale2);
     }
     SoftmaxOfRow softmax = softmax_of(online, logits.part);
     if constexpr (kPass == RowPass::kBackward)
@@ -108,7 +111,7 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
   // No block exits while a peer may still send to it. Where a row has more tokens than a block has threads, and the
   // gradient is written in place, that also has to wait until all peers have read the tokens' logits.
   const bool many = own.count > static_cast<int>(blockDim.x);
-  gradient_of_row(logits, work, own, r, softmax, c, first_logit, slice, y, begin, [&] {
+  gradient_of_row<true>(logits, work, own, r, softmax, c, first_logit, slice, y, begin, [&] {
     __syncthreads();
     cluster_arrive();
     if (many) cluster_wait();
@@ -121,7 +124,7 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
 
 // Blocks of a cluster that keep a row of so many bytes in shared memory; 0: the row is read twice.
 inline int32_t ranks_of_row(const Device& device, int64_t V, int64_t size) {
-  if (device.major < 9 || V * size < 8192) return 0;
+  if (device.major < 9 || V * size < kLongRow) return 0;
   int32_t ranks = 1;
   while (ranks < kMostRanks && part_of_row(V, ranks) * size > kPartBytes) ranks *= 2;
   const int64_t part = part_of_row(V, ranks) * size;
@@ -148,7 +151,7 @@ void launch_rows(const LogitRows<T>& logits, const GradRows<G>& gradient, const 
                 {logits.R * ranks, kOneReadThreads,
                  sizeof(ClusterRowShared) + static_cast<size_t>(part_of_row(logits.V, ranks) * kSize), ranks},
                 logits, gradient, work, coefficients);
-  const int32_t threads = bytes >= 96 * 1024 ? kMostWarps * kWarp : bytes >= 8192 ? 256 : 64;
+  const int32_t threads = bytes >= 96 * 1024 ? kMostWarps * kWarp : bytes >= kLongRow ? 256 : 64;
   on(two_read_kernel<kPass, T, G, Coefficients>, {logits.R, threads, sizeof(RowShared)}, logits, gradient, work,
      coefficients);
 }
@@ -165,8 +168,10 @@ template <bool kGradient, class Args, class Visit>
 void with_types(const Args& args, const Axes& axes, const DLTensor* grad_logits, Visit visit) {
   const auto typed = [&]<class T>(T) {
     const int64_t start = vocab_start_of(args);
-    const LogitRows<T> logits{data<T>(args.logits), row_stride(args.logits), axes['R'], axes['V'],
-                              static_cast<float>(1 / args.temperature), !is_null(start), is_null(start) ? 0 : start};
+    const float scale = static_cast<float>(1 / args.temperature);
+    const float scale2 = static_cast<float>(scale * 1.4426950408889634);
+    const LogitRows<T> logits{data<T>(args.logits), row_stride(args.logits), axes['R'], axes['V'], scale, scale2,
+                              !is_null(start), is_null(start) ? 0 : start};
     if constexpr (kGradient) {
       const int64_t stride = row_stride(grad_logits);
       if (sizeof(T) == 2 && float_type(grad_logits) == Float::kF32)

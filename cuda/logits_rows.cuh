@@ -1,9 +1,9 @@
 // What is done with a row of logits, by one block or by a cluster of blocks: softmax, the log-probabilities of its
 // tokens, their coefficients, the gradient.
 //
-// two_read_kernel: one block per row, which reads the row for the softmax and a second time for the gradient. That the
-// second read comes from L2, long rows get blocks of 512 threads, with registers for one or two rows at
-// a time on a multiprocessor.
+// two_read_kernel: one block per row, which reads the row for the softmax and a second time for the gradient. So that
+// the second read comes from L2, long rows get blocks of 512 threads, with registers for one or two rows at a time on
+// a multiprocessor.
 //
 // one_read_kernel of logits_cluster.cuh: a cluster of blocks per row, which keep it in shared memory.
 //
@@ -11,7 +11,7 @@
 // each way; the cost of tokens is 40 bytes each.
 #pragma once
 
-#include "logits.cuh"
+#include "logits_softmax.cuh"
 
 namespace grpo::cuda {
 
@@ -116,7 +116,7 @@ __device__ __forceinline__ RowCoefficients coefficients_of(const RowWork& work, 
 
 // Columns begin to begin + n of the row become their gradient, y. All of the row's logits that tokens ask for are read
 // before this block writes one, and `before_writing` waits until that holds for its peers.
-template <class T, class G, class F>
+template <bool kLong, class T, class G, class F>
 __device__ __forceinline__ void gradient_of_row(const LogitRows<T>& logits, const RowWork& work, const OwnTokens& own,
                                                 int64_t r, const SoftmaxOfRow& softmax, const RowCoefficients& c,
                                                 float first_logit, const Slice<T>& slice, G* y, int64_t begin,
@@ -147,7 +147,9 @@ __device__ __forceinline__ void gradient_of_row(const LogitRows<T>& logits, cons
   if (c.zero || (c.logp == 0 && c.entropy == 0))
     fill(y, slice.n, 0);
   else
-    write_gradient(slice, y, gradient_line(softmax, c.logp, c.entropy, logits.scale, logits.scale2()));
+    with_accuracy<kLong, T>(logits.V, [&](auto accurate) {
+      write_gradient<accurate>(slice, y, gradient_line(softmax, c.logp, c.entropy, logits.scale, logits.scale2));
+    });
   if (c.zero) return;
   __syncthreads();
   for (int64_t j = threadIdx.x; j < own.count; j += blockDim.x) {
@@ -183,9 +185,11 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused ||
     softmax = work.softmax[r];
   } else {
     Online online = no_logits();
-    add_groups(online, slice, 0, slice.groups, logits.scale2());
-    add_ends(online, slice, logits.scale2());
-    online = merge_block(online, s, logits.scale2());
+    with_accuracy<false, T>(logits.V, [&](auto accurate) {
+      add_groups<accurate>(online, slice, 0, slice.groups, logits.scale2);
+      add_ends<accurate>(online, slice, logits.scale2);
+    });
+    online = merge_block(online, s, logits.scale2);
     if (threadIdx.x == 0) {
       softmax = softmax_of(online, logits.part);
       if constexpr (kPass == RowPass::kBackward)
@@ -204,7 +208,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused ||
     c = coefficients_of(work, own, 0, s);
   }
   if constexpr (kPass != RowPass::kForward)
-    gradient_of_row(logits, work, own, r, softmax, c, first_logit, slice, y, 0, [] { __syncthreads(); });
+    gradient_of_row<false>(logits, work, own, r, softmax, c, first_logit, slice, y, 0, [] { __syncthreads(); });
 }
 
 }  // namespace grpo::cuda

@@ -2,7 +2,9 @@
 // of the literature the recipes' tests have compared (test/recipes/golden.ts).
 const names = {
   cpu: 'on the CPU',
-  simt: 'as CUDA kernels on the interpreter',
+  simt: `as CUDA kernels on the interpreter, sm_${process.env.GRPO_SIMT_ARCH ?? 90}`,
+  'simt sm_80': 'as CUDA kernels on the interpreter, sm_80, copies landing at random',
+  'simt early': 'as CUDA kernels on the interpreter, sm_90, copies landing early',
   cuda: 'as CUDA kernels on a GPU',
 }
 

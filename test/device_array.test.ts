@@ -57,17 +57,6 @@ describe.skipIf(given === undefined)('with a library', () => {
   const stream = 1n
   afterEach(() => vi.restoreAllMocks())
 
-  /** Skipped where cuda/not_yet.cu stands for the kernels of an operation. */
-  const ported = (name: string, body: () => unknown) =>
-    test(name, async (context) => {
-      try {
-        await body()
-      } catch (error) {
-        if (/has no CUDA kernels/.test((error as Error).message)) context.skip()
-        throw error
-      }
-    })
-
   /** The calls of the library's functions on streams and memory, in order. */
   function watch(): string[] {
     const log: string[] = []
@@ -283,7 +272,7 @@ describe.skipIf(given === undefined)('with a library', () => {
         [Name in keyof T]: DeviceArray
       }
 
-    ported('moments and standardize', async () => {
+    test('moments and standardize', async () => {
       const { x } = onDevice({ x: values })
       expect(moments({ x })).toEqual(moments({ x: values }))
       expect(await promises.moments({ x })).toEqual(moments({ x: values }))
@@ -291,7 +280,7 @@ describe.skipIf(given === undefined)('with a library', () => {
       identical(standardize({ x }, { moments: all }).x.readSync(), standardize({ x: values }, { moments: all }).x)
     })
 
-    ported('maskIndex, groupBy and gatherRows', async () => {
+    test('maskIndex, groupBy and gatherRows', async () => {
       const { mask, x } = onDevice({ mask: new Uint8Array([1, 0, 0, 1]), x: values })
       const { index } = maskIndex({ mask })
       expect(index.readSync().data).toEqual(new Int32Array([0, 3]))
@@ -303,26 +292,26 @@ describe.skipIf(given === undefined)('with a library', () => {
       identical(starts.readSync(), groupBy(ids).groupStart)
     })
 
-    ported('sequenceExpand reads the end of offsets that lie on the device', () => {
+    test('sequenceExpand reads the end of offsets that lie on the device', () => {
       const { x } = onDevice({ x: new Float32Array([5, 6]) })
       const sequenceStart = cuda.upload(new Int32Array([0, 1, 3]))
       expect(sequenceExpand({ x, sequenceStart }).x.readSync().data).toEqual(new Float32Array([5, 6, 6]))
     })
 
-    ported('selectTokens reads the end of offsets that lie on the device', () => {
+    test('selectTokens reads the end of offsets that lie on the device', () => {
       const { advantage } = onDevice({ advantage: new Float32Array([5, -6]) })
       const sequenceStart = cuda.upload(new Int32Array([0, 1, 3]))
       const { mask } = selectTokens({ advantage, sequenceStart }, { rule: 'advantage', count: 2 })
       expect(mask.readSync().data).toEqual(new Uint8Array([0, 1, 1]))
     })
 
-    ported('lossStats', () => {
+    test('lossStats', () => {
       const host = { logp: values, advantage: new Float32Array([1, -1]), oldLogp: new Float32Array(4) }
       const stats = lossStats(policyLoss({ ...onDevice(host), sequenceStart: groupStart }).stats)
       expect(stats).toMatchObject({ tokens: 4, sequences: 2 })
     })
 
-    ported('mergeTokenLogprob of any number of parts, and of arrays that overlap', () => {
+    test('mergeTokenLogprob of any number of parts, and of arrays that overlap', () => {
       const host = { logp: new Float32Array([-1]), entropy: new Float32Array([1]), logsumexp: new Float32Array([2]) }
       const part = onDevice(host)
       const log = watch()
@@ -346,7 +335,7 @@ describe.skipIf(given === undefined)('with a library', () => {
       refuses(() => mergeTokenLogprob([part]), { ...device, argument: 'list[0].logp', message: /has been disposed/ })
     })
 
-    ported('linearPolicyLoss.plan of a device', () => {
+    test('linearPolicyLoss.plan of a device', () => {
       const sizes = { R: 4, T: 4, D: 8, V: 16, dtype: 'f32', device: 0 } as const
       expect(linearPolicyLoss.plan(sizes).peakBytes).toBeGreaterThan(0)
       refuses(() => linearPolicyLoss.plan({ ...sizes, device: 7 }), {
@@ -356,7 +345,7 @@ describe.skipIf(given === undefined)('with a library', () => {
       })
     })
 
-    ported('rows of logits that lie apart, and a gradient in their place', () => {
+    test('rows of logits that lie apart, and a gradient in their place', () => {
       const data = Float32Array.from({ length: 10 }, (_, i) => Math.sin(i))
       const host = { data: data.slice(0, 8), shape: [2, 3], dtype: 'f32' } as const
       const token = new Int32Array([0, 2])

@@ -40,7 +40,9 @@ try {
   const reason = run(process.execPath, ['-p', "require('grpo-kernels').cuda.reason"], folder)
   if (/has no CUDA library|cannot be loaded/.test(reason) === kernels) throw new Error(`cuda.reason is ${reason}`)
   run(process.execPath, [join(root, 'node_modules/publint/src/cli.js'), '--strict', root], root)
-  console.log(`${tarball}: installed without scripts, import and require both compute, ${kernels ? 'with' : 'without'} CUDA kernels`)
+  console.log(
+    `${tarball}: installed without scripts, import and require both compute, ${kernels ? 'with' : 'without'} CUDA kernels`,
+  )
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }

@@ -71,6 +71,33 @@ describe('against float64', () => {
     }
   })
 
+  // A GPU's fast power of two, which long rows of 16-bit logits take, is off by up to 2^-22: few large terms show it most.
+  test.each(dtypes.flatMap((dtype) => [2, 3, 8].map((large) => ({ dtype, large }))))(
+    'long rows of $dtype in which $large logits count',
+    ({ dtype, large }) => {
+      const [R, V] = [24, 4999]
+      const r = random(21 + large)
+      const data = r.normals(R * V, 1, -30)
+      const token = Int32Array.from({ length: R }, () => r.integer(V - large))
+      for (let t = 0; t < R; t++)
+        for (let i = 0; i < large; i++) data[t * V + token[t]! + i] = r.normal() - (t % 2 ? 0 : 12)
+      const logits = logitsOf(dtype, data, V)
+      const result = tokenLogprob({ logits, token }, { temperature: 0.9 })
+      const inputs = { logits: values(logits), V, token, temperature: 0.9 }
+      const [expected, plain] = [reference(inputs), reference(inputs, Math.fround)]
+      for (const name of ['logp', 'entropy', 'logsumexp'] as const) accurate(result[name], expected[name], plain[name])
+
+      const [gradLogp, gradEntropy] = [r.normals(R), r.normals(R)]
+      const gradients = { ...forwardOf(result), gradLogp, gradEntropy }
+      const out = { gradLogits: array(filled(R * V, 5), [R, V]) }
+      const { gradLogits } = tokenLogprobBackward({ logits, token, ...gradients }, { temperature: 0.9, out })
+      const [exact, rounded] = [undefined, Math.fround].map((round) =>
+        backwardReference(inputs, gradLogp, gradEntropy, round),
+      )
+      accurate(gradLogits, exact!, rounded!)
+    },
+  )
+
   test('a vocabulary of 151,936', () => {
     const V = 151_936
     const data = random(5).normals(2 * V, 2.5)

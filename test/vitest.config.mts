@@ -24,8 +24,17 @@ const onDeviceOnly = [
   'test/device_edges.test.ts',
 ]
 
+/** Rows of logits are read twice before sm_90, and from there on brought by bulk copies to a cluster of blocks. */
+const ofLogits = [
+  'policy_loss_from_logits',
+  'policy_loss_from_logits_edges',
+  'token_logprob',
+  'token_logprob_edges',
+  'device_rows',
+].map((name) => `test/${name}.test.ts`)
+
 /** They start programs of their own, which the sanitizers have no part in. */
-const notSanitized = process.env.GRPO_KERNELS_SANITIZED ? ['test/simt/**'] : []
+const notSanitized = process.env.GRPO_KERNELS_SANITIZED ? ['test/simt/**', 'test/device_process.test.ts'] : []
 
 /** The tests import lib/index.js, lib/run.js and lib/promises.js; here they get test/backend.ts, which computes on device arrays. */
 const onDevice = {
@@ -46,15 +55,22 @@ const common = {
   testTimeout: 60_000,
 }
 
-const device = (name: string, library: string | undefined): TestProjectConfiguration => ({
+const device = (
+  name: string,
+  include = [...numeric, ...onDeviceOnly],
+  environment: Record<string, string> = {},
+): TestProjectConfiguration => ({
   plugins: [onDevice],
-  test: {
-    ...common,
-    name,
-    include: [...numeric, ...onDeviceOnly],
-    env: { GRPO_TEST_BACKEND: name, ...(library !== undefined && { GRPO_KERNELS_CUDA: library }) },
-  },
+  test: { ...common, name, include, env: { GRPO_TEST_BACKEND: name, ...environment } },
 })
+
+/** On the interpreter, in a mode of test/simt/runtime.hpp: by default an sm_90 whose asynchronous copies land late. */
+const simulated = (name: string, include?: string[], mode: Record<string, string> = {}) =>
+  device(name, include, {
+    GRPO_TEST_BACKEND: 'simt',
+    GRPO_KERNELS_CUDA: join(here, '../build-simt/libgrpo_kernels_cuda.so'),
+    ...mode,
+  })
 
 export default defineConfig({
   test: {
@@ -62,8 +78,14 @@ export default defineConfig({
     reporters: ['default', './test/closing_line.mjs'],
     projects: [
       { test: { ...common, name: 'cpu', include: ['test/**/*.test.ts'], exclude: [...onDeviceOnly, ...notSanitized] } },
-      device('simt', join(here, '../build-simt/libgrpo_kernels_cuda.so')),
-      ...(process.env.GRPO_TEST_CUDA ? [device('cuda', undefined)] : []),
+      simulated('simt'),
+      simulated('simt sm_80', [...ofLogits, 'test/prefix_attention.test.ts'], {
+        GRPO_SIMT_ARCH: '80',
+        GRPO_SIMT_SEED: '2',
+        GRPO_SIMT_COPIES: 'random',
+      }),
+      simulated('simt early', ofLogits, { GRPO_SIMT_ARCH: '90', GRPO_SIMT_SEED: '3', GRPO_SIMT_COPIES: 'early' }),
+      ...(process.env.GRPO_TEST_CUDA ? [device('cuda')] : []),
     ],
   },
 })
