@@ -170,6 +170,26 @@ void shadow_host_wrote(Allocation* in, char* at, size_t bytes) {
   });
 }
 
+// visit(offset, bytes) for the parts of [offset, offset + bytes) whose cells anybody has touched: of a large allocation
+// these are few.
+template <class Visit>
+void for_touched(const Allocation* in, uint64_t offset, size_t bytes, Visit visit) {
+  constexpr uint64_t kPage = 4096, kPages = 1 << 16, kCell = sizeof(GlobalCell);
+  const uint64_t end = offset + bytes, last = ((end + 3) / 4 * kCell + kPage - 1) / kPage;
+  char* const cells = reinterpret_cast<char*>(in->words);
+  std::vector<unsigned char> resident(kPages);
+  for (uint64_t first = offset / 4 * kCell / kPage; first < last; first += kPages) {
+    const uint64_t pages = std::min(kPages, last - first);
+    const bool known = mincore(cells + first * kPage, pages * kPage, resident.data()) == 0;
+    for (uint64_t page = first; page < first + pages; ++page) {
+      if (known && (resident[page - first] & 1) == 0) continue;
+      const uint64_t from = std::max(offset, page * kPage / kCell * 4);
+      const uint64_t to = std::min(end, ((page + 1) * kPage + kCell - 1) / kCell * 4);
+      if (from < to) visit(from, to - from);
+    }
+  }
+}
+
 std::string unordered_cell(const char* begin, size_t bytes, bool writes) {
   Allocation* in = allocation_at(begin);
   std::string result;
@@ -178,9 +198,11 @@ std::string unordered_cell(const char* begin, size_t bytes, bool writes) {
     if (result.empty() && is_unordered(clock_in(other)))
       result = SIMT_TEXT("what a kernel in another stream %s at %s", did, place(long_place(other_place)).c_str());
   };
-  for_global(in, static_cast<uint64_t>(begin - in->begin), bytes, false, [&](GlobalCell& cell, uint64_t) {
-    seen(cell.write, cell.write_place, "writes");
-    if (writes) seen(cell.read[0], cell.read_place[0], "reads");
+  for_touched(in, static_cast<uint64_t>(begin - in->begin), bytes, [&](uint64_t offset, size_t part) {
+    for_global(in, offset, part, false, [&](GlobalCell& cell, uint64_t) {
+      seen(cell.write, cell.write_place, "writes");
+      if (writes) seen(cell.read[0], cell.read_place[0], "reads");
+    });
   });
   return result;
 }
