@@ -12,15 +12,16 @@
 
 #include "../native/linear_chunk.h"
 #include "matmul.cuh"
+#include "row_tokens.cuh"
 
 namespace grpo::cuda {
 
 // The rows that tokens name, in ascending order, and the tokens of each, in ascending order too.
 struct NamedRows {
-  int32_t* start;   // [R+1], first token of each row in `tokens`
-  int32_t* tokens;  // [T]
-  int32_t* row;     // [R], of which count exist
-  int32_t* count;   // [1]
+  const int32_t* start;   // [R+1], first token of each row in `tokens`
+  const int32_t* tokens;  // [T]
+  const int32_t* row;     // [R], of which count exist
+  const uint32_t* count;  // [1]
 };
 
 // Of a row of logits / temperature.
@@ -29,18 +30,11 @@ struct Softmax {
   float logsumexp, entropy;
 };
 
-// Tokens with a bad id or row are in no list. With grad_logp only those with a gradient are.
-NamedRows named_rows(const Linear& linear,
-                     const int32_t* row,         // [T], null: t
-                     const uint8_t* mask,        // [T], may be null
-                     const float* grad_logp,     // [T], may be null
-                     const float* grad_entropy,  // [T], may be null
-                     Launch& on);
+NamedRows named_rows(const TokenRows& tokens, Launch& on);
 
-// What masked tokens get (0), and bad ones (NaN); the others follow from their logits.
-void prepare_outputs(const Linear& linear, const int32_t* row, const uint8_t* mask,
-                     float* const (&outputs)[3],  // [T] each, may be null
-                     Launch& on);
+inline TokenRows token_rows(const Linear& linear, const int32_t* row, const uint8_t* mask) {
+  return {linear.token, row, mask, linear.T, linear.R, linear.V};
+}
 
 struct LinearChunk {
   NamedRows named;      // set by the caller

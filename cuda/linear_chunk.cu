@@ -25,7 +25,7 @@ __device__ __forceinline__ float block_max(float value, float* partial) {
 }
 
 __global__ void live_kernel(LinearChunk chunk) {
-  const int64_t left = *chunk.named.count - chunk.begin;
+  const int64_t left = int64_t{*chunk.named.count} - chunk.begin;
   *chunk.live = static_cast<int32_t>(left < 0 ? 0 : left < chunk.rows ? left : chunk.rows);
 }
 

@@ -50,7 +50,8 @@ void linear_policy_loss(const LinearLoss& call, Launch& on) {
   in.logp = logp;
   in.entropy = entropy;
   LossPass pass = prepare_loss(in, {linear.token, call.row, linear.V, linear.R}, call.objective, on);
-  prepare_outputs(linear, call.row, call.mask, {logp, entropy, nullptr}, on);
+  TokenRows tokens = token_rows(linear, call.row, call.mask);
+  begin_token_outputs(tokens, {logp, entropy, nullptr}, on);
   LinearChunk chunk = linear_chunk(linear, gradient ? &gradients : nullptr, call.chunk_rows, on);
   const auto each_chunk = [&](bool with_gradient) {
     if (with_gradient) begin_gradients(linear, chunk, gradients, on);
@@ -65,12 +66,13 @@ void linear_policy_loss(const LinearLoss& call, Launch& on) {
     }
     if (with_gradient) end_gradients(linear, chunk, gradients, on);
   };
-  chunk.named = named_rows(linear, call.row, call.mask, nullptr, nullptr, on);
+  chunk.named = named_rows(tokens, on);
   each_chunk(once);
   prepare_sequences(pass, gradient, on);
   policy_loss(pass, call.loss, once ? nullptr : grad_logp, once ? nullptr : grad_entropy, call.stats, on);
   if (!gradient || once) return;
-  chunk.named = named_rows(linear, call.row, call.mask, grad_logp, grad_entropy, on);
+  tokens.grad_logp = grad_logp, tokens.grad_entropy = grad_entropy;
+  chunk.named = named_rows(tokens, on);
   each_chunk(true);
 }
 

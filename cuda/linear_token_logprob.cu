@@ -9,12 +9,11 @@ namespace {
 int run(const grpo_linear_token_logprob_args& args, const Axes& axes, Launch& on) {
   if (const int status = check_rows(args.row, axes, "hidden")) return status;
   const Linear linear = linear_of(args, axes);
-  const int32_t* row = data<int32_t>(args.row);
-  const uint8_t* mask = data<uint8_t>(args.mask);
+  const TokenRows tokens = token_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask));
   float *logp = data<float>(args.logp), *entropy = data<float>(args.entropy), *logsumexp = data<float>(args.logsumexp);
-  prepare_outputs(linear, row, mask, {logp, entropy, logsumexp}, on);
+  begin_token_outputs(tokens, {logp, entropy, logsumexp}, on);
   LinearChunk chunk = linear_chunk(linear, nullptr, args.chunk_rows, on);
-  chunk.named = named_rows(linear, row, mask, nullptr, nullptr, on);
+  chunk.named = named_rows(tokens, on);
   for (int64_t begin = 0; begin < linear.R; begin += chunk.rows)
     chunk_softmax(linear, chunk, begin, logp, entropy, logsumexp, on);
   return GRPO_OK;
@@ -27,7 +26,9 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, L
   const LinearGradients gradients = linear_gradients_of(args);
   const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);
   LinearChunk chunk = linear_chunk(linear, &gradients, args.chunk_rows, on);
-  chunk.named = named_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask), grad_logp, grad_entropy, on);
+  TokenRows tokens = token_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask));
+  tokens.grad_logp = grad_logp, tokens.grad_entropy = grad_entropy;
+  chunk.named = named_rows(tokens, on);
   begin_gradients(linear, chunk, gradients, on);
   for (int64_t begin = 0; begin < linear.R; begin += chunk.rows) {
     chunk_softmax(linear, chunk, begin, nullptr, nullptr, nullptr, on);

@@ -3,45 +3,16 @@
 // how many of the row's come before it. 24 bytes are read and written per token, 16 per row. Without `row` there is
 // nothing to do: a row looks at the token of its number.
 #include "row_tokens.cuh"
+#include "scan.cuh"
 
 namespace grpo::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / kWarp, kScan = 1024;
+constexpr int kThreads = 256, kWarps = kThreads / kWarp;
 
 __global__ void __launch_bounds__(kThreads) count_tokens_kernel(TokenRows in, int32_t* count) {  // [R], zero
   const int64_t t = thread_index();
   if (t < in.T && in.listed(t)) atomicAdd(&count[in.row_of(t)], 1);
-}
-
-struct ScanShared {
-  int32_t partial[kScan / kWarp];
-};
-
-// One block: start[r] is the number of tokens of row r, and becomes the number of those of the rows before it.
-__global__ void __launch_bounds__(kScan) scan_rows_kernel(int32_t* start, int64_t R) {  // [R+1]
-  DYN_SMEM(ScanShared, shared);
-  int32_t before_all = 0;
-  for (int64_t begin = 0; begin < R; begin += kScan) {
-    const int64_t r = begin + threadIdx.x;
-    const int32_t count = r < R ? start[r] : 0;
-    int32_t sum = count;
-    for (int distance = 1; distance < kWarp; distance *= 2) {
-      const int32_t before = __shfl_up_sync(kAllLanes, sum, distance);
-      if (lane_index() >= distance) sum += before;
-    }
-    __syncthreads();  // the piece before may still be read
-    if (lane_index() == kWarp - 1) shared.partial[warp_index()] = sum;
-    __syncthreads();
-    int32_t total = 0, before = 0;
-    for (int warp = 0; warp < kScan / kWarp; ++warp) {
-      if (warp == warp_index()) before = total;
-      total += shared.partial[warp];
-    }
-    if (r < R) start[r] = before_all + before + sum - count;
-    before_all += total;
-  }
-  if (threadIdx.x == 0) start[R] = before_all;
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -89,12 +60,16 @@ __global__ void __launch_bounds__(kThreads)
 RowTokens row_tokens(const TokenRows& in, Launch& on) {
   // Of an empty `row` the pointer may be null too.
   if (in.row == nullptr && in.T == in.R) return {in, nullptr, nullptr};
+  return row_token_lists(in, on);
+}
+
+RowTokens row_token_lists(const TokenRows& in, Launch& on) {
   int32_t *start = on.scratch<int32_t>(in.R + 1), *placed = on.scratch<int32_t>(in.R);
   int32_t *unordered = on.scratch<int32_t>(in.T), *ordered = on.scratch<int32_t>(in.T);
   on.zero(start, (in.R + 1) * int64_t{sizeof *start});
   on.zero(placed, in.R * int64_t{sizeof *placed});
   on(count_tokens_kernel, {ceil_div(in.T, kThreads), kThreads}, in, start);
-  on(scan_rows_kernel, {1, kScan, sizeof(ScanShared)}, start, in.R);
+  on(scan_counts_kernel, {1, kScanThreads, sizeof(ScanShared)}, reinterpret_cast<uint32_t*>(start), nullptr, in.R);
   on(place_tokens_kernel, {ceil_div(in.T, kThreads), kThreads}, in, start, placed, unordered);
   on(order_tokens_kernel, {ceil_div(in.R, kWarps), kThreads}, start, unordered, ordered, in.R);
   return {in, start, ordered};

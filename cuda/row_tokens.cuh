@@ -5,12 +5,15 @@
 
 namespace grpo::cuda {
 
-// What says where a token belongs. Unmasked tokens whose id or row is out of bounds belong nowhere.
+// What says where a token belongs. Unmasked tokens whose id or row is out of bounds belong nowhere, and, where gradients
+// are given, neither do those that have none.
 struct TokenRows {
   const int32_t* token;  // [T], 0 to V - 1
   const int32_t* row;    // [T], null: token t is of row t
   const uint8_t* mask;   // [T], may be null
   int64_t T, R, V;
+  const float* grad_logp = nullptr;     // [T]
+  const float* grad_entropy = nullptr;  // [T], null too where grad_logp is given
 
   __device__ __forceinline__ bool masked(int64_t t) const { return mask != nullptr && mask[t] == 0; }
   // The row of an unmasked token, -1 if its id or row is bad.
@@ -18,7 +21,10 @@ struct TokenRows {
     const int64_t r = row == nullptr ? t : row[t];
     return token[t] >= 0 && token[t] < V && r >= 0 && r < R ? r : -1;
   }
-  __device__ __forceinline__ bool listed(int64_t t) const { return !masked(t) && row_of(t) >= 0; }
+  __device__ __forceinline__ bool listed(int64_t t) const {
+    if (masked(t) || row_of(t) < 0) return false;
+    return grad_logp == nullptr || grad_logp[t] != 0 || (grad_entropy != nullptr && grad_entropy[t] != 0);
+  }
 };
 
 // The tokens of one row, ascending.
@@ -42,6 +48,8 @@ struct RowTokens {
 };
 
 RowTokens row_tokens(const TokenRows& in, Launch& on);
+// With `start` and `t` in any case.
+RowTokens row_token_lists(const TokenRows& in, Launch& on);
 
 // What the outputs of masked tokens keep (0), and those of bad ones (NaN).
 void begin_token_outputs(const TokenRows& in,

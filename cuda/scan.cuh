@@ -165,9 +165,9 @@ __global__ void __launch_bounds__(kFlagThreads)
   for (int64_t m = before[gridDim.x] + thread_index(); m < M; m += threads) places[m] = rest;
 }
 
-// places null: counts only.
+// places null: counts only. Returns how many flags there are, in device memory.
 template <class Flags>
-void list_flags(const Flags& flags,
+const uint32_t* list_flags(const Flags& flags,
                 double* count,    // [1], may be null
                 int32_t* places,  // [M], may be null
                 int32_t rest, int64_t N, int64_t M, Launch& on) {
@@ -177,6 +177,7 @@ void list_flags(const Flags& flags,
   on(scan_counts_kernel, {1, kScanThreads, sizeof(ScanShared)}, counts, count, blocks);
   if (places != nullptr)
     on(write_flags_kernel<Flags>, {blocks, kFlagThreads, sizeof(FlagsShared)}, flags, counts, places, rest, N, M);
+  return counts + blocks;
 }
 
 }  // namespace grpo::cuda

@@ -52,7 +52,7 @@ const onDevice = {
 const common = {
   pool: 'forks' as const, // native code: a crash ends one file, not the run
   setupFiles: ['./test/setup.ts'],
-  testTimeout: 60_000,
+  testTimeout: 180_000,
 }
 
 const device = (
