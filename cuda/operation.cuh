@@ -13,6 +13,11 @@
 
 namespace grpo::cuda {
 
+constexpr int kLeastMajor = 8;  // the oldest architecture that this library has machine code for
+
+// Of all architectures. 0 where none can be used, and `reason` (may be null) says why.
+int32_t device_count(const char** reason);
+
 int cuda_failed(const Failure& failure);  // sets last_error and the thread's cuda_code
 void no_cuda_failure();
 
