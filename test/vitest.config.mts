@@ -79,9 +79,10 @@ export default defineConfig({
     projects: [
       { test: { ...common, name: 'cpu', include: ['test/**/*.test.ts'], exclude: [...onDeviceOnly, ...notSanitized] } },
       simulated('simt'),
+      // Seeds with which ex2.approx in every softmax is not accurate enough.
       simulated('simt sm_80', [...ofLogits, 'test/prefix_attention.test.ts'], {
         GRPO_SIMT_ARCH: '80',
-        GRPO_SIMT_SEED: '2',
+        GRPO_SIMT_SEED: '4',
         GRPO_SIMT_COPIES: 'random',
       }),
       simulated('simt early', ofLogits, { GRPO_SIMT_ARCH: '90', GRPO_SIMT_SEED: '3', GRPO_SIMT_COPIES: 'early' }),
