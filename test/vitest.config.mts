@@ -33,8 +33,8 @@ const ofLogits = [
   'device_rows',
 ].map((name) => `test/${name}.test.ts`)
 
-/** They start programs of their own, which the sanitizers have no part in. */
-const notSanitized = process.env.GRPO_KERNELS_SANITIZED ? ['test/simt/**', 'test/device_process.test.ts'] : []
+/** They start programs of their own, or need the simulated library: the sanitizers have no part in them. */
+const notSanitized = process.env.GRPO_KERNELS_SANITIZED ? ['test/simt/**', 'test/device_*.test.ts'] : []
 
 /** The tests import lib/index.js, lib/run.js and lib/promises.js; here they get test/backend.ts, which computes on device arrays. */
 const onDevice = {
