@@ -96,10 +96,12 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t v = threadIdx.x; v < V; v += kThreads) {
     const float x = (z[v] - own.most) * scale;
     const float log_p = as_own ? x - own.log_sum : z[v] * scale - lse, p = as_own ? expf(x) / own.sum : expf(log_p);
-    // p = 0 where log p is -infinity.
-    float gradient = -p * (entropy_coefficient != 0 && p > 0 ? fmaf(entropy_coefficient, log_p + h, coefficient) : coefficient);
+    float own_tokens = 0;  // summed as coefficient is: with all tokens of one id and p = 1, the gradient is exactly 0
     for (int32_t j = begin; j < end; ++j)
-      if (token[chunk.named.tokens[j]] == v) gradient += grad_logp[chunk.named.tokens[j]];
+      if (token[chunk.named.tokens[j]] == v) own_tokens += grad_logp[chunk.named.tokens[j]];
+    // p = 0 where log p is -infinity.
+    const bool bonus = entropy_coefficient != 0 && p > 0;
+    const float gradient = own_tokens - p * (bonus ? fmaf(entropy_coefficient, log_p + h, coefficient) : coefficient);
     z[v] = gradient * scale;
     largest = fmaxf(largest, fabsf(gradient * scale));
   }
