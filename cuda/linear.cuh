@@ -45,7 +45,7 @@ struct LinearChunk {
   int32_t* live;        // [1], rows of this chunk that exist
   int32_t* has_gradient;                  // [rows]
   int32_t *kept, *kept_row, *kept_count;  // [rows], [rows], [1]: those with a gradient
-  float *row_largest, *largest;           // [rows], [1]: magnitudes of their gradients, null unless a product asks
+  float *row_largest, *column_largest;    // [rows], [V]: magnitudes of their gradients, null unless a product asks
   float* head_sum;      // [V,D], null where gradHead is float32 itself or not wanted
   float* bias_sum;      // [V], likewise
 };

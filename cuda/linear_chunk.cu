@@ -116,7 +116,6 @@ __global__ void __launch_bounds__(kThreads) compact_kernel(LinearChunk chunk) {
   DYN_SMEM(Shared, shared);
   const int32_t live = *chunk.live;
   int32_t kept = 0;
-  float largest = 0;
   for (int32_t begin = 0; begin < live; begin += kThreads) {
     const int32_t i = begin + threadIdx.x;
     const bool keep = i < live && chunk.has_gradient[i] != 0;
@@ -132,11 +131,17 @@ __global__ void __launch_bounds__(kThreads) compact_kernel(LinearChunk chunk) {
     if (!keep) continue;
     chunk.kept[place] = i;
     chunk.kept_row[place] = chunk.named.row[chunk.begin + i];
-    if (chunk.row_largest != nullptr) largest = fmaxf(largest, chunk.row_largest[i]);
   }
-  if (chunk.largest != nullptr) largest = block_max(largest, shared.partial);
-  if (chunk.largest != nullptr && threadIdx.x == 0) *chunk.largest = largest;
   if (threadIdx.x == 0) *chunk.kept_count = kept;
+}
+
+__global__ void column_largest_kernel(LinearChunk chunk, int64_t V) {
+  const int64_t v = thread_index();
+  if (v >= V) return;
+  float largest = 0;
+  for (int32_t j = 0; j < *chunk.kept_count; ++j)
+    largest = fmaxf(largest, fabsf(chunk.logits[int64_t{chunk.kept[j]} * chunk.stride + v]));
+  chunk.column_largest[v] = largest;
 }
 
 __global__ void bias_kernel(LinearChunk chunk, float* sum, int64_t V) {
@@ -168,10 +173,9 @@ LinearChunk linear_chunk(const Linear& linear, const LinearGradients* gradients,
   chunk.live = on.scratch<int32_t>(1);
   if (gradients == nullptr) return chunk;
   chunk.has_gradient = on.scratch<int32_t>(rows);
-  if (linear.hidden_type == Float::kF16 || linear.head_type == Float::kF16) {
-    chunk.row_largest = on.scratch<float>(rows);
-    chunk.largest = on.scratch<float>(1);
-  }
+  if (gradients->hidden != nullptr && linear.head_type == Float::kF16) chunk.row_largest = on.scratch<float>(rows);
+  if (gradients->head != nullptr && linear.hidden_type == Float::kF16)
+    chunk.column_largest = on.scratch<float>(linear.V);
   chunk.kept = on.scratch<int32_t>(rows);
   chunk.kept_row = on.scratch<int32_t>(rows);
   chunk.kept_count = on.scratch<int32_t>(1);
@@ -207,10 +211,12 @@ void chunk_gradient(const Linear& linear, const LinearChunk& chunk, const float*
             gradients.hidden_type},
            chunk.rows, linear.D, linear.V, {chunk.kept_count, false}, chunk.row_largest, on);
   if (gradients.head != nullptr) {
+    if (chunk.column_largest != nullptr)
+      on(column_largest_kernel, {ceil_div(linear.V, kThreads), kThreads}, chunk, linear.V);
     void* sum = chunk.head_sum != nullptr ? static_cast<void*>(chunk.head_sum) : gradients.head;
     matmul(gradient(true), {linear.hidden, linear.hidden_type, linear.D, chunk.kept_row, true},
            {sum, Float::kF32, linear.D, nullptr, nullptr, Float::kF32, true, gradients.head_type}, linear.V, linear.D,
-           chunk.rows, {chunk.kept_count, true}, chunk.largest, on);
+           chunk.rows, {chunk.kept_count, true}, chunk.column_largest, on);
   }
   if (gradients.bias != nullptr) {
     float* sum = chunk.bias_sum != nullptr ? chunk.bias_sum : reinterpret_cast<float*>(gradients.bias);

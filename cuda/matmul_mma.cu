@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kThreads, std::is_same_v<A, float> && std::is_
   if (kScaled && threadIdx.x < kTile) {  // read behind the barriers of the loop
     const int64_t m = m0 + threadIdx.x;
     shared.scale[threadIdx.x] =
-        m < M ? scale_for(largest[kTransposedA ? 0 : a.rows == nullptr ? m : a.rows[m]]) : 1;
+        m < M ? scale_for(largest[kTransposedA || a.rows == nullptr ? m : a.rows[m]]) : 1;
   }
   float sum[kRowFragments][kColumnFragments][4] = {};
   const int64_t stages = ceil_div(K, kDepth);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { array, linearTokenLogprob, linearTokenLogprobBackward } from '../lib/index.js'
 import { golden, identical, refuses } from './compare.js'
-import { filled, matrix } from './linear_cases.js'
+import { filled, floats, matrix } from './linear_cases.js'
 import { random } from './random.js'
 
 const outputNames = ['logp', 'entropy', 'logsumexp'] as const
@@ -72,6 +72,27 @@ describe('edges', () => {
     const { gradHidden, gradHead } = linearTokenLogprobBackward({ ...shared, row, logsumexp, gradLogp })
     expect(Array.from(gradHidden.data)).toEqual([2, -0.5])
     expect(Array.from(gradHead.data)).toEqual([1, 2, 0, 0, 0, 0, -1, -2])
+  })
+
+  // f16 has a narrow range: what a large gradient is scaled by may not take the digits of others.
+  test.each(['f32', 'bf16', 'f16'] as const)('a large gradient leaves those of other tokens alone: %s', (dtype) => {
+    const [V, D] = [16, 8]
+    const r = random(5)
+    const side = (i: number) => (i % 2 === 0 ? 24 : -24)
+    // Logits of +-576: the probabilities of row 0 for odd tokens are exactly 0, those of row 1 for even ones.
+    const data = (n: number) => r.normals(n * D).map((x, i) => (i % D === 0 ? side(i / D) : x))
+    const hidden = floats(dtype, data(2), [2, D])
+    const forward = { hidden, head: floats(dtype, data(V), [V, D]), token: new Int32Array([2, 3]) }
+    const { logsumexp } = linearTokenLogprob(forward)
+    const odd = (size: number) => {
+      const out = { gradHead: array(filled(V * D, 7), [V, D]) }
+      const gradLogp = new Float32Array([size, 1])
+      const { gradHead } = linearTokenLogprobBackward({ ...forward, logsumexp, gradLogp }, { out })
+      return Array.from(gradHead.data as Float32Array).filter((_, i) => Math.floor(i / D) % 2 === 1)
+    }
+    const expected = odd(0)
+    expect(expected.filter((x) => x !== 0).length).toBeGreaterThan(D)
+    for (const size of [1, 1e10, 1e20, 1e30]) expect(odd(size)).toEqual(expected)
   })
 
   test('NaN in a row that counts shows in that row alone', () => {
