@@ -40,9 +40,9 @@ void matmul(const Matrix& a, const Matrix& b, const Product& out, int64_t M, int
 // is of b's dtype and not transposed, or float32 in aligned rows of which the numbers past the end up to a multiple of
 // four are 0 (computed, that is: no input). False, and nothing is enqueued, for others.
 //
-// Where b is f16, `largest` is the largest magnitude in each row of the data of a, or, if a is transposed, in each column,
-// among the terms that take part: float32 has a wider range than f16, and a row of a is scaled by the power of two that
-// makes the best of that. Null: the product does not suit.
+// Where b is f16, `largest` is the largest magnitude in each row of the data of a, or, if a is transposed, in each
+// column, among the terms that take part: float32 has a wider range than f16, and a row of a is scaled by the power of
+// two that makes the best of that. Null: the product does not suit.
 bool matmul_by_matrices(const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K,
                         const Extent& extent, const float* largest, Launch& on);
 
