@@ -27,9 +27,9 @@ __global__ void __launch_bounds__(kThreads)
 int run(const grpo_linear_policy_loss_args& args, const Axes& axes, Launch& on) {
   if (const int status = check_rows(args.row, axes, "hidden")) return status;
   if (const int status = check_objective(args, true)) return status;
-  linear_policy_loss({linear_of(args, axes), linear_gradients_of(args), data<int32_t>(args.row), data<uint8_t>(args.mask),
-                      loss_inputs(args, axes), objective_of(*args.objective), args.chunk_rows, data<float>(args.logp),
-                      data<float>(args.entropy), data<float>(args.loss), data<double>(args.stats)},
+  linear_policy_loss({linear_of(args, axes), linear_gradients_of(args), data<int32_t>(args.row), loss_inputs(args, axes),
+                      objective_of(*args.objective), args.chunk_rows, data<float>(args.logp), data<float>(args.entropy),
+                      data<float>(args.loss), data<double>(args.stats)},
                      on);
   return GRPO_OK;
 }
@@ -50,7 +50,7 @@ void linear_policy_loss(const LinearLoss& call, Launch& on) {
   in.logp = logp;
   in.entropy = entropy;
   LossPass pass = prepare_loss(in, {linear.token, call.row, linear.V, linear.R}, call.objective, on);
-  TokenRows tokens = token_rows(linear, call.row, call.mask);
+  TokenRows tokens = token_rows(linear, call.row, in.mask);
   begin_token_outputs(tokens, {logp, entropy, nullptr}, on);
   LinearChunk chunk = linear_chunk(linear, gradient ? &gradients : nullptr, call.chunk_rows, on);
   const auto each_chunk = [&](bool with_gradient) {

@@ -9,11 +9,10 @@ namespace grpo::cuda {
 struct LinearLoss {
   Linear linear;
   LinearGradients gradients;
-  const int32_t* row;   // [T], null: t
-  const uint8_t* mask;  // [T], may be null
-  LossInputs in;        // without logp and entropy
+  const int32_t* row;  // [T], null: t
+  LossInputs in;       // without logp and entropy
   Objective objective;
-  int64_t chunk_rows;   // may be null
+  int64_t chunk_rows;  // may be null
   float *logp, *entropy, *loss;  // [T], [T], [1], may be null
   double* stats;                 // [kStatCount], may be null
 };

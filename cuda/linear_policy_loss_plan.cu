@@ -21,8 +21,8 @@ int run(const grpo_linear_policy_loss_plan_args& args, const Axes&, Launch& on) 
   float* const output = reinterpret_cast<float*>(given);
   Launch rehearsal(on, Launch::Rehearsal{});
   for (const int64_t count : {T, T, S + 1}) rehearsal.scratch<int32_t>(count);  // token, row, sequence_start
-  linear_policy_loss({linear, {given, type, given, type, given, type}, reinterpret_cast<int32_t*>(given), in.mask, in,
-                      objective, args.chunk_rows, output, output, output, reinterpret_cast<double*>(given)},
+  linear_policy_loss({linear, {given, type, given, type, given, type}, reinterpret_cast<int32_t*>(given), in, objective,
+                      args.chunk_rows, output, output, output, reinterpret_cast<double*>(given)},
                      rehearsal);
   *data<double>(args.peak_bytes) = static_cast<double>(rehearsal.bytes());
   return GRPO_OK;

@@ -1,5 +1,5 @@
-// Which rows of the hidden states unmasked tokens name: the tokens of every row, as for rows of logits, and of the rows those
-// that have any.
+// Which rows of the hidden states unmasked tokens name: the tokens of every row, as for rows of logits, and the list of
+// those rows that have any.
 #include "linear.cuh"
 #include "scan.cuh"
 

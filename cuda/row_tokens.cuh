@@ -13,7 +13,7 @@ struct TokenRows {
   const uint8_t* mask;   // [T], may be null
   int64_t T, R, V;
   const float* grad_logp = nullptr;     // [T]
-  const float* grad_entropy = nullptr;  // [T], null too where grad_logp is given
+  const float* grad_entropy = nullptr;  // [T], may be null beside grad_logp
 
   __device__ __forceinline__ bool masked(int64_t t) const { return mask != nullptr && mask[t] == 0; }
   // The row of an unmasked token, -1 if its id or row is bad.

@@ -168,9 +168,9 @@ __global__ void __launch_bounds__(kFlagThreads)
 // places null: counts only. Returns how many flags there are, in device memory.
 template <class Flags>
 const uint32_t* list_flags(const Flags& flags,
-                double* count,    // [1], may be null
-                int32_t* places,  // [M], may be null
-                int32_t rest, int64_t N, int64_t M, Launch& on) {
+                           double* count,    // [1], may be null
+                           int32_t* places,  // [M], may be null
+                           int32_t rest, int64_t N, int64_t M, Launch& on) {
   const int64_t blocks = ceil_div(N + flags.skip + 1, int64_t{kFlagThreads} * kFlags);
   uint32_t* counts = on.scratch<uint32_t>(blocks + 1);
   on(count_flags_kernel<Flags>, {blocks, kFlagThreads, sizeof(FlagsShared)}, flags, counts, N);

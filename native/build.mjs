@@ -40,6 +40,10 @@ const jobs = String(availableParallelism())
 
 /** Targets of CMakeLists.txt, all in one build folder: what they share is compiled once. */
 function cmake(...targets) {
+  if (spawnSync('cmake', ['--version']).status !== 0) {
+    console.error(`building ${targets.join(', ')} needs CMake 3.19 or newer, which is not installed or not on the PATH`)
+    process.exit(1)
+  }
   for (const target of targets) {
     run(bin('cmake-js', 'bin/cmake-js'), ['compile', '-O', 'build-library', '-T', target, '--parallel', jobs])
   }
