@@ -1,5 +1,5 @@
 // One case: who takes part, whether all compute the same, and how long each takes.
-import { bytesOf } from '../lib/run.js'
+import { bytesOf } from '../lib/call/run.js'
 import type { Arrays, Case, Outputs, Work } from './cases.js'
 import { difference, type Fingerprint, fingerprints } from './fingerprint.js'
 import { type Contender, measure, plan, quantile, warmUp } from './measure.js'

@@ -5,7 +5,7 @@
 // are counted from the end of the sequence, so that the bits depend on nothing but its own values. 8 bytes per token,
 // 9 with a mask; sums are float64. A launch before looks at the offsets: where one of them is bad, which sequences meet
 // is not known, and all tokens are NaN.
-#include "offsets.cuh"
+#include "blocks/offsets.cuh"
 
 namespace grpo::cuda {
 namespace {

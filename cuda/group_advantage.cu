@@ -5,8 +5,8 @@
 // passes, combined over the lanes in a fixed order. The batch's variance takes two launches more: one moment per group,
 // then one block that merges them in order. A launch before looks at the offsets: where one of them is bad, groups may
 // meet, and all advantages are NaN; mean and std are so where the group's own offsets are bad.
-#include "../native/moments.h"
-#include "offsets.cuh"
+#include "native/formulas/moments.h"
+#include "blocks/offsets.cuh"
 
 namespace grpo::cuda {
 namespace {

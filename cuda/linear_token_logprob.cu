@@ -1,7 +1,7 @@
 // Log-probabilities of tokens and the entropy of the policy from hidden states, and the way back, without the logits of
 // all rows: chunks of rows as in linear.cuh. Forward one product for each chunk, backward three, of which the first gives
 // the chunk's logits again.
-#include "linear.cuh"
+#include "linear/linear.cuh"
 
 namespace grpo::cuda {
 namespace {

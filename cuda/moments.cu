@@ -3,8 +3,8 @@
 // One block per kPer * kThreads values, which stay in registers between the two passes: each value is read once, 4
 // bytes, 5 with a mask. One block then merges the moments of those blocks, always in the same order: the bits depend
 // on nothing but the values. All in float64.
-#include "../native/moments.h"
-#include "operation.cuh"
+#include "native/formulas/moments.h"
+#include "launch/operation.cuh"
 
 namespace grpo::cuda {
 namespace {

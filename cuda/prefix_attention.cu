@@ -9,7 +9,7 @@
 // 16 queries, keys and values copied while the tile before is at work. There a hidden value has the weight 0, and 0
 // times infinity is NaN: a tile with a result that is not finite is done again by the other kernel, which leaves hidden
 // values out. That is the kernel of all other inputs: float32 sums by 256 threads, any head sizes.
-#include "prefix_attention_mma.cuh"
+#include "attention/prefix_attention_mma.cuh"
 
 namespace grpo::cuda {
 namespace {

@@ -8,7 +8,7 @@
 // segment's subtree: one range); gradQ by the block that owns 64 queries of a head, over the keys of their paths.
 // Scores are formed twice, and nothing but delta (4 bytes per query and head) goes through memory. bf16 and f16 go
 // through matrix instructions where they can, see prefix_attention_backward_mma.cu.
-#include "prefix_attention_backward.cuh"
+#include "attention/prefix_attention_backward.cuh"
 
 namespace grpo::cuda {
 namespace {

@@ -9,7 +9,7 @@
 //   token and launch.
 // Counts are integers, so that neither their order nor the number of blocks shows in the result. How many are kept is
 // computed on the device.
-#include "select_tokens.cuh"
+#include "selection/select_tokens.cuh"
 
 namespace grpo::cuda {
 namespace {

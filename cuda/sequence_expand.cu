@@ -3,7 +3,7 @@
 // One block per kTile tokens. Two threads look up the sequences of its first and last token; each token then finds its
 // own between those. 4 bytes per token, 5 with a mask. A mean under a mask takes two launches more, which count the
 // unmasked tokens (sequence_sum.cuh) and divide. A token that lies in no sequence, since offsets are bad, is NaN.
-#include "sequence_sum.cuh"
+#include "blocks/sequence_sum.cuh"
 
 namespace grpo::cuda {
 namespace {

@@ -2,7 +2,7 @@
 //
 // Two launches: one warp per piece of a sequence (sequence_sum.cuh), then one warp per sequence, which adds its
 // pieces. 4 bytes per token, 5 with a mask. Sums are float64. A sequence with bad offsets is NaN.
-#include "sequence_sum.cuh"
+#include "blocks/sequence_sum.cuh"
 
 namespace grpo::cuda {
 namespace {

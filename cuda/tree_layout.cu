@@ -9,7 +9,7 @@
 //
 // Arrays on the device that are no forest, or have too many tokens, give sizes and outputs of -1; so does an output
 // whose length is not what `sizes` says, for itself.
-#include "scan.cuh"
+#include "blocks/scan.cuh"
 
 namespace grpo::cuda {
 namespace {

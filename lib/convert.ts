@@ -1,6 +1,7 @@
-import { allocate, array, type DType, describe, type HostArray, typedArrayName } from './array.js'
-import { grpoError } from './errors.js'
-import { call } from './run.js'
+import type { DType } from './addon/dtypes.js'
+import { grpoError } from './addon/errors.js'
+import { allocate, array, describe, type HostArray, typedArrayName } from './arrays/array.js'
+import { call } from './call/run.js'
 
 function convert<To extends DType>(name: string, x: HostArray, to: To): HostArray<To>['data'] {
   const y = allocate(name, 'x', to, [...x.shape])

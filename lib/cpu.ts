@@ -1,6 +1,6 @@
-import { describe } from './array.js'
-import { grpoError } from './errors.js'
-import { native } from './native.js'
+import { grpoError } from './addon/errors.js'
+import { native } from './addon/native.js'
+import { describe } from './arrays/array.js'
 
 /**
  * How the CPU kernels run, for the whole process. Results do not depend on `threads`; on `instructionSet` they do in the

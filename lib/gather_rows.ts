@@ -1,7 +1,9 @@
-import type { ArrayInput, DType, HostArray } from './array.js'
-import type { DeviceArray } from './device_memory.js'
-import { call, operation } from './run.js'
-import type { CallOptions } from './types.js'
+import type { DType } from './addon/dtypes.js'
+import type { HostArray } from './arrays/array.js'
+import type { DeviceArray } from './arrays/device_memory.js'
+import type { ArrayInput } from './arrays/input.js'
+import { call, operation } from './call/run.js'
+import type { CallOptions } from './call/types.js'
 
 export interface GatherRowsInputs<D extends DType = DType> {
   x: ArrayInput<D>

@@ -1,6 +1,7 @@
-import type { ArrayInput, HostArray } from './array.js'
-import { type Call, call, chain, checkLength, checkNames, map, operation, toHost } from './run.js'
-import type { CallOptions } from './types.js'
+import type { HostArray } from './arrays/array.js'
+import type { ArrayInput } from './arrays/input.js'
+import { type Call, call, chain, checkLength, checkNames, map, operation, toHost } from './call/run.js'
+import type { CallOptions } from './call/types.js'
 
 /**
  * Puts rollouts that come in any order into groups, for operations that want the members of a group side by side.

@@ -1,15 +1,11 @@
-export {
-  type ArrayInput,
-  array,
-  type DType,
-  type HostArray,
-  type TypedArray,
-} from './array.js'
+export type { DType, TypedArray } from './addon/dtypes.js'
+export { CudaError, type GrpoError } from './addon/errors.js'
+export { array, type HostArray } from './arrays/array.js'
+export type { ArrayInput } from './arrays/input.js'
 export { fromBf16, fromF16, toBf16, toF16 } from './convert.js'
 export { cpu } from './cpu.js'
-export * from './device_array.js'
+export * from './cuda.js'
 export { type DiscountedSumInputs, type DiscountedSumOptions, discountedSum } from './discounted_sum.js'
-export { CudaError, type GrpoError } from './errors.js'
 export { type GatherRowsInputs, gatherRows } from './gather_rows.js'
 export {
   type GaussianLogprobBackwardInputs,

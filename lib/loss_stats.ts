@@ -1,6 +1,7 @@
-import { type ArrayInput, hostArray, lengthOf } from './array.js'
-import { isDeviceArray, live } from './device_memory.js'
-import { grpoError } from './errors.js'
+import { grpoError } from './addon/errors.js'
+import { hostArray, lengthOf } from './arrays/array.js'
+import { isDeviceArray, live } from './arrays/device_memory.js'
+import type { ArrayInput } from './arrays/input.js'
 
 /** The numbers in the `stats` of a policy loss. Fractions and means are over the unmasked tokens. */
 export interface LossStats {
@@ -38,7 +39,7 @@ export interface LossStats {
   badIndex: number
 }
 
-// The order of `stats`, as native/policy_loss.h numbers it.
+// The order of `stats`, as native/loss/policy_loss.h numbers it.
 const layout = [
   'tokens',
   'sequences',

@@ -1,6 +1,7 @@
-import type { ArrayInput, HostArray } from './array.js'
-import { type Call, call, chain, checkLength, checkNames, map, operation, toHost } from './run.js'
-import type { CallOptions } from './types.js'
+import type { HostArray } from './arrays/array.js'
+import type { ArrayInput } from './arrays/input.js'
+import { type Call, call, chain, checkLength, checkNames, map, operation, toHost } from './call/run.js'
+import type { CallOptions } from './call/types.js'
 
 /**
  * The places where a mask is not 0, ascending: the index that gatherRows takes.

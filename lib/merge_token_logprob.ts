@@ -1,9 +1,10 @@
-import { type ArrayInput, array, describe, type HostArray, hostArray } from './array.js'
-import { type DeviceArray, isDeviceArray, live, uploaded } from './device_memory.js'
-import { grpoError } from './errors.js'
-import { native } from './native.js'
-import { type Call, call, chain, operation, thenDispose, value } from './run.js'
-import type { CallOptions, InputsOf, OutputsOf, Same } from './types.js'
+import { grpoError } from './addon/errors.js'
+import { native } from './addon/native.js'
+import { array, describe, type HostArray, hostArray } from './arrays/array.js'
+import { type DeviceArray, isDeviceArray, live, uploaded } from './arrays/device_memory.js'
+import type { ArrayInput } from './arrays/input.js'
+import { type Call, call, chain, operation, thenDispose, value } from './call/run.js'
+import type { CallOptions, InputsOf, OutputsOf, Same } from './call/types.js'
 
 /** What tokenLogprob returns for one part of the vocabulary. */
 export interface TokenLogprobPart {

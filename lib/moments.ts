@@ -1,7 +1,8 @@
-import { type ArrayInput, describe } from './array.js'
-import { grpoError } from './errors.js'
-import { call, checkNames, map, operation, toHost, value } from './run.js'
-import type { CallOptions, Matches } from './types.js'
+import { grpoError } from './addon/errors.js'
+import { describe } from './arrays/array.js'
+import type { ArrayInput } from './arrays/input.js'
+import { call, checkNames, map, operation, toHost, value } from './call/run.js'
+import type { CallOptions, Matches } from './call/types.js'
 
 export interface MomentsInputs {
   x: ArrayInput<'f32'>

@@ -1,7 +1,7 @@
-import type { ArrayInput } from './array.js'
+import type { ArrayInput } from './arrays/input.js'
+import { call, operation } from './call/run.js'
+import type { CallOptions, Matches } from './call/types.js'
 import type { Objective } from './objective.js'
-import { call, operation } from './run.js'
-import type { CallOptions, Matches } from './types.js'
 
 /** What every policy loss takes besides the log-probabilities. */
 export interface PolicyInputs {

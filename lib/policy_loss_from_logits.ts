@@ -1,8 +1,8 @@
-import type { ArrayInput } from './array.js'
+import type { ArrayInput } from './arrays/input.js'
+import { call, operation } from './call/run.js'
+import type { CallOptions, Matches } from './call/types.js'
 import type { Objective } from './objective.js'
 import type { PolicyInputs } from './policy_loss.js'
-import { call, operation } from './run.js'
-import type { CallOptions, Matches } from './types.js'
 
 export interface PolicyLossFromLogitsInputs extends PolicyInputs {
   logits: ArrayInput<'f32' | 'bf16' | 'f16'>

@@ -1,7 +1,8 @@
-import { type ArrayInput, describe } from './array.js'
-import { grpoError } from './errors.js'
-import { call, checkNames, operation } from './run.js'
-import type { CallOptions } from './types.js'
+import { grpoError } from './addon/errors.js'
+import { describe } from './arrays/array.js'
+import type { ArrayInput } from './arrays/input.js'
+import { call, checkNames, operation } from './call/run.js'
+import type { CallOptions } from './call/types.js'
 
 type Floating = ArrayInput<'f32' | 'bf16' | 'f16'>
 

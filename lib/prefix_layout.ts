@@ -1,8 +1,8 @@
-import { array, describe } from './array.js'
-import { grpoError } from './errors.js'
-import { type Call, checkNames, operation } from './run.js'
+import { grpoError } from './addon/errors.js'
+import { array, describe } from './arrays/array.js'
+import { type Call, checkNames, operation } from './call/run.js'
+import type { CallOptions } from './call/types.js'
 import { integers, type Layout, layoutCall } from './tree_layout.js'
-import type { CallOptions } from './types.js'
 
 type Signal = Pick<CallOptions, 'signal'>
 

@@ -1,6 +1,6 @@
-import type { ArrayInput } from './array.js'
-import { call, operation } from './run.js'
-import type { CallOptions, Matches } from './types.js'
+import type { ArrayInput } from './arrays/input.js'
+import { call, operation } from './call/run.js'
+import type { CallOptions, Matches } from './call/types.js'
 
 export interface SelectTokensInputs {
   advantage?: ArrayInput<'f32'> | undefined

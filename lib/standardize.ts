@@ -1,7 +1,8 @@
-import { type ArrayInput, array } from './array.js'
+import { array } from './arrays/array.js'
+import type { ArrayInput } from './arrays/input.js'
+import { call, checkNames, operation } from './call/run.js'
+import type { CallOptions, Matches } from './call/types.js'
 import { checkMoments, type Moments } from './moments.js'
-import { call, checkNames, operation } from './run.js'
-import type { CallOptions, Matches } from './types.js'
 
 export interface StandardizeInputs {
   x: ArrayInput<'f32'>

@@ -1,7 +1,7 @@
-import { array, describe, type HostArray, typedArrayName } from './array.js'
-import { grpoError } from './errors.js'
-import { type Call, call, chain, checkNames, map, operation } from './run.js'
-import type { CallOptions } from './types.js'
+import { grpoError } from './addon/errors.js'
+import { array, describe, type HostArray, typedArrayName } from './arrays/array.js'
+import { type Call, call, chain, checkNames, map, operation } from './call/run.js'
+import type { CallOptions } from './call/types.js'
 
 /**
  * How the tokens of a forest of segments lie packed, each segment once: what attention, the loss and a model's forward

@@ -10,14 +10,12 @@ import { fileURLToPath } from 'node:url'
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const require = createRequire(import.meta.url)
 
-/** Every .cc of native/ and native/vector/: the one list of sources, read by binding.gyp and CMakeLists.txt. */
+/** Every .cc of native/ and its rooms: the one list of sources, read by binding.gyp and CMakeLists.txt. */
 function sources() {
-  return ['native', 'native/vector'].flatMap((folder) =>
-    readdirSync(join(root, folder))
-      .filter((name) => name.endsWith('.cc'))
-      .sort()
-      .map((name) => `${folder}/${name}`),
-  )
+  return readdirSync(join(root, 'native'), { recursive: true })
+    .filter((name) => name.endsWith('.cc'))
+    .map((name) => `native/${name.replaceAll('\\', '/')}`)
+    .sort()
 }
 
 function nodeEnvironment() {

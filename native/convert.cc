@@ -1,5 +1,5 @@
 // float32, bfloat16 and IEEE half into each other, rounded to nearest even.
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

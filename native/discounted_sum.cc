@@ -6,7 +6,7 @@
 // counted from the end of the sequence, so that the bits depend on nothing but its own values.
 #include <cstring>
 
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

@@ -1,8 +1,8 @@
 // Copies rows by index: x[m] = x[index[m]]. Bytes are moved, whatever they mean.
 #include <cstring>
 
-#include "operation.h"
-#include "spec.h"
+#include "interface/operation.h"
+#include "interface/spec.h"
 
 namespace grpo {
 namespace {

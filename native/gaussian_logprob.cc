@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

@@ -1,7 +1,7 @@
 // Advantage of each rollout relative to the others for its prompt. One task per group: its rewards are read twice, the
 // second time from cache, and written once; 8 bytes per rollout.
-#include "moments.h"
-#include "operation.h"
+#include "formulas/moments.h"
+#include "interface/operation.h"
 
 #include <vector>
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

@@ -2,9 +2,9 @@
 // goes through three products: its logits, then, these having become their own gradient in place, gradHidden and
 // gradHead. The ratio of a sequence needs the log-probabilities of all its rows first: a pass of one product, policy_loss,
 // and the three products for the rows that have a gradient.
-#include "linear_policy_loss.h"
+#include "linear/linear_policy_loss.h"
 
-#include "policy_loss_args.h"
+#include "loss/policy_loss_args.h"
 
 namespace grpo {
 

@@ -1,6 +1,6 @@
 // How much memory linear_policy_loss takes beyond its inputs and outputs, before it is called: the shapes go through the
 // functions that lay out the memory of a call.
-#include "linear_policy_loss.h"
+#include "linear/linear_policy_loss.h"
 
 namespace grpo {
 namespace {

@@ -1,7 +1,7 @@
 // Log-probabilities of tokens and the entropy of the policy from hidden states, and the way back, without the logits.
 // Forward: one product, of which a thread holds one block of a chunk at a time. Backward: three, of which the first
 // gives the chunk's logits again; gradHidden and gradHead are the other two.
-#include "linear_token_logprob.h"
+#include "linear/linear_token_logprob.h"
 
 namespace grpo {
 

@@ -1,7 +1,7 @@
 // The places where a mask is not 0, ascending. Two passes over blocks: count, then fill from each block's first number.
 #include <algorithm>
 
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

@@ -1,7 +1,7 @@
 // The log-probabilities of a vocabulary from those of two parts of it, each of which measured its own columns.
-#include "merge_token_logprob.h"
+#include "formulas/merge_token_logprob.h"
 
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

@@ -1,8 +1,8 @@
 // Count, mean and sum of squared distances of a whole batch. Blocks of a fixed length, each read twice (the second time
 // from cache), merged in their order: the bits do not depend on the number of threads. 4 bytes per value.
-#include "moments.h"
+#include "formulas/moments.h"
 
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

@@ -6,21 +6,21 @@
 // 17 bytes are read and written per token with oldLogp, refLogp and a mask; two exponentials in double. 1048576 tokens,
 // clip and k3, one core of an AMD EPYC (Zen 4): 7.2 ms with AVX-512, 10.8 with AVX2, 27 with SSE2. A loop over one
 // token at a time with the C library's exp and expm1 took 28.
-#include "policy_loss.h"
+#include "loss/policy_loss.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <type_traits>
 
-#include "parallel.h"
-#include "policy_loss_args.h"
-#include "policy_loss_range.h"
+#include "parallel/parallel.h"
+#include "loss/policy_loss_args.h"
+#include "loss/policy_loss_range.h"
 
 namespace grpo {
 namespace {
 
-#include "token_loss.h"
+#include "loss/token_loss.h"
 
 constexpr int64_t kBlock = 4096;
 

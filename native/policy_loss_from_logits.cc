@@ -3,8 +3,8 @@
 // gradient follow each other while the row is in cache. The ratio of a sequence needs the log-probabilities of all its
 // rows: then a first pass reads the logits, and a second one forms the gradient. Either way loss and statistics come
 // from policy_loss at the end, and memory beside the outputs is some 40 bytes per token and per row, whatever V is.
-#include "logits.h"
-#include "policy_loss_args.h"
+#include "logits/logits.h"
+#include "loss/policy_loss_args.h"
 
 namespace grpo {
 namespace {

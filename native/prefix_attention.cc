@@ -4,12 +4,12 @@
 // per vector lane and never sums across lanes. Queries are packed and scaled once per tile; keys and values are copied
 // a tile at a time, also where they are float32: the rows of one head lie K * D apart, a multiple of the cache's own
 // stride at the usual sizes, and in place the products were 3 % slower than with the copy.
-#include "prefix_attention.h"
+#include "attention/prefix_attention.h"
 
 #include <cmath>
 
-#include "operation.h"
-#include "tree_layout.h"
+#include "interface/operation.h"
+#include "attention/tree_layout.h"
 
 namespace grpo {
 namespace {

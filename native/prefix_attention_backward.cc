@@ -10,7 +10,7 @@
 //   owners   threads own query tiles for gradQ, then blocks of keys for gradK and gradV: seven products, since the
 //            scores are formed twice, but as many tasks as there are tiles, and scratch for tiles only. Also where
 //            gradQ or both others are not wanted.
-#include "prefix_attention.h"
+#include "attention/prefix_attention.h"
 
 namespace grpo {
 namespace {

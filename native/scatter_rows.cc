@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

@@ -3,7 +3,7 @@
 // partitioned and not sorted, but for the rule that needs their order. O(n), with max_variance O(n + k log k).
 #include <algorithm>
 
-#include "selection.h"
+#include "selection/selection.h"
 
 namespace grpo {
 namespace {

@@ -5,7 +5,7 @@
 #include <bit>
 #include <functional>
 
-#include "selection.h"
+#include "selection/selection.h"
 
 namespace grpo {
 namespace {

@@ -1,7 +1,7 @@
 // The value of each sequence at its unmasked tokens, 0 at the others: the transpose of sequence_sum. 4 bytes per token.
 #include <algorithm>
 
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

@@ -1,6 +1,6 @@
 // Centres and scales a batch by statistics that were gathered before, perhaps on several ranks. 8 bytes per value.
-#include "moments.h"
-#include "operation.h"
+#include "formulas/moments.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

@@ -1,8 +1,8 @@
-#include "tree_layout.h"
+#include "attention/tree_layout.h"
 
 #include <algorithm>
 
-#include "operation.h"
+#include "interface/operation.h"
 
 namespace grpo {
 namespace {

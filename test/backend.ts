@@ -1,9 +1,9 @@
 // Stands in for lib/index.js in the runs on device arrays (vitest.config.mts): the same functions, which upload the host
 // arrays that they are given, compute on the device, and read the results back. i32 arrays stay on the host, as they may.
-import type { TypedArray } from '../lib/array.js'
+import type { TypedArray } from '../lib/addon/dtypes.js'
+import type { Operation } from '../lib/call/run.js'
+import * as run from '../lib/call/run.js'
 import * as lib from '../lib/index.js'
-import type { Operation } from '../lib/run.js'
-import * as run from '../lib/run.js'
 
 export * from '../lib/index.js'
 
@@ -120,7 +120,7 @@ function onDevice<Arguments extends unknown[], Result, Extra>(
   return Object.assign(now, { ...operation, later }) as never
 }
 
-/** lib/run.js's `call`, on device arrays. */
+/** lib/call/run.js's `call`, on device arrays. */
 export const call = ((name: never, inputs: never, options: never, sizes: never) => {
   const compute = (given: unknown, changed: unknown) => run.call(name, given as never, changed as never, sizes)
   const operation = Object.assign((given: unknown, changed: unknown) => compute(given, changed).now(), {

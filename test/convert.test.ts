@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
+import { native } from '../lib/addon/native.js'
 import { cpu, fromBf16, fromF16, toBf16, toF16 } from '../lib/index.js'
-import { native } from '../lib/native.js'
 import { refuses } from './compare.js'
 import { random } from './random.js'
 

@@ -1,4 +1,4 @@
-// npm run test:cuda: the instructions of cuda/ptx.cuh on a real GPU against the interpreter's (build:cuda and build:simt
+// npm run test:cuda: the instructions of cuda/launch/ptx.cuh on a real GPU against the interpreter's (build:cuda and build:simt
 // make both self-tests), then the numeric tests on device arrays. Where there is no GPU, says why and fails: tests that
 // did not run have not passed.
 import { spawnSync } from 'node:child_process'

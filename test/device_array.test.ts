@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
+import { native } from '../lib/addon/native.js'
 import {
   array,
   cuda,
@@ -27,7 +28,6 @@ import {
   tokenLogprob,
   tokenLogprobBackward,
 } from '../lib/index.js'
-import { native } from '../lib/native.js'
 import * as promises from '../lib/promises.js'
 import { identical, refuses } from './compare.js'
 

@@ -2,11 +2,11 @@
 // device may hold anything. Nothing is read or written out of bounds, which the interpreter reports as an error of the next
 // wait, and nothing waits. Run for every operation of the table, on device arrays only (vitest.config.mts).
 import { describe, expect, test } from 'vitest'
-import type { HostArray } from '../lib/array.js'
+import { operationNames, signatures } from '../lib/addon/spec.js'
+import type { HostArray } from '../lib/arrays/array.js'
+import { call } from '../lib/call/run.js'
 import { cuda, type DeviceArray } from '../lib/index.js'
 import type { OperationName } from '../lib/ops.js'
-import { call } from '../lib/run.js'
-import { operationNames, signatures } from '../lib/spec.js'
 import { identical } from './compare.js'
 import { type Sample, sample } from './samples.js'
 

@@ -1,10 +1,10 @@
 // Sizes and contents at which the launches of an operation change, on device arrays, against the CPU's kernels; and
 // offsets that nobody could check.
 import { afterEach, describe, expect, test } from 'vitest'
-import { array, type HostArray } from '../lib/array.js'
+import { array, type HostArray } from '../lib/arrays/array.js'
+import { call } from '../lib/call/run.js'
 import * as lib from '../lib/index.js'
 import type { OperationName } from '../lib/ops.js'
-import { call } from '../lib/run.js'
 import { backend } from './backend_kind.js'
 import { identical } from './compare.js'
 import { random } from './random.js'

@@ -1,7 +1,7 @@
 // Masks that begin anywhere in device memory. Run on device arrays only (vitest.config.mts).
 import { expect, test } from 'vitest'
+import { call } from '../lib/call/run.js'
 import { cuda, maskIndex } from '../lib/index.js'
-import { call } from '../lib/run.js'
 import { random } from './random.js'
 
 const bytes = random(3).mask(9_000, 0.3)

@@ -5,7 +5,8 @@
 // gaussianLogprobBackward, gradHidden of the linear operations, gradHead where V D > 2^31, the outputs of gatherRows and
 // scatterRows. Arrays of one axis have less than 2^31 elements.
 import { afterEach, describe, expect, test } from 'vitest'
-import { array, type DType, elementBytes, type HostArray } from '../lib/array.js'
+import { type DType, elementBytes } from '../lib/addon/dtypes.js'
+import { array, type HostArray } from '../lib/arrays/array.js'
 import * as lib from '../lib/index.js'
 import { backend } from './backend_kind.js'
 import { identical } from './compare.js'

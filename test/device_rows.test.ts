@@ -1,9 +1,10 @@
 // What the operations on rows and sequences give on device arrays for contents that the host cannot look at, and for
 // arrays that begin anywhere: the other tests upload to aligned addresses, and compute with valid offsets.
 import { describe, expect, test } from 'vitest'
-import { array, type DType, type HostArray } from '../lib/array.js'
+import type { DType } from '../lib/addon/dtypes.js'
+import { array, type HostArray } from '../lib/arrays/array.js'
+import { call } from '../lib/call/run.js'
 import * as lib from '../lib/index.js'
-import { call } from '../lib/run.js'
 import { backend } from './backend_kind.js'
 import { identical } from './compare.js'
 import { random } from './random.js'

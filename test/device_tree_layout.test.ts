@@ -1,8 +1,8 @@
 // treeLayout takes lists of the host; other callers have the arrays on the device. Run on device arrays only
 // (vitest.config.mts).
 import { expect, test } from 'vitest'
+import { call } from '../lib/call/run.js'
 import { cuda, type DeviceArray, treeLayout } from '../lib/index.js'
-import { call } from '../lib/run.js'
 import { random } from './random.js'
 import { layoutReference, randomForest } from './references/forest.js'
 

@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest'
+import { native } from '../lib/addon/native.js'
 import {
   array,
   cpu,
@@ -8,7 +9,6 @@ import {
   policyLoss,
   policyLossFromLogits,
 } from '../lib/index.js'
-import { native } from '../lib/native.js'
 import * as promises from '../lib/promises.js'
 import { backend, cpuTest } from './backend_kind.js'
 import { accurate, identical, ulp } from './compare.js'

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest'
+import { native } from '../lib/addon/native.js'
 import { array, cpu, type HostArray, type LinearPolicyLossInputs, linearPolicyLoss, lossStats } from '../lib/index.js'
-import { native } from '../lib/native.js'
 import * as promises from '../lib/promises.js'
 import { cpuTest } from './backend_kind.js'
 import { close, identical, refuses } from './compare.js'

@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest'
+import { native } from '../lib/addon/native.js'
 import {
   array,
   cpu,
@@ -7,7 +8,6 @@ import {
   linearTokenLogprobBackward,
   tokenLogprob,
 } from '../lib/index.js'
-import { native } from '../lib/native.js'
 import * as promises from '../lib/promises.js'
 import { backend } from './backend_kind.js'
 import { accurate, close, golden, identical, values } from './compare.js'

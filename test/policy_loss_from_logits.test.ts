@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { native } from '../lib/addon/native.js'
 import {
   array,
   type HostArray,
@@ -11,7 +12,6 @@ import {
   tokenLogprob,
   tokenLogprobBackward,
 } from '../lib/index.js'
-import { native } from '../lib/native.js'
 import { cpuTest } from './backend_kind.js'
 import { accurate, close, identical, values } from './compare.js'
 import { dtypes, type Logits, type LogitsDType, logitsOf } from './logits_cases.js'

@@ -1,7 +1,7 @@
 // What is particular to single surrogates: where VESPO clamps, what DRO does without an advantage, when DPPO drops a token.
 import { afterEach, describe, expect, test } from 'vitest'
+import { native } from '../lib/addon/native.js'
 import { cpu, type HostArray, lossStats, type Objective, policyLoss } from '../lib/index.js'
-import { native } from '../lib/native.js'
 import { backend } from './backend_kind.js'
 import { identical } from './compare.js'
 import { agrees, arraysOf, fixture, ownOptions, policyBatch, publishedKl, surrogates } from './policy_cases.js'

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { native } from '../lib/addon/native.js'
 import {
   array,
   type DType,
@@ -12,7 +13,6 @@ import {
   toF16,
   treeLayout,
 } from '../lib/index.js'
-import { native } from '../lib/native.js'
 import { cpuTest } from './backend_kind.js'
 import { accurate, golden, identical, refuses, values } from './compare.js'
 import { random } from './random.js'

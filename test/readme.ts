@@ -4,9 +4,9 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { type ArraySpec, operationNames, signatures } from '../lib/addon/spec.js'
 import type { OperationName } from '../lib/ops.js'
 import { ops } from '../lib/ops.js'
-import { type ArraySpec, operationNames, signatures } from '../lib/spec.js'
 import { measuredTable } from './readme_measured.js'
 import { columnsTable, methodsTable } from './readme_methods.js'
 

@@ -1,9 +1,11 @@
 // Valid inputs for any operation, made from its row of the table, for the sweep. What a row cannot say (a forest's
 // parents, which of two inputs to give) stands in `special`.
-import { allocate, type DType, type HostArray } from '../lib/array.js'
+
+import type { DType } from '../lib/addon/dtypes.js'
+import { type ArraySpec, signatures } from '../lib/addon/spec.js'
+import { allocate, type HostArray } from '../lib/arrays/array.js'
 import { toBf16, toF16 } from '../lib/index.js'
 import type { OperationName } from '../lib/ops.js'
-import { type ArraySpec, signatures } from '../lib/spec.js'
 import { random } from './random.js'
 
 export type Inputs = Record<string, HostArray>

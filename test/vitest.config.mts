@@ -36,7 +36,7 @@ const ofLogits = [
 /** They start programs of their own, or need the simulated library: the sanitizers have no part in them. */
 const notSanitized = process.env.GRPO_KERNELS_SANITIZED ? ['test/simt/**', 'test/device_*.test.ts'] : []
 
-/** The tests import lib/index.js, lib/run.js and lib/promises.js; here they get test/backend.ts, which computes on device arrays. */
+/** The tests import lib/index.js, lib/call/run.js and lib/promises.js; here they get test/backend.ts, which computes on device arrays. */
 const onDevice = {
   name: 'device arrays in place of host arrays',
   enforce: 'pre' as const,

@@ -1,9 +1,10 @@
 // What the methods are, from their descriptions.
 //   npm run recipes -- list     a table of all of them, and of the trainers in `presets`
 //   npm run recipes -- dcpo     one of them: equations, columns, options, and a program that runs it; also a preset, as trl
+
+import { parseOption } from '../../lib/addon/spec.js'
 import { type AnyRecipe, presets, recipes } from '../../lib/recipes/index.js'
-import { editDistance } from '../../lib/recipes/latr.js'
-import { parseOption } from '../../lib/spec.js'
+import { editDistance } from '../../lib/recipes/methods/latr.js'
 import { gradients, type Make, neededColumns, needsLines, stepOf } from './needs.js'
 
 const points = { gaussian: 'policy', rewards: 'rewards', advantages: 'advantages', select: 'selection', weights: 'weights', objective: 'objective', update: 'state', sample: 'sampling' } // biome-ignore format: a table

@@ -1,6 +1,7 @@
 // What a method needs of the columns of every method, found by running its example without each of them.
+
+import { parseOption } from '../../lib/addon/spec.js'
 import { type AnyRecipe, optimizationStep, prepareStep } from '../../lib/recipes/index.js'
-import { parseOption } from '../../lib/spec.js'
 import { columns, exampleBatch } from './example_batch.js'
 
 type Batch = Record<string, unknown>

@@ -3,7 +3,7 @@
 // linker could give the other files a function that only this processor runs.
 #if defined(__x86_64__)
 
-#include "../vector.h"
+#include "vector/vector.h"
 
 #include <immintrin.h>
 #include <math.h>
@@ -19,7 +19,7 @@
 
 namespace grpo {
 namespace {
-#include "kernels.h"
+#include "vector/kernels.h"
 }  // namespace
 
 extern const VectorKernels avx2_kernels;

@@ -3,7 +3,7 @@
 // linker could give the other files a function that only this processor runs.
 #if defined(__x86_64__)
 
-#include "../vector.h"
+#include "vector/vector.h"
 
 // GCC 12 takes the undefined pass-through operand of its own AVX-512 intrinsics for a mistake of ours.
 #if !defined(__clang__)
@@ -25,7 +25,7 @@
 
 namespace grpo {
 namespace {
-#include "kernels.h"
+#include "vector/kernels.h"
 }  // namespace
 
 extern const VectorKernels avx512_kernels;

@@ -1,5 +1,5 @@
 // The vector code for every processor of its kind: SSE2 on x86-64, NEON on arm64.
-#include "../vector.h"
+#include "vector/vector.h"
 
 #include <math.h>
 #if defined(__aarch64__)
@@ -8,7 +8,7 @@
 
 namespace grpo {
 namespace {
-#include "kernels.h"
+#include "vector/kernels.h"
 }  // namespace
 
 extern const VectorKernels baseline_kernels;

@@ -1,12 +1,12 @@
 // The vector code, for the instruction set whose file includes this; and its function table.
 
-#include "simd.h"
-#include "exponential.h"
-#include "storage.h"
-#include "matmul.h"
-#include "rows.h"
-#include "tiles.h"
-#include "gaussian.h"
+#include "vector/simd.h"
+#include "vector/exponential.h"
+#include "vector/storage.h"
+#include "vector/matmul.h"
+#include "vector/rows.h"
+#include "vector/tiles.h"
+#include "vector/gaussian.h"
 
 static constexpr VectorKernels kernels_named(const char* name) {
   return {.name = name,

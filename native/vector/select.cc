@@ -1,5 +1,5 @@
 // Which instruction set's table is in use.
-#include "../vector.h"
+#include "vector/vector.h"
 
 #include <atomic>
 #include <cstdlib>

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { changes, names, recipeOf } from '../../examples/recipes/describe.js'
 import { columns, exampleBatch } from '../../examples/recipes/example_batch.js'
+import { parseOption } from '../../lib/addon/spec.js'
 import { type HostArray, tokenLogprob, tokenLogprobBackward } from '../../lib/index.js'
-import { parseColumn } from '../../lib/recipes/columns.js'
 import {
   type AnyRecipe,
   fromJSON,
@@ -16,7 +16,7 @@ import {
   type StepLoss,
   toJSON,
 } from '../../lib/recipes/index.js'
-import { parseOption } from '../../lib/spec.js'
+import { parseColumn } from '../../lib/recipes/step/columns.js'
 import { ulp } from '../compare.js'
 
 type Batch = Record<string, unknown>
@@ -75,7 +75,7 @@ test('every row of the tables of methods is a recipe', () => {
 })
 
 test('every method has golden numbers and edge cases', () => {
-  const tests = sources('test/recipes', '.test.ts')
+  const tests = sources('test/recipes/methods', '.test.ts')
   // Named as it is called, or in the list over which a file of several methods runs.
   const tested = (kind: string, name: string) =>
     tests.some(({ text }) => {
@@ -87,7 +87,7 @@ test('every method has golden numbers and edge cases', () => {
 })
 
 test('no file of a method is longer than 150 lines', () => {
-  const files = sources('lib/recipes', '.ts').filter(({ text }) => /= recipe\(/.test(text))
+  const files = sources('lib/recipes/methods', '.ts').filter(({ text }) => /= recipe\(/.test(text))
   const long = files
     .map(({ file, text }) => ({ file, lines: text.split('\n').length - 1 }))
     .filter((x) => x.lines > 150)

@@ -1,4 +1,4 @@
-// The first part of npm run test:cuda: what each instruction of cuda/ptx.cuh leaves in a GPU's registers.
+// The first part of npm run test:cuda: what each instruction of cuda/launch/ptx.cuh leaves in a GPU's registers.
 import process from 'node:process'
 import { checkGpu, programs, registers } from './registers.js'
 

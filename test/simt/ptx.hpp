@@ -1,4 +1,4 @@
-// What the simulated bodies of cuda/ptx.cuh call. Each takes the place of one PTX instruction and reports with the file
+// What the simulated bodies of cuda/launch/ptx.cuh call. Each takes the place of one PTX instruction and reports with the file
 // and line of the kernel that called it.
 #pragma once
 

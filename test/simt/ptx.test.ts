@@ -1,4 +1,4 @@
-// The inline PTX: each function of cuda/ptx.cuh, the instruction that nvcc has to write for it in the self-test
+// The inline PTX: each function of cuda/launch/ptx.cuh, the instruction that nvcc has to write for it in the self-test
 // (test/simt/self_test), registers written as %, and the words that the self-test finds in the registers. That the
 // instruction does what the interpreter takes it for, only a GPU can show: npm run test:cuda there.
 import { spawnSync } from 'node:child_process'
@@ -131,7 +131,7 @@ function uncovered(ptx: string, selfTest: string): string[] {
 }
 
 describe('every function of ptx.cuh', () => {
-  const source = readFileSync(join(root, 'cuda/ptx.cuh'), 'utf8')
+  const source = readFileSync(join(root, 'cuda/launch/ptx.cuh'), 'utf8')
   const sources = readdirSync(selfTest).map((name) => readFileSync(join(selfTest, name), 'utf8'))
 
   it('is in the lists above, with each of its instructions, and called by the self-test', () => {

@@ -1,5 +1,5 @@
 // What the interpreter's parts, its device header (cuda.hpp), its host API (runtime.hpp) and the simulated bodies of
-// cuda/ptx.cuh know of each other.
+// cuda/launch/ptx.cuh know of each other.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-import { grpoError } from '../../errors.js'
-import { recipe } from '../recipe.js'
+import { grpoError } from '../../addon/errors.js'
+import { recipe } from '../step/recipe.js'
 import { type TrlContext, trlPoints } from './trl_points.js'
 
 export const liger = recipe(

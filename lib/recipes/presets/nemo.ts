@@ -1,7 +1,7 @@
-import { grpoError } from '../../errors.js'
-import { groupAdvantages } from '../context.js'
-import { correctedWeights } from '../corrections.js'
-import { recipe } from '../recipe.js'
+import { grpoError } from '../../addon/errors.js'
+import { correctedWeights } from '../parts/corrections.js'
+import { groupAdvantages } from '../step/context.js'
+import { recipe } from '../step/recipe.js'
 
 const modes = { tis: 'token_truncate', icepop: 'token_mask', 'seq-mask-tis': 'token_gate' } as const
 

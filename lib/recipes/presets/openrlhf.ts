@@ -1,9 +1,9 @@
 import { discountedSum } from '../../discounted_sum.js'
 import type { Objective } from '../../objective.js'
 import { sequenceExpand } from '../../sequence_expand.js'
-import { groupAdvantages, masked } from '../context.js'
-import { correctedWeights } from '../corrections.js'
-import { recipe } from '../recipe.js'
+import { correctedWeights } from '../parts/corrections.js'
+import { groupAdvantages, masked } from '../step/context.js'
+import { recipe } from '../step/recipe.js'
 
 const estimators = {
   group_norm: { eps: 1e-9 },

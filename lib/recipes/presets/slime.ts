@@ -1,6 +1,6 @@
-import { groupAdvantages } from '../context.js'
-import { correctedWeights } from '../corrections.js'
-import { recipe } from '../recipe.js'
+import { correctedWeights } from '../parts/corrections.js'
+import { groupAdvantages } from '../step/context.js'
+import { recipe } from '../step/recipe.js'
 
 const kl = { k1: 'k1', k2: 'k2', k3: 'k3', low_var_kl: 'k3' } as const
 

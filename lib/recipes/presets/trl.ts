@@ -1,4 +1,4 @@
-import { recipe } from '../recipe.js'
+import { recipe } from '../step/recipe.js'
 import { trlPoints } from './trl_points.js'
 
 /** The column of TRL's mask_truncated_completions. */

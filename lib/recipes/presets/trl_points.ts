@@ -1,10 +1,10 @@
 // What TRL's GRPOTrainer does, and with it Liger-Kernel's losses and Unsloth: the presets differ in their defaults.
-import { grpoError } from '../../errors.js'
+import { grpoError } from '../../addon/errors.js'
 import type { Objective } from '../../objective.js'
-import { missingColumn } from '../columns.js'
-import { type Context, extended, groupAdvantages } from '../context.js'
-import { correctedWeights, type ImportanceMode } from '../corrections.js'
-import { vespo } from '../vespo.js'
+import { vespo } from '../methods/vespo.js'
+import { correctedWeights, type ImportanceMode } from '../parts/corrections.js'
+import { missingColumn } from '../step/columns.js'
+import { type Context, extended, groupAdvantages } from '../step/context.js'
 
 export interface TrlOptions {
   readonly lossType: 'dapo' | 'grpo' | 'bnpo' | 'dr_grpo' | 'cispo' | 'sapo' | 'luspo' | 'vespo'

@@ -1,4 +1,4 @@
-import { recipe } from '../recipe.js'
+import { recipe } from '../step/recipe.js'
 import { truncated } from './trl.js'
 import { trlPoints } from './trl_points.js'
 

@@ -1,11 +1,11 @@
-import { grpoError } from '../../errors.js'
+import { grpoError } from '../../addon/errors.js'
 import type { Objective } from '../../objective.js'
-import { type Context, groupAdvantages } from '../context.js'
-import { correctedWeights } from '../corrections.js'
-import { tokenCounts } from '../pairs.js'
-import { recipe, type Weights } from '../recipe.js'
-import { perSequence, perToken } from '../rejection.js'
-import { sum } from '../statistics.js'
+import { correctedWeights } from '../parts/corrections.js'
+import { tokenCounts } from '../parts/pairs.js'
+import { perSequence, perToken } from '../parts/rejection.js'
+import { sum } from '../parts/statistics.js'
+import { type Context, groupAdvantages } from '../step/context.js'
+import { recipe, type Weights } from '../step/recipe.js'
 import { longest } from './trl_points.js'
 
 const kl = { low_var_kl: 'k3', kl: 'k1', abs: 'abs', mse: 'k2' } as const

@@ -2,7 +2,7 @@
 // report has to name ends in a comment `// <kind>`; where the schedule decides between several, each has its comment.
 #pragma once
 
-#include "../../../cuda/ptx.cuh"
+#include "cuda/launch/ptx.cuh"
 #include "faults.hpp"
 
 namespace {

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "../../../cuda/ptx.cuh"
+#include "cuda/launch/ptx.cuh"
 
 namespace grpo::cuda {
 namespace {

@@ -1,4 +1,4 @@
-// Every function of cuda/ptx.cuh, called with a fixed pattern of lanes: registers in, registers out. A GPU and the
+// Every function of cuda/launch/ptx.cuh, called with a fixed pattern of lanes: registers in, registers out. A GPU and the
 // interpreter have to give the same words; that is the one check that both mean the same by an instruction. Where one
 // may be off by a few ulp the word says whether it is no further off.
 //

@@ -1,0 +1,28 @@
+// The backward pass of shared-prefix attention: what its files hand to each other.
+#pragma once
+
+#include "attention/prefix_attention.cuh"
+
+namespace grpo::cuda {
+
+struct Gradient {
+  void* data;  // may be null
+  Float type;
+};
+
+struct Backward {
+  const void *q, *k, *v, *grad_out, *out;
+  const float* logsumexp;  // [P,H]
+  float* delta;            // [P,H]  scratch
+  Gradient grad_q, grad_k, grad_v;
+  Float type;  // of q, k, v, grad_out, out
+};
+
+// By matrix instructions: gradK and gradV for work on keys, gradQ for work on queries. The items that have to be done
+// again, [bound, K] or [bound, H]; null: none has been done, the inputs or the GPU do not allow it.
+const uint8_t* grad_keys_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
+                                     const WorkList& work, Launch& on);
+const uint8_t* grad_queries_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
+                                        const WorkList& work, Launch& on);
+
+}  // namespace grpo::cuda

@@ -1,0 +1,171 @@
+// What every launcher and every kernel of cuda/ uses: the stream of a call, its scratch memory, launches, and reductions
+// in a fixed order (two runs give the same bits; no floating-point atomics anywhere).
+#pragma once
+
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+#endif
+
+#include <climits>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "launch/ptx.cuh"
+
+namespace grpo::cuda {
+
+#ifndef __CUDACC__  // nvcc has them without a namespace
+using std::isfinite, std::isinf, std::isnan;
+#endif
+
+// ---- the host's side ------------------------------------------------------------------------------------------------
+
+// Thrown by launchers, turned into a status by entry() in operation.cuh. `what`: "launch of x_kernel", "allocation of
+// 4194304 bytes".
+struct Failure {
+  cudaError_t error;
+  std::string what;
+};
+
+inline void must(cudaError_t error, const std::string& what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // an error that is not sticky is taken back: the next call starts clean
+  throw Failure{error, what};
+}
+inline void must(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) must(error, std::string(what));
+}
+
+// One GPU, looked up once.
+struct Device {
+  int32_t id = 0;
+  int32_t major = 0, minor = 0, multiprocessors = 0;
+  int64_t shared_limit = 0;  // bytes of shared memory that one block may have
+  cudaStream_t stream = nullptr;  // the library's own
+};
+
+struct Shape {
+  int64_t blocks;  // on one axis: grid.y and grid.z stop at 65535
+  int32_t threads;
+  size_t shared = 0;    // bytes: sizeof the struct that the kernel names in DYN_SMEM
+  int32_t cluster = 1;  // blocks per cluster
+};
+
+// A call on its way to a stream. What scratch() returns lives until the work enqueued so far is done.
+//
+// A rehearsal of a call goes through the same code with pointers that nobody reads: it enqueues nothing, and bytes() is
+// what the call would take.
+class Launch {
+ public:
+  Launch(int32_t id, cudaStream_t given);
+  struct Rehearsal {};
+  Launch(const Launch& call, Rehearsal) : device(call.device), stream(call.stream), rehearsal_(true) {}
+  ~Launch();
+  Launch(const Launch&) = delete;
+  Launch& operator=(const Launch&) = delete;
+
+  const Device& device;
+  const cudaStream_t stream;
+
+  // Uninitialised device memory, 256-byte aligned.
+  template <class T>
+  T* scratch(int64_t count) {
+    return static_cast<T*>(allocate(count * int64_t{sizeof(T)}));
+  }
+  // A copy in device memory of what lies on the host; the host's may change as soon as this returns.
+  template <class T>
+  T* upload(const T* host, int64_t count) {
+    return static_cast<T*>(copy(host, count * int64_t{sizeof(T)}));
+  }
+  void zero(void* memory, int64_t bytes) {
+    if (bytes > 0 && !rehearsal_) must(cudaMemsetAsync(memory, 0, bytes, stream), "a fill with zeros");
+  }
+
+  // Of scratch space so far.
+  int64_t bytes() const { return bytes_; }
+
+  // Enqueues kernel(arguments...); no blocks, no launch.
+  template <class... P, class... A>
+  void operator()(void (*kernel)(P...), const Shape& shape, A&&... arguments) {
+    if (shape.blocks == 0 || rehearsal_) return;
+    if (shape.blocks > INT_MAX) throw Failure{cudaErrorInvalidConfiguration, "a launch of more than 2147483647 blocks"};
+    if (shape.shared > 48 * 1024)
+      must(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared)),
+           "the shared memory of a kernel");
+    cudaLaunchAttribute cluster;
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
+    config.blockDim = dim3(static_cast<unsigned>(shape.threads));
+    config.dynamicSmemBytes = shape.shared;
+    config.stream = stream;
+    config.attrs = &cluster;
+    config.numAttrs = shape.cluster > 1 ? 1 : 0;
+    must(cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...), "a launch");
+  }
+
+ private:
+  void* allocate(int64_t bytes);
+  void* copy(const void* host, int64_t bytes);
+  const bool rehearsal_ = false;
+  int32_t previous_ = 0;
+  int64_t bytes_ = 0;
+  std::vector<void*> scratch_;
+};
+
+__host__ __device__ constexpr int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
+
+// ---- the device's side ----------------------------------------------------------------------------------------------
+
+constexpr int kWarp = 32;
+constexpr uint32_t kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ int lane_index() { return threadIdx.x % kWarp; }
+__device__ __forceinline__ int warp_index() { return threadIdx.x / kWarp; }
+__device__ __forceinline__ int64_t thread_index() { return int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
+
+// combine() over the lanes of a full warp, in the order of a butterfly: every lane receives the same bits.
+template <class T, class F>
+__device__ __forceinline__ T warp_reduce(T value, F combine) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+    value = combine(value, __shfl_xor_sync(kAllLanes, value, distance));
+  return value;
+}
+
+struct Add {
+  template <class T>
+  __device__ __forceinline__ T operator()(T x, T y) const {
+    return x + y;
+  }
+};
+
+// Sum over the block in fixed order, the same bits in every thread. `partial`: shared memory, one per warp. All threads
+// call it; blockDim.x is a multiple of 32.
+template <class T>
+__device__ __forceinline__ T block_sum(T value, T* partial) {
+  value = warp_reduce(value, Add{});
+  __syncthreads();  // partial may still be read from the call before
+  if (lane_index() == 0) partial[warp_index()] = value;
+  __syncthreads();
+  T sum = partial[0];
+  for (int warp = 1; warp < static_cast<int>(blockDim.x) / kWarp; ++warp) sum += partial[warp];
+  return sum;
+}
+
+// Device arrays of offsets are not looked at by the host: a bad one may not lead out of bounds.
+struct Range {
+  int64_t begin, end;
+  bool good;  // 0 <= begin <= end <= size; else begin = end
+};
+__device__ __forceinline__ Range range_of(const int32_t* start, int64_t i, int64_t size) {
+  const int64_t begin = start[i], end = start[i + 1];
+  const bool good = begin >= 0 && begin <= end && end <= size;
+  return {good ? begin : 0, good ? end : 0, good};
+}
+
+}  // namespace grpo::cuda

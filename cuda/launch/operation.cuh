@@ -1,0 +1,62 @@
+// What stands between the C interface and a launcher, the same for every operation. An operation's file ends with
+//
+//   int run(const Args& args, const Axes& axes, Launch& on) { ...; on(x_kernel, {blocks, kThreads}, ...); return GRPO_OK; }
+//   GRPO_CUDA_OPERATION(kGroupAdvantage, group_advantage);
+//
+// Names, dtypes, axes and options are those of the CPU operation of that name: its descriptor is the only one.
+#pragma once
+
+#include <cstring>
+
+#include "native/interface/operation.h"
+#include "launch/common.cuh"
+
+namespace grpo::cuda {
+
+constexpr int kLeastMajor = 8;  // the oldest architecture that this library has machine code for
+
+// Of all architectures. 0 where none can be used, and `reason` (may be null) says why.
+int32_t device_count(const char** reason);
+
+int cuda_failed(const Failure& failure);  // sets last_error and the thread's cuda_code
+void no_cuda_failure();
+
+// Replaces the i32 inputs that lie on the host by copies in device memory, made in stream order.
+void bring_inputs(const grpo_operation& operation, char* args, std::vector<DLTensor>& copies, Launch& on);
+
+template <class Args, int (*Run)(const Args&, const Axes&, Launch&), const grpo_operation& Descriptor>
+int entry(const void* args, void* stream) {
+  no_cuda_failure();
+  try {
+    set_operation(Descriptor);
+    alignas(Args) char whole[sizeof(Args)];
+    grpo_objective objective;
+    if (const int status = complete(Descriptor, args, whole, objective)) return status;
+    Axes axes;
+    int32_t id = 0;
+    if (const int status = check(Descriptor, args, axes, &id)) return status;
+    if (args != whole) std::memcpy(whole, args, sizeof(Args));
+    Launch on(id, static_cast<cudaStream_t>(stream));
+    std::vector<DLTensor> copies(Descriptor.field_count);
+    bring_inputs(Descriptor, whole, copies, on);
+    return Run(*reinterpret_cast<const Args*>(whole), axes, on);
+  } catch (const Failure& failure) {
+    return cuda_failed(failure);
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(Descriptor);
+  }
+}
+
+#define GRPO_CUDA_OPERATION(variable, name)                                                                     \
+  extern const grpo_operation variable;                                                                         \
+  const grpo_operation variable = {#name, sizeof(grpo_##name##_args), objective_offset<grpo_##name##_args>(),   \
+                                   grpo::variable.fields, grpo::variable.field_count,                           \
+                                   entry<grpo_##name##_args, run, grpo::variable>}
+
+}  // namespace grpo::cuda
+
+// Descriptors of the CPU operations.
+#include "native/interface/operations.h"
+namespace grpo {
+GRPO_OPERATIONS(GRPO_DECLARE)
+}

@@ -1,0 +1,111 @@
+// Rows of logits in memory: loads and stores are of 16 bytes where the address allows, else of one element.
+#pragma once
+
+#include "native/logits/logits.h"
+#include "logits/row_tokens.cuh"
+
+namespace grpo::cuda {
+
+template <class T>
+struct LogitRows {
+  const T* data;  // [R,V]
+  int64_t stride, R, V;
+  float scale;   // 1 / temperature
+  float scale2;  // scale * log2(e)
+  bool part;     // columns vocab_start.. of a vocabulary, not the whole of it
+  int64_t vocab_start;
+
+  __device__ __forceinline__ const T* row(int64_t r) const { return data + r * stride; }
+};
+
+template <class G>
+struct GradRows {
+  G* data;  // [R,V], may be the logits
+  int64_t stride;
+};
+
+// ---- vectors of 16 bytes --------------------------------------------------------------------------------------------
+
+template <class T>
+constexpr int kLanes = 16 / sizeof(T);
+
+template <class T>
+__device__ __forceinline__ void unpack(const Words4& words, float (&x)[kLanes<T>]) {
+  const uint32_t w[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      x[i] = __builtin_bit_cast(float, w[i]);
+    } else {
+      x[2 * i] = to_float(T{static_cast<uint16_t>(w[i])});
+      x[2 * i + 1] = to_float(T{static_cast<uint16_t>(w[i] >> 16)});
+    }
+  }
+}
+
+template <class T>
+__device__ __forceinline__ Words4 packed(const float* x) {  // [kLanes<T>]
+  if constexpr (sizeof(T) == 4)
+    return {__builtin_bit_cast(uint32_t, x[0]), __builtin_bit_cast(uint32_t, x[1]), __builtin_bit_cast(uint32_t, x[2]),
+            __builtin_bit_cast(uint32_t, x[3])};
+  else
+    return {pack2<T>(x[0], x[1]), pack2<T>(x[2], x[3]), pack2<T>(x[4], x[5]), pack2<T>(x[6], x[7])};
+}
+
+template <class T>
+__device__ __forceinline__ bool aligned16(const T* x) {
+  return reinterpret_cast<uintptr_t>(x) % 16 == 0;
+}
+
+// Elements before the first address that is a multiple of 16, at most n.
+template <class T>
+__device__ __forceinline__ int64_t elements_to_boundary(const T* x, int64_t n) {
+  const int64_t head = (16 - reinterpret_cast<uintptr_t>(x) % 16) % 16 / sizeof(T);
+  return head < n ? head : n;
+}
+
+// x[n] as groups of 16 bytes and a few elements after them. A group is the same elements wherever the row begins, so
+// that sums have the same bits at any address; where it is not aligned it is read element by element.
+template <class T>
+struct Slice {
+  const T* x;            // [n]
+  const Words4* copied;  // [groups] in shared memory, null where x is read itself
+  int32_t n, groups;
+  bool aligned;  // x is
+
+  __device__ __forceinline__ int32_t tail() const { return groups * kLanes<T>; }
+
+  __device__ __forceinline__ Words4 group_of_x(int64_t g) const {
+    if (aligned) return reinterpret_cast<const Words4*>(x)[g];
+    const T* from = x + g * kLanes<T>;
+    if constexpr (sizeof(T) == 4) {
+      return {__builtin_bit_cast(uint32_t, from[0]), __builtin_bit_cast(uint32_t, from[1]),
+              __builtin_bit_cast(uint32_t, from[2]), __builtin_bit_cast(uint32_t, from[3])};
+    } else {
+      const auto two = [&](int i) { return uint32_t{from[i + 1].bits} << 16 | from[i].bits; };
+      return {two(0), two(2), two(4), two(6)};
+    }
+  }
+  __device__ __forceinline__ Words4 group(int64_t g) const { return copied != nullptr ? copied[g] : group_of_x(g); }
+};
+
+template <class T>
+__device__ __forceinline__ Slice<T> slice_of(const T* x, int64_t n) {
+  return {x, nullptr, static_cast<int32_t>(n), static_cast<int32_t>(n / kLanes<T>), aligned16(x)};
+}
+
+// y[n] = value, by the threads of the block.
+template <class G>
+__device__ __forceinline__ void fill(G* y, int64_t n, float value) {
+  const int64_t head = elements_to_boundary(y, n), groups = (n - head) / kLanes<G>;
+  float x[kLanes<G>];
+#pragma unroll
+  for (int i = 0; i < kLanes<G>; ++i) x[i] = value;
+  const Words4 words = packed<G>(x);
+  Words4* middle = reinterpret_cast<Words4*>(y + head);
+  for (int64_t g = threadIdx.x; g < groups; g += blockDim.x) middle[g] = words;
+  for (int64_t i = threadIdx.x; i < head; i += blockDim.x) y[i] = from_float<G>(value);
+  for (int64_t i = head + groups * kLanes<G> + threadIdx.x; i < n; i += blockDim.x) y[i] = from_float<G>(value);
+}
+
+}  // namespace grpo::cuda

@@ -1,0 +1,191 @@
+// A row of logits read once, on sm_90, and the choice between that and two_read_kernel.
+//
+// A cluster of 1, 2, 4 or 8 blocks has a row, and each block keeps its part of it in shared memory. Bulk copies bring
+// it in pieces with one mbarrier each; the softmax takes a piece while the next ones are under way. Then every block
+// sends its max and sums to every other one, and merges all of them in the order of rank, so that all have the same
+// bits; the coefficients are formed by every block for itself. Parts are at most kPartBytes where 8 blocks suffice, so
+// that three of them, each in another phase, share a multiprocessor. Rows that do not begin at a multiple of 16 bytes
+// are copied by the threads, element by element.
+#pragma once
+
+#include "logits/logits_rows.cuh"
+
+namespace grpo::cuda {
+
+constexpr int kMostRanks = 8, kMostPieces = 16, kOneReadThreads = 192;
+// Three blocks with parts of 76000 bytes fit the 228 KiB of a multiprocessor: V = 151936 in 16 bits takes four blocks.
+constexpr int64_t kPieceBytes = 16384, kPartBytes = 76000;
+
+struct ClusterRowShared {
+  RowShared row;
+  Online of_rank[kMostRanks];
+  uint64_t exchanged;
+  uint64_t arrived[kMostPieces];
+  alignas(16) unsigned char logits[16];  // as long as the launch says
+};
+
+// Elements of a row that each block of a cluster has, the last one fewer: whole vectors.
+__host__ __device__ constexpr int64_t part_of_row(int64_t V, int64_t ranks) { return ceil_div(V, ranks * 8) * 8; }
+
+template <RowPass kPass, class T, class G, class Coefficients>
+__global__ void __launch_bounds__(kOneReadThreads, 3)
+    one_read_kernel(LogitRows<T> logits, GradRows<G> gradient, RowWork work,
+                    const __grid_constant__ Coefficients coefficients) {
+#if GRPO_SM90
+  static_assert(kPass != RowPass::kBackwardSaved);
+  DYN_SMEM(ClusterRowShared, s);
+  const uint32_t rank = cluster_rank(), ranks = cluster_size();
+  const int64_t r = blockIdx.x / ranks;
+  // Rows that fit a cluster's shared memory: 32 bits do, and save the registers that the call of `coefficients` needs.
+  const int32_t V = static_cast<int32_t>(logits.V), part = static_cast<int32_t>(part_of_row(V, ranks));
+  const int32_t begin = static_cast<int32_t>(rank) * part < V ? static_cast<int32_t>(rank) * part : V;
+  const int32_t n = begin + part < V ? part : V - begin;
+  const OwnTokens own = work.tokens.of(r);
+  G* y = kPass == RowPass::kForward ? nullptr : gradient.data + r * gradient.stride + begin;
+  if (own.count == 0) {
+    if constexpr (kPass != RowPass::kForward) fill(y, n, 0);
+    return;
+  }
+  RowCoefficients c{};
+  if constexpr (kPass == RowPass::kBackward) {
+    c = coefficients_of(work, own, 0, s.row);
+    if (c.zero) return fill(y, n, 0);
+  }
+  Slice<T> slice = slice_of(logits.row(r) + begin, n);
+  const int64_t bytes = int64_t{slice.groups} * 16, pieces = slice.aligned ? ceil_div(bytes, kPieceBytes) : 0;
+  Words4* copied = reinterpret_cast<Words4*>(s.logits);
+  if (threadIdx.x == 0) {
+    mbarrier_init(&s.exchanged, 1);
+    for (int64_t piece = 0; piece < pieces; ++piece) mbarrier_init(&s.arrived[piece], 1);
+    mbarrier_init_fence();
+    if (ranks > 1) mbarrier_expect(&s.exchanged, ranks * sizeof(Online));
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      const int64_t from = piece * kPieceBytes;
+      const uint32_t size = static_cast<uint32_t>(bytes - from < kPieceBytes ? bytes - from : kPieceBytes);
+      mbarrier_expect(&s.arrived[piece], size);
+      bulk_load(s.logits + from, reinterpret_cast<const unsigned char*>(slice.x) + from, size, &s.arrived[piece]);
+    }
+  }
+  if (!slice.aligned)
+    for (int64_t g = threadIdx.x; g < slice.groups; g += blockDim.x) copied[g] = slice.group_of_x(g);
+  const float first_logit =
+      static_cast<int>(threadIdx.x) < own.count ? logit_of(logits, r, column_of(logits, work, own[threadIdx.x])) : 0;
+  __syncthreads();
+  cluster_arrive();  // the barriers exist, and where the gradient is written in place, the first logits are read
+  slice.copied = copied;
+  Online online = no_logits();
+  constexpr bool kAccurate = sizeof(T) == 4;  // see with_accuracy: the row is long
+  add_ends<kAccurate>(online, slice, logits.scale2);
+  constexpr int64_t kPieceGroups = kPieceBytes / 16;
+  for (int64_t first = 0; first < slice.groups; first += kPieceGroups) {
+    if (slice.aligned) mbarrier_wait(&s.arrived[first / kPieceGroups], 0);
+    const int64_t last = first + kPieceGroups;
+    add_groups<kAccurate>(online, slice, first, last < slice.groups ? last : slice.groups, logits.scale2);
+  }
+  online = merge_block(online, s.row, logits.scale2);
+  cluster_wait();
+  if (threadIdx.x == 0) {
+    if (ranks > 1) {
+      for (uint32_t peer = 0; peer < ranks; ++peer)
+        st_async(map_shared(&s.of_rank[rank], peer), online, map_shared(&s.exchanged, peer));
+      mbarrier_wait_cluster(&s.exchanged, 0);
+      online = s.of_rank[0];
+      for (uint32_t peer = 1; peer < ranks; ++peer) merge(online, s.of_rank[peer], logits.scale2);
+    }
+    SoftmaxOfRow softmax = softmax_of(online, logits.part);
+    if constexpr (kPass == RowPass::kBackward)
+      softmax = with_given(softmax, logits.scale, work.given_logsumexp[own[0]],
+                           work.given_entropy == nullptr ? nullptr : work.given_entropy + own[0]);
+    if (kPass == RowPass::kForward && rank == 0 && work.softmax != nullptr) work.softmax[r] = softmax;
+    s.row.softmax = softmax;
+  }
+  __syncthreads();
+  const SoftmaxOfRow softmax = s.row.softmax;
+  if constexpr (kPass != RowPass::kBackward)
+    write_tokens<kPass>(logits, work, own, r, softmax, first_logit, rank, coefficients);
+  if constexpr (kPass == RowPass::kForward) return cluster_sync();  // no block exits while a peer may still send to it
+  if constexpr (kPass == RowPass::kFused) {
+    __syncthreads();
+    c = coefficients_of(work, own, rank, s.row);
+  }
+  // No block exits while a peer may still send to it. Where a row has more tokens than a block has threads, and the
+  // gradient is written in place, that also has to wait until all peers have read the tokens' logits.
+  const bool many = own.count > static_cast<int>(blockDim.x);
+  gradient_of_row<true>(logits, work, own, r, softmax, c, first_logit, slice, y, begin, [&] {
+    __syncthreads();
+    cluster_arrive();
+    if (many) cluster_wait();
+  });
+  if (!many) cluster_wait();
+#endif
+}
+
+// ---- the launch -----------------------------------------------------------------------------------------------------
+
+// Blocks of a cluster that keep a row of so many bytes in shared memory; 0: the row is read twice.
+inline int32_t ranks_of_row(const Device& device, int64_t V, int64_t size) {
+  if (device.major < 9 || V * size < kLongRow) return 0;
+  int32_t ranks = 1;
+  while (ranks < kMostRanks && part_of_row(V, ranks) * size > kPartBytes) ranks *= 2;
+  const int64_t part = part_of_row(V, ranks) * size;
+  const bool fits = part + int64_t{sizeof(ClusterRowShared)} <= device.shared_limit;
+  return fits && part <= kMostPieces * kPieceBytes ? ranks : 0;
+}
+
+// The coefficients that kFused writes have one copy for each rank.
+inline int32_t copies_of_coefficients(const Device& device, int64_t V, int64_t size) {
+  const int32_t ranks = ranks_of_row(device, V, size);
+  return ranks == 0 ? 1 : ranks;
+}
+
+template <RowPass kPass, class T, class G, class Coefficients>
+void launch_rows(const LogitRows<T>& logits, const GradRows<G>& gradient, const RowWork& work,
+                 const Coefficients& coefficients, Launch& on) {
+  constexpr int64_t kSize = sizeof(T);
+  const int64_t bytes = logits.V * kSize;
+  // Forward too: the log-probabilities of all operations have the same bits, so that the ratio of a policy to itself
+  // is exactly 1.
+  if constexpr (kPass != RowPass::kBackwardSaved)
+    if (const int32_t ranks = ranks_of_row(on.device, logits.V, kSize); ranks > 0)
+      return on(one_read_kernel<kPass, T, G, Coefficients>,
+                {logits.R * ranks, kOneReadThreads,
+                 sizeof(ClusterRowShared) + static_cast<size_t>(part_of_row(logits.V, ranks) * kSize), ranks},
+                logits, gradient, work, coefficients);
+  const int32_t threads = bytes >= 96 * 1024 ? kMostWarps * kWarp : bytes >= kLongRow ? 256 : 64;
+  on(two_read_kernel<kPass, T, G, Coefficients>, {logits.R, threads, sizeof(RowShared)}, logits, gradient, work,
+     coefficients);
+}
+
+// Null: the whole vocabulary.
+template <class Args>
+int64_t vocab_start_of(const Args& args) {
+  if constexpr (requires { args.vocab_start; }) return args.vocab_start;
+  else return -1;
+}
+
+// visit(LogitRows<T>, GradRows<G>) with the types that the call has. Without a gradient G is T.
+template <bool kGradient, class Args, class Visit>
+void with_types(const Args& args, const Axes& axes, const DLTensor* grad_logits, Visit visit) {
+  const auto typed = [&]<class T>(T) {
+    const int64_t start = vocab_start_of(args);
+    const float scale = static_cast<float>(1 / args.temperature);
+    const float scale2 = static_cast<float>(scale * 1.4426950408889634);
+    const LogitRows<T> logits{data<T>(args.logits), row_stride(args.logits), axes['R'], axes['V'], scale, scale2,
+                              !is_null(start), is_null(start) ? 0 : start};
+    if constexpr (kGradient) {
+      const int64_t stride = row_stride(grad_logits);
+      if (sizeof(T) == 2 && float_type(grad_logits) == Float::kF32)
+        visit(logits, GradRows<float>{const_cast<float*>(data<float>(grad_logits)), stride});
+      else
+        visit(logits, GradRows<T>{const_cast<T*>(data<T>(grad_logits)), stride});
+    } else {
+      visit(logits, GradRows<T>{nullptr, 0});
+    }
+  };
+  const Float type = float_type(args.logits);
+  if (type == Float::kF32) typed(float{});
+  else if (type == Float::kBf16) typed(bf16{});
+  else typed(f16{});
+}
+
+}  // namespace grpo::cuda

@@ -1,0 +1,59 @@
+// Which tokens each row of logits predicts, on the device.
+#pragma once
+
+#include "launch/operation.cuh"
+
+namespace grpo::cuda {
+
+// What says where a token belongs. Unmasked tokens whose id or row is out of bounds belong nowhere, and, where gradients
+// are given, neither do those that have none.
+struct TokenRows {
+  const int32_t* token;  // [T], 0 to V - 1
+  const int32_t* row;    // [T], null: token t is of row t
+  const uint8_t* mask;   // [T], may be null
+  int64_t T, R, V;
+  const float* grad_logp = nullptr;     // [T]
+  const float* grad_entropy = nullptr;  // [T], may be null beside grad_logp
+
+  __device__ __forceinline__ bool masked(int64_t t) const { return mask != nullptr && mask[t] == 0; }
+  // The row of an unmasked token, -1 if its id or row is bad.
+  __device__ __forceinline__ int64_t row_of(int64_t t) const {
+    const int64_t r = row == nullptr ? t : row[t];
+    return token[t] >= 0 && token[t] < V && r >= 0 && r < R ? r : -1;
+  }
+  __device__ __forceinline__ bool listed(int64_t t) const {
+    if (masked(t) || row_of(t) < 0) return false;
+    return grad_logp == nullptr || grad_logp[t] != 0 || (grad_entropy != nullptr && grad_entropy[t] != 0);
+  }
+};
+
+// The tokens of one row, ascending.
+struct OwnTokens {
+  const int32_t* t;  // [count]; null: the only one is `place`
+  int64_t place;     // of the first among all tokens that belong to a row; with `row` null, the token
+  int32_t count;
+
+  __device__ __forceinline__ int64_t operator[](int64_t j) const { return t == nullptr ? place : t[j]; }
+};
+
+struct RowTokens {
+  TokenRows in;
+  const int32_t* start;  // [R+1], null where row r has token r, or none
+  const int32_t* t;      // [T]
+
+  __device__ __forceinline__ OwnTokens of(int64_t r) const {
+    if (start == nullptr) return {nullptr, r, in.listed(r)};
+    return {t + start[r], start[r], start[r + 1] - start[r]};
+  }
+};
+
+RowTokens row_tokens(const TokenRows& in, Launch& on);
+// With `start` and `t` in any case.
+RowTokens row_token_lists(const TokenRows& in, Launch& on);
+
+// What the outputs of masked tokens keep (0), and those of bad ones (NaN).
+void begin_token_outputs(const TokenRows& in,
+                         float* const (&outputs)[3],  // [T] each, may be null
+                         Launch& on);
+
+}  // namespace grpo::cuda

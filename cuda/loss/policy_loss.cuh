@@ -1,0 +1,163 @@
+// The term of one token on the device, for policy_loss and for the operations that form the log-probabilities
+// themselves. The formulas are those of the CPU, native/loss/token_loss.h with double; here is what surrounds a token: mask,
+// sequence, bad indices, denominators, statistics.
+//
+// An operation calls, in stream order,
+//
+//   LossPass pass = prepare_loss(inputs, ids, objective, on);   from masks and offsets alone: counts, denominators
+//   prepare_sequences(pass, gradient, on);                      once logp is there; nothing for ratios of tokens
+//   policy_loss(pass, loss, grad_logp, grad_entropy, stats, on);
+//
+// and between them its own kernels may ask token_term() for a token's derivatives: after prepare_loss for ratios of
+// tokens, after prepare_sequences for those of sequences. The bits are those that policy_loss writes.
+#pragma once
+
+#include "native/loss/policy_loss_args.h"
+#include "launch/operation.cuh"
+
+namespace grpo::cuda {
+
+#include "native/loss/token_loss.h"
+
+// What a kernel has to check before it reads a row of logits. Null: nothing to check.
+struct TokenIds {
+  const int32_t* token;  // [T], 0 to V - 1
+  const int32_t* row;    // [T], 0 to R - 1; null: t
+  int64_t V, R;
+};
+
+// `good`: sequence_start rises from 0 to T. Where it does not, every unmasked token has a bad index: which sequence it
+// belongs to, and how many tokens that has, nobody can tell.
+struct CheckedDenominators : Denominators {
+  bool good;
+};
+
+// All that a token's term depends on; a kernel takes it by value. Pointers are the device's.
+struct LossPass {
+  LossInputs in;
+  TokenIds ids;
+  Objective objective;
+  const CheckedDenominators* denominators;  // [1]
+  // Null for ratios of tokens: the log-ratio of each sequence, not clamped, and what each of its tokens gets through it
+  // before aggregation (null too where the gradient flows to the own token, or is not wanted).
+  const double* log_ratio;          // [S]
+  const double* sequence_gradient;  // [S]
+};
+
+LossPass prepare_loss(const LossInputs& inputs, const TokenIds& ids, const Objective& objective, Launch& on);
+void prepare_sequences(LossPass& pass, bool gradient, Launch& on);
+// Reads logp and entropy of pass.in. Where `ids` are bad it reads them too, but their values do not matter.
+void policy_loss(const LossPass& pass,
+                 float* loss,          // [1], may be null
+                 float* grad_logp,     // [T], may be null
+                 float* grad_entropy,  // [T], may be null
+                 double* stats,        // [kStatCount], may be null
+                 Launch& on);
+
+// ---- the device's side ----------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ bool unmasked(const LossInputs& in, int64_t t) {
+  return in.mask == nullptr || in.mask[t] != 0;
+}
+
+__device__ __forceinline__ bool good_id(const TokenIds& ids, int64_t t) {
+  return (ids.token == nullptr || (ids.token[t] >= 0 && ids.token[t] < ids.V)) &&
+         (ids.row == nullptr || (ids.row[t] >= 0 && ids.row[t] < ids.R));
+}
+
+// The last of the sequences low to high that begins at or before t, `low` if none does: the token's, where the offsets
+// are good, and always one of these.
+__device__ __forceinline__ int64_t find_sequence(const LossInputs& in, int64_t t, int64_t low, int64_t high) {
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    if (in.sequence_start[middle] <= t) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+__device__ __forceinline__ int64_t find_sequence(const LossInputs& in, int64_t t) {
+  return find_sequence(in, t, 0, in.S - 1);
+}
+
+// x * factor. Not 0 * x: a denominator of 0 gives 0, also where x is NaN.
+__device__ __forceinline__ double scaled(double factor, double x) { return factor != 0 ? factor * x : 0; }
+
+// All 0 and false for a masked token.
+struct TokenTerm {
+  double loss;                     // what it adds to the loss
+  double grad_logp, grad_entropy;  // derivatives of the whole loss
+  double grad_log_ratio;           // of its own term by the log-ratio of its sequence, before aggregation
+  double policy, kl_loss, entropy, ratio, approx_kl, kl;  // what it adds to the statistics of these names
+  bool live;                       // it counts: unmasked, and not bad
+  bool bad;                        // unmasked, with a bad id, row or offset: loss and derivatives are NaN
+  bool clipped_low, clipped_high, clipped_dual, non_finite;
+};
+
+// Of token t, for which find_sequence() gave s. `logp` and `entropy` are rounded to float32.
+__device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t, int64_t s, double logp,
+                                                double entropy) {
+  const LossInputs& in = pass.in;
+  const Objective& objective = pass.objective;
+  TokenTerm term = {};
+  if (!unmasked(in, t)) return term;
+  if (!pass.denominators->good || !good_id(pass.ids, t)) {
+    term.bad = true;
+    term.loss = term.grad_logp = term.grad_entropy = term.grad_log_ratio = NAN;
+    return term;
+  }
+  term.live = true;
+  const bool own_ratio = objective.ratio == Ratio::kToken, geometric = objective.ratio == Ratio::kGeometric;
+  const double old_logp = in.old_logp == nullptr ? logp : in.old_logp[t];
+  // Without old log-probabilities 0, but NaN where logp is not finite: that has to show in the loss.
+  const double log_ratio = logp - old_logp;
+  const double advantage = in.token_advantage != nullptr ? in.token_advantage[t]
+                           : in.advantage != nullptr     ? in.advantage[s]
+                                                         : 0;
+  Token<double> token;
+  token.logp = logp;
+  token.old_logp = old_logp;
+  token.advantage = advantage;
+  token.weight = in.weight == nullptr ? 1 : in.weight[t];
+  token.ratio = importance_ratio(objective, own_ratio ? log_ratio : pass.log_ratio[s]);
+  token.interval = clip_interval<double>(objective);
+  if (in.ratio_low != nullptr) token.interval.low = in.ratio_low[t];
+  if (in.ratio_high != nullptr) token.interval.high = in.ratio_high[t];
+  const Interval<double> bounds = token.interval;
+  if (geometric) token.interval = {-INFINITY, INFINITY};
+  const double ref_logp = in.ref_logp == nullptr ? 0 : in.ref_logp[t];
+  token.ref_log_ratio = in.ref_logp == nullptr ? 0 : logp - ref_logp;
+  const TokenLoss<double> loss = token_loss(objective, token);
+
+  const double factor = factor_at(pass.denominators->policy, *pass.denominators, s);
+  const double entropy_factor = factor_at(pass.denominators->entropy, *pass.denominators, s);
+  term.loss = scaled(factor, loss.policy + loss.kl_loss);
+  if (objective.entropy_coef != 0) term.loss -= scaled(entropy_factor, entropy * objective.entropy_coef);
+  term.grad_entropy = 0 - objective.entropy_coef * entropy_factor;
+  term.grad_log_ratio = loss.grad_log_ratio;
+
+  double through_ratio = own_ratio || objective.ratio == Ratio::kSequenceToken ? loss.grad_log_ratio
+                         : pass.sequence_gradient != nullptr                   ? pass.sequence_gradient[s]
+                                                                               : 0;
+  // No gradient flows through what is cut before it enters the ratio; a NaN is not cut.
+  const double kept = summed_log_ratio(objective, log_ratio, advantage, bounds);
+  if ((geometric || objective.surrogate == Surrogate::kVespo) && kept != log_ratio && log_ratio == log_ratio)
+    through_ratio = 0;
+  term.grad_logp = scaled(factor, loss.grad_logp + through_ratio) + 0.0;  // + 0: no -0
+
+  term.policy = loss.policy;
+  term.kl_loss = loss.kl_loss;
+  term.entropy = entropy;
+  term.ratio = token.ratio.value;
+  term.approx_kl = -log_ratio;
+  term.kl = loss.kl;
+  const Clipping<double> clip = clipping(objective, token, geometric ? log_ratio : token.ratio.value, bounds);
+  term.clipped_low = clip.low;
+  term.clipped_high = clip.high;
+  term.clipped_dual = clip.dual;
+  // A sum of floats is finite in double exactly where all of them are.
+  const double all = logp + old_logp + ref_logp + entropy + advantage + token.weight + loss.policy + loss.kl_loss;
+  term.non_finite = all - all != 0 || bounds.low != bounds.low || bounds.high != bounds.high;
+  return term;
+}
+
+}  // namespace grpo::cuda

@@ -1,0 +1,127 @@
+// Loads the addon and compares the signatures that it was compiled with to the table.
+import { join } from 'node:path'
+import type { OperationName } from '../ops.js'
+import type { TypedArray } from './dtypes.js'
+import { camelCase } from './errors.js'
+import { operationNames, signatures } from './spec.js'
+
+export interface NativeError {
+  status: number
+  argument: string
+  problem: string
+  /** The name of a CUDA error; empty if it was none. */
+  cudaCode: string
+}
+
+type Compiled = readonly { name: string; fields: { name: string; role: number; spec: string }[] }[]
+
+/** What grpo_cuda_api of native/ops.h has. Addresses, streams (0n: the library's own) and events are bigints. */
+interface CudaFunctions {
+  /** undefined, or why the file cannot be loaded. */
+  load(path: string): string | undefined
+  operations(): Compiled
+  deviceCount(): { count: number; reason: string }
+  device(device: number): DeviceInfo | NativeError
+  allocate(device: number, bytes: number, stream: bigint): bigint | NativeError
+  release(device: number, bytes: number, stream: bigint, memory: bigint): NativeError | undefined
+  upload(device: number, to: bigint, from: TypedArray, stream: bigint): NativeError | undefined
+  download(device: number, from: bigint, to: TypedArray, stream: bigint): NativeError | undefined
+  downloadAsync(device: number, from: bigint, to: TypedArray, stream: bigint): Promise<NativeError | undefined>
+  waitAsync(event: bigint): Promise<NativeError | undefined>
+  synchronizeAsync(device: number, stream: bigint): Promise<NativeError | undefined>
+  deviceOfMemory(memory: bigint): number | NativeError
+  deviceOfStream(stream: bigint): number | NativeError
+  record(device: number, stream: bigint): bigint | NativeError
+  wait(device: number, stream: bigint, event: bigint): NativeError | undefined
+  destroyEvent(event: bigint): NativeError | undefined
+}
+
+/** A GPU. */
+export interface DeviceInfo {
+  readonly name: string
+  /** '9.0', ... */
+  readonly computeCapability: string
+  readonly multiprocessors: number
+  /** Bytes. */
+  readonly memory: number
+}
+
+interface Addon {
+  operations: Compiled
+  cuda: CudaFunctions
+  run(
+    operation: number,
+    arrays: (TypedArray | bigint | undefined)[],
+    numbers: Float64Array,
+    stream?: bigint,
+  ): NativeError | undefined
+  runAsync(
+    operation: number,
+    arrays: (TypedArray | bigint | undefined)[],
+    numbers: Float64Array,
+  ): { promise: Promise<NativeError | undefined>; cancel(): void }
+  isDetached(buffer: ArrayBufferLike): boolean
+  overlap(x: Float32Array, y: Float32Array): boolean
+  instructionSet(): string
+  setInstructionSet(name: string): boolean
+  threads(): number
+  setThreads(count: number): void
+  scratchPeak(reset: boolean): number
+}
+
+function load(): Addon {
+  const root = join(__dirname, '..', '..')
+  const path = process.env.GRPO_KERNELS_ADDON
+  if (path) return require(path) as Addon
+  const nodeGypBuild = require('node-gyp-build') as (root: string) => Addon
+  try {
+    return nodeGypBuild(root)
+  } catch (cause) {
+    const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined
+    const glibc = report?.header?.glibcVersionRuntime
+    const system = `${process.platform}-${process.arch}, ${glibc ? `glibc ${glibc}` : 'no glibc'}, Node ${process.version}`
+    throw new Error(
+      `grpo-kernels has no binary for this system (${system}). ` +
+        `Build it from source with a C++20 compiler: npm run build:native in ${root}`,
+      { cause },
+    )
+  }
+}
+
+/** The specs of a row, in the order of the C struct. */
+function fieldsOf(name: OperationName): string[] {
+  const { inputs, outputs, options } = signatures[name]
+  return [...inputs, ...outputs, ...options].map((field) => `${field.name}: ${camelCase(field.spec)}`)
+}
+
+/**
+ * Each operation's number in a compiled table; throws one sentence that names the row and the file where they differ.
+ *
+ * @param folder     of the operations' files
+ * @param extension  of their names
+ */
+export function compare(table: Compiled, folder: string, extension: string): ReadonlyMap<OperationName, number> {
+  const numbers = new Map(table.map(({ name }, index) => [camelCase(name) as OperationName, index]))
+  for (const name of operationNames) {
+    const index = numbers.get(name)
+    const file = `${folder}/${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}.${extension}`
+    if (index === undefined) {
+      throw new Error(`grpo-kernels: lib/ops.ts has a row ${name}, which the binary lacks: is ${file} built?`)
+    }
+    const fields = table[index]?.fields ?? []
+    const compiled = fields.map((field) => `${camelCase(field.name)}: ${camelCase(field.spec)}`)
+    const expected = fieldsOf(name)
+    for (let i = 0; i < Math.max(compiled.length, expected.length); i++) {
+      if (compiled[i] !== expected[i]) {
+        throw new Error(
+          `grpo-kernels: row ${name} of lib/ops.ts has "${expected[i] ?? 'nothing'}" where ` +
+            `${file} was compiled with "${compiled[i] ?? 'nothing'}"`,
+        )
+      }
+    }
+  }
+  return numbers
+}
+
+export const native = load()
+export const operationNumbers = compare(native.operations, 'native', 'cc')

@@ -1,0 +1,144 @@
+import { constructors, type DataOf, type DType, dtypes, type TypedArray } from '../addon/dtypes.js'
+import { grpoError } from '../addon/errors.js'
+
+/** An array in the host's memory: row-major, dense. bf16 and f16 hold their bits in a Uint16Array. */
+export interface HostArray<D extends DType = DType> {
+  readonly dtype: D
+  readonly shape: readonly number[]
+  readonly data: DataOf[D]
+}
+
+// What a typed array says of itself can be overridden, by a subclass or another prototype, and `instanceof` does not know
+// the arrays of other realms (node:vm, test runners). These getters read the object's own slots; memory depends on them.
+const typedArrayPrototype = Object.getPrototypeOf(Uint8Array.prototype) as object
+const slot = (key: PropertyKey) =>
+  Object.getOwnPropertyDescriptor(typedArrayPrototype, key)?.get as (this: unknown) => unknown
+const nameSlot = slot(Symbol.toStringTag)
+const lengthSlot = slot('length')
+
+/** 'Float32Array', ... of whatever realm; undefined for anything else. */
+export const typedArrayName = (x: unknown): string | undefined => nameSlot.call(x) as string | undefined
+
+/** The length of a typed array; 0 once its memory is detached. */
+export const lengthOf = (data: TypedArray): number => lengthSlot.call(data) as number
+
+const plainDtypes: ReadonlyMap<string | undefined, DType> = new Map([
+  ['Float32Array', 'f32'],
+  ['Int32Array', 'i32'],
+  ['Uint8Array', 'u8'],
+  ['Float64Array', 'f64'],
+])
+
+/** The dtype that a plain typed array stands for; a Uint16Array could be bf16 or f16 and stands for none. */
+const plainDtype = (data: unknown): DType | undefined => plainDtypes.get(typedArrayName(data))
+
+export const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1)
+
+/**
+ * Wraps a typed array as a host array, without a copy.
+ *
+ * @param data   Float32Array, Int32Array, Uint8Array, Float64Array, or Uint16Array (then dtype is needed), of any realm
+ * @param shape  sizes of the axes; default: one axis. The array may hold more than their product (rows of logits
+ *               with a stride between them); an operation says if it may not.
+ * @param dtype  'bf16' or 'f16' for a Uint16Array
+ * @throws TypeError if the dtype does not fit the typed array; RangeError if the array is shorter than the shape
+ */
+export function array(data: Float32Array, shape?: readonly number[]): HostArray<'f32'>
+export function array(data: Int32Array, shape?: readonly number[]): HostArray<'i32'>
+export function array(data: Uint8Array, shape?: readonly number[]): HostArray<'u8'>
+export function array(data: Float64Array, shape?: readonly number[]): HostArray<'f64'>
+export function array<D extends 'bf16' | 'f16'>(
+  data: Uint16Array,
+  shape: readonly number[] | undefined,
+  dtype: D,
+): HostArray<D>
+export function array(data: TypedArray, shape?: readonly number[], dtype?: DType): HostArray
+export function array(data: TypedArray, shape?: readonly number[], dtype?: DType): HostArray {
+  const container = typedArrayName(data)
+  if (container === undefined) throw grpoError('kind', 'array', 'data', `is ${describe(data)}, expected a typed array`)
+  const actual = dtype ?? plainDtypes.get(container)
+  if (actual === undefined && container === 'Uint16Array') {
+    throw grpoError('dtype', 'array', 'dtype', "is missing, expected 'bf16' or 'f16' for a Uint16Array")
+  }
+  const wrapped = { dtype: actual, shape: shape ?? [lengthOf(data)], data } as HostArray
+  checkHostArray('array', 'data', wrapped, true)
+  return Object.freeze(wrapped)
+}
+
+export function allocate<D extends DType>(operation: string, name: string, dtype: D, shape: number[]): HostArray<D> {
+  try {
+    return { dtype, shape, data: new constructors[dtype](sizeOf(shape)) as DataOf[D] }
+  } catch (cause) {
+    throw grpoError('memory', operation, name, `cannot be allocated with shape [${shape.join(', ')}]`, cause)
+  }
+}
+
+/**
+ * A host array from what a caller passed: plain typed arrays are wrapped, everything else is looked at closely. What is
+ * returned holds what was looked at: each property is read once, so that a getter cannot change it afterwards.
+ */
+export function hostArray(operation: string, name: string, value: unknown, mayBeLonger: boolean): HostArray {
+  const plain = plainDtype(value)
+  if (plain !== undefined) {
+    const data = value as TypedArray
+    return { dtype: plain, shape: [lengthOf(data)], data } as HostArray
+  }
+  if (typedArrayName(value) === 'Uint16Array') {
+    throw grpoError('dtype', operation, name, "is a plain Uint16Array, expected array(data, shape, 'bf16' or 'f16')")
+  }
+  if (typeof (value as { pointer?: unknown } | null | undefined)?.pointer === 'bigint') {
+    const problem = `is ${describe(value)} with a pointer, expected an array: cuda.wrap makes one of a pointer`
+    throw grpoError('device', operation, name, problem)
+  }
+  if (typeof value !== 'object' || value === null || !('data' in value)) {
+    throw grpoError('kind', operation, name, `is ${describe(value)}, expected a typed array or array(data, shape)`)
+  }
+  const { dtype, shape, data } = value as HostArray
+  const x = { dtype, shape: Array.isArray(shape) ? [...shape] : shape, data } as HostArray
+  checkHostArray(operation, name, x, mayBeLonger)
+  return x
+}
+
+export function checkDtype(operation: string, name: string, dtype: DType): void {
+  if (dtypes.includes(dtype)) return
+  throw grpoError('dtype', operation, name, `has dtype ${describe(dtype)}, expected one of ${dtypes.join(', ')}`)
+}
+
+export function checkShape(operation: string, name: string, given: readonly number[]): void {
+  if (!Array.isArray(given) || given.length === 0 || given.length > 4) {
+    throw grpoError('kind', operation, name, `has shape ${describe(given)}, expected a list of one to four sizes`)
+  }
+  for (const size of given) {
+    if (!Number.isInteger(size) || size < 0 || size >= 2 ** 31) {
+      const shape = given.map(describe).join(', ')
+      throw grpoError('shape', operation, name, `has shape [${shape}]: an axis is a whole number from 0 to 2147483647`)
+    }
+  }
+}
+
+function checkHostArray(operation: string, name: string, x: HostArray, mayBeLonger: boolean): void {
+  checkDtype(operation, name, x.dtype)
+  const container = constructors[x.dtype].name
+  if (typedArrayName(x.data) !== container) {
+    throw grpoError('dtype', operation, name, `holds ${describe(x.data)}, but ${x.dtype} lies in a ${container}`)
+  }
+  checkShape(operation, name, x.shape)
+  const needed = sizeOf(x.shape)
+  const length = lengthOf(x.data)
+  if (length < needed || (length > needed && !mayBeLonger)) {
+    const wants = `its shape [${x.shape.join(', ')}] needs ${needed}`
+    throw grpoError('shape', operation, name, `holds ${length} values, but ${wants}`)
+  }
+}
+
+/** A few words on a value of whatever kind, for error texts. */
+export function describe(value: unknown): string {
+  if (typeof value === 'string') return value.length > 40 ? `"${value.slice(0, 40)}..."` : `"${value}"`
+  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'function') return 'a function'
+  if (value === null || typeof value !== 'object') return String(value)
+  if (Array.isArray(value)) return `a plain array of ${value.length}`
+  const name: unknown = typedArrayName(value) ?? value.constructor?.name
+  if (typeof name !== 'string' || name === '' || name === 'Object') return 'a plain object'
+  return `${/^[AEIO]/.test(name) ? 'an' : 'a'} ${name}`
+}

@@ -1,0 +1,74 @@
+// What a call is, and what can be made of calls without running them.
+import { isDeviceArray } from '../arrays/device_memory.js'
+
+/** A call that is ready to run, on this thread or on another. */
+export interface Call<Result> {
+  now(): Result
+  later(signal: AbortSignal | undefined): Promise<Result>
+}
+
+/** A call whose outputs are read from wherever they lie, for results that are numbers: on a device it waits. */
+export function toHost<Outputs extends object>(first: Call<Outputs>): Call<Outputs> {
+  const disposeAll = (outputs: Outputs) => {
+    for (const x of Object.values(outputs)) if (isDeviceArray(x)) x.dispose()
+  }
+  return {
+    now: () => {
+      const outputs = first.now()
+      try {
+        const entries = Object.entries(outputs).map(([name, x]) => [name, isDeviceArray(x) ? x.readSync() : x])
+        return Object.fromEntries(entries) as Outputs
+      } finally {
+        disposeAll(outputs)
+      }
+    },
+    later: async (signal) => {
+      const outputs = await first.later(signal)
+      try {
+        const read = async ([name, x]: [string, unknown]) => [name, isDeviceArray(x) ? await x.read() : x]
+        return Object.fromEntries(await Promise.all(Object.entries(outputs).map(read))) as Outputs
+      } finally {
+        disposeAll(outputs)
+      }
+    },
+  }
+}
+
+/** A call after which arrays that were made for it are disposed of, also if it cannot be prepared. */
+export function thenDispose<A>(arrays: readonly unknown[], prepare: () => Call<A>): Call<A> {
+  const disposeAll = () => {
+    for (const x of arrays) if (isDeviceArray(x)) x.dispose()
+  }
+  let first: Call<A>
+  try {
+    first = prepare()
+  } catch (error) {
+    disposeAll()
+    throw error
+  }
+  return {
+    now: () => {
+      try {
+        return first.now()
+      } finally {
+        disposeAll()
+      }
+    },
+    later: (signal) => first.later(signal).finally(disposeAll),
+  }
+}
+
+/** A call followed by plain JavaScript on its result. */
+export const map = <A, B>(first: Call<A>, then: (result: A) => B): Call<B> => ({
+  now: () => then(first.now()),
+  later: (signal) => first.later(signal).then(then),
+})
+
+/** A call that depends on the result of another. */
+export const chain = <A, B>(first: Call<A>, next: (result: A) => Call<B>): Call<B> => ({
+  now: () => next(first.now()).now(),
+  later: async (signal) => next(await first.later(signal)).later(signal),
+})
+
+/** A result that needs no kernel. */
+export const value = <A>(compute: () => A): Call<A> => ({ now: compute, later: async () => compute() })

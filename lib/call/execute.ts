@@ -1,0 +1,145 @@
+// A call whose arrays have been looked at, on its way to the addon: on the CPU at once or on another thread, on a GPU
+// enqueued.
+import type { TypedArray } from '../addon/dtypes.js'
+import { dtypes } from '../addon/dtypes.js'
+import { grpoError, nativeError } from '../addon/errors.js'
+import { type NativeError, native, operationNumbers } from '../addon/native.js'
+import { onAbort, onHost, throwIfAborted } from '../addon/turns.js'
+import { type HostArray, lengthOf } from '../arrays/array.js'
+import { cudaFunctions, cudaLibrary } from '../arrays/cuda_library.js'
+import {
+  type DeviceArray,
+  emptyArray,
+  finished,
+  isDeviceArray,
+  live,
+  uploaded,
+  used,
+  waitFor,
+} from '../arrays/device_memory.js'
+import type { OperationName } from '../ops.js'
+import type { Call } from './calls.js'
+import { detached, needed, type Placed, type Side, type Slot } from './placed.js'
+
+type Bag = Record<string, unknown>
+
+/** The numbers of a call, as native/node/addon.cc reads them. */
+function pack(slots: readonly (Slot | undefined)[], numbers: readonly number[], device: (slot: Slot) => number) {
+  const width = 8
+  const packed = new Float64Array(width * slots.length + numbers.length)
+  slots.forEach((slot, i) => {
+    if (slot === undefined) return
+    packed.set([dtypes.indexOf(slot.dtype), slot.shape.length, ...slot.shape], width * i)
+    packed.set([slot.stride, device(slot)], width * i + 6)
+  })
+  packed.set(numbers, width * slots.length)
+  return packed
+}
+
+// Again at the last moment: a getter among the arguments, or whoever ran while the call waited, may have moved memory.
+function memory(operation: string, { name, stride }: Slot, x: Placed): TypedArray | bigint {
+  if (isDeviceArray(x)) {
+    live(operation, name, x)
+    return x.pointer
+  }
+  if (lengthOf(x.data) >= needed(x, stride)) return x.data
+  throw grpoError('value', operation, name, detached)
+}
+
+export function onCpu(
+  name: OperationName,
+  slots: readonly (Slot | undefined)[],
+  numbers: readonly number[],
+  outputs: Bag,
+): Call<Bag> {
+  const index = operationNumbers.get(name) as number
+  const packed = pack(slots, numbers, () => -1)
+  const arrays = () => slots.map((slot) => slot && memory(name, slot, slot.x as HostArray))
+  const finish = (error: NativeError | undefined): Bag => {
+    if (error !== undefined) throw nativeError(name, error)
+    return outputs
+  }
+  return {
+    now: () => finish(native.run(index, arrays(), packed)),
+    later: (signal) => queued(signal, () => native.runAsync(index, arrays(), packed)).then(finish),
+  }
+}
+
+export function onGpu(
+  name: OperationName,
+  { device, stream }: Side,
+  slots: readonly (Slot | undefined)[],
+  numbers: readonly number[],
+  given: Bag,
+): Call<Bag> {
+  cudaFunctions(name)
+  const index = cudaLibrary().numbers.get(name) as number
+
+  /** Enqueues the call. The new outputs are returned twice: they are the caller's, unless the work is of no use. */
+  const start = (): { outputs: Bag; made: DeviceArray[] } => {
+    const outputs = { ...given }
+    const made: DeviceArray[] = []
+    const copies: DeviceArray[] = []
+    try {
+      const placed = slots.map((slot): Placed | undefined => {
+        if (slot === undefined) return undefined
+        const { name: at, dtype, shape, x } = slot
+        if (x === undefined) {
+          const output = emptyArray(name, at, device, dtype, shape, stream)
+          made.push(output)
+          outputs[at] = output
+          return output
+        }
+        if (isDeviceArray(x) || x.dtype !== 'f64' || outputs[at] === x) return x
+        copies.push(uploaded(name, at, device, x, stream))
+        return copies.at(-1)
+      })
+      const arrays = slots.map((slot, i) => slot && memory(name, slot, placed[i] as Placed))
+      const onDevice = placed.filter(isDeviceArray)
+      waitFor(name, onDevice, stream)
+      const places = new Map(slots.map((slot, i) => [slot, isDeviceArray(placed[i]) ? device : -1]))
+      const packed = pack(slots, numbers, (slot) => places.get(slot) as number)
+      const error = native.run(index, arrays, packed, stream)
+      used(name, onDevice, stream)
+      if (error !== undefined) throw nativeError(name, error)
+      return { outputs, made }
+    } catch (error) {
+      for (const x of made) x.dispose()
+      throw error
+    } finally {
+      for (const x of copies) x.dispose()
+    }
+  }
+  return {
+    now: () => start().outputs,
+    later: async (signal) => {
+      throwIfAborted(signal)
+      const { outputs, made } = start()
+      try {
+        await finished(name, device, stream)
+        throwIfAborted(signal)
+        return outputs
+      } catch (error) {
+        for (const x of made) x.dispose()
+        throw error
+      }
+    },
+  }
+}
+
+async function queued(
+  signal: AbortSignal | undefined,
+  start: () => { promise: Promise<NativeError | undefined>; cancel(): void },
+): Promise<NativeError | undefined> {
+  return onHost(signal, async () => {
+    const { promise, cancel } = start()
+    const goOn = onAbort(signal, cancel)
+    try {
+      const error = await promise // the kernel has stopped touching the arrays, also after an abort
+      throwIfAborted(signal)
+      return error
+    } finally {
+      goOn()
+    }
+  })
+}

@@ -1,0 +1,126 @@
+// The arrays of a call: what they must be before a kernel may see them, and on which side they lie.
+
+import type { DType } from '../addon/dtypes.js'
+import { grpoError } from '../addon/errors.js'
+import { native } from '../addon/native.js'
+import type { ArraySpec, Signature } from '../addon/spec.js'
+import { describe, type HostArray, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
+import { checkStream } from '../arrays/cuda_library.js'
+import { type DeviceArray, isDeviceArray, lengthOnDevice, live } from '../arrays/device_memory.js'
+
+export type Placed = HostArray | DeviceArray
+
+export const detached = 'is detached: its memory has been transferred elsewhere'
+
+/** Values in an array's memory, which may be more than its shape has. */
+const lengthIn = (x: Placed): number => (isDeviceArray(x) ? lengthOnDevice(x) : lengthOf(x.data))
+
+export function read(operation: string, name: string, value: unknown, strided: boolean): Placed | undefined {
+  if (value === undefined || value === null) return undefined
+  if (isDeviceArray(value)) {
+    live(operation, name, value)
+    if (!strided) checkDense(operation, name, value)
+    return value
+  }
+  const x = hostArray(operation, name, value, strided)
+  if (lengthOf(x.data) === 0 && native.isDetached(x.data.buffer)) throw grpoError('value', operation, name, detached)
+  return x
+}
+
+export function checkDense(operation: string, name: string, x: Placed): void {
+  const length = lengthIn(x)
+  const needs = sizeOf(x.shape)
+  // Memory of another library is said to be Infinity long.
+  if (length === needs || length === Number.POSITIVE_INFINITY) return
+  const wants = `its shape [${x.shape.join(', ')}] needs ${needs}`
+  throw grpoError('shape', operation, name, `holds ${length} values, but ${wants}`)
+}
+
+export const sameMemory = (x: Placed, y: Placed): boolean =>
+  isDeviceArray(x) || isDeviceArray(y)
+    ? isDeviceArray(x) && isDeviceArray(y) && x.pointer === y.pointer && x.device === y.device
+    : x.data.buffer === y.data.buffer && x.data.byteOffset === y.data.byteOffset
+
+/** Values from the first to the last that a call may touch. */
+export function needed(x: Placed, stride: number | undefined): number {
+  const [rows = 0, columns = 0] = x.shape
+  return stride === undefined || stride === 0 ? sizeOf(x.shape) : rows === 0 ? 0 : (rows - 1) * stride + columns
+}
+
+export function checkStride(operation: string, name: string, x: Placed, stride: unknown): number {
+  const length = lengthIn(x)
+  if (stride === undefined) {
+    if (length === sizeOf(x.shape) || length === Number.POSITIVE_INFINITY) return 0
+    throw grpoError(
+      'shape',
+      operation,
+      name,
+      `holds ${length} values, more than its shape needs, and no stride is given`,
+    )
+  }
+  const [rows = 0, columns = 0] = x.shape
+  if (typeof stride !== 'number')
+    throw grpoError('kind', operation, 'stride', `is ${describe(stride)}, expected a number`)
+  if (!Number.isSafeInteger(stride) || stride < columns) {
+    throw grpoError('option', operation, 'stride', `is ${stride}, expected at least the ${columns} columns of ${name}`)
+  }
+  const least = needed(x, stride)
+  if (length < least) {
+    throw grpoError('shape', operation, name, `holds ${length} values, but ${rows} rows ${stride} apart need ${least}`)
+  }
+  return stride
+}
+
+/** An input or output of a call: an array, or the shape of an output that the call makes. */
+export interface Slot {
+  readonly name: string
+  readonly dtype: DType
+  readonly shape: readonly number[]
+  readonly stride: number
+  readonly x: Placed | undefined
+}
+
+/** i32 inputs may stay on the host, and so may three numbers (f64: statistics), which are copied for the call. */
+const mayStay = (spec: ArraySpec, x: HostArray, isInput: boolean): boolean =>
+  isInput && (x.dtype === 'i32' || spec.dtypes[0] === 'f64')
+
+/** The device of a call, if any of its arrays lies on one. @throws TypeError naming two arrays that lie apart */
+function deviceOf(
+  operation: string,
+  given: readonly { spec: ArraySpec; x: Placed; isInput: boolean }[],
+): number | undefined {
+  const first = given.find(({ x }) => isDeviceArray(x))
+  if (first === undefined) return undefined
+  const { device } = first.x as DeviceArray
+  for (const { spec, x, isInput } of given) {
+    if (isDeviceArray(x) ? x.device === device : mayStay(spec, x, isInput)) continue
+    const where = isDeviceArray(x) ? `lies on device ${x.device}` : 'lies on the host'
+    const rule = isDeviceArray(x) ? '' : '; only i32 inputs may stay on the host'
+    const problem = `${where}, but ${first.spec.name} lies on device ${device}${rule}`
+    throw grpoError('device', operation, spec.name, problem)
+  }
+  return device
+}
+
+export interface Side {
+  readonly device: number
+  readonly stream: bigint
+}
+
+/** Where a call runs; undefined: on the CPU. */
+export function sideOf(
+  operation: string,
+  { inputs, outputs }: Signature,
+  arrays: ReadonlyMap<string, Placed>,
+  own: ReadonlyMap<string, Placed>,
+  stream: unknown,
+  given: number | undefined,
+): Side | undefined {
+  const placed = (specs: readonly ArraySpec[], of: ReadonlyMap<string, Placed>, isInput: boolean) =>
+    specs.flatMap((spec) => {
+      const x = of.get(spec.name)
+      return x === undefined ? [] : [{ spec, x, isInput }]
+    })
+  const device = deviceOf(operation, [...placed(inputs, arrays, true), ...placed(outputs, own, false)]) ?? given
+  return device === undefined ? undefined : { device, stream: checkStream(operation, stream, device) }
+}

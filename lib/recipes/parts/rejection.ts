@@ -1,0 +1,53 @@
+// Rejection of tokens or rollouts by how far the trainer and the inference engine differ on them: verl's rollout_rs.
+import { sequenceExpand } from '../../sequence_expand.js'
+import { sequenceSum } from '../../sequence_sum.js'
+import type { Context } from '../step/context.js'
+
+export const within = (x: number, low: number, high: number) => Math.min(Math.max(x, low), high)
+
+/** oldLogp - rolloutLogp; a batch without oldLogp is one of the current policy. */
+export function engineLogRatio(c: Context): Float32Array {
+  const { rolloutLogp } = c
+  const trained = c.has('oldLogp') ? c.oldLogp : c.logp
+  return trained.map((x, t) => x - (rolloutLogp[t] as number))
+}
+
+export const perSequence = ({ sequenceStart, mask }: Context, x: Float32Array, mean: boolean) =>
+  sequenceSum({ x, sequenceStart, mask }, { mean }).x.data
+export const perToken = ({ sequenceStart, mask }: Context, x: Float32Array) =>
+  sequenceExpand({ x, sequenceStart, mask }).x.data
+
+/** d is the log of the ratio. */
+const estimators = { k1: (d: number) => -d, k2: (d: number) => d ** 2 / 2, k3: (d: number) => Math.expm1(d) - d }
+export type RejectionStatistic =
+  | `${'token' | 'seq_sum' | 'seq_mean'}_${keyof typeof estimators}`
+  | `seq_max_${'k2' | 'k3'}`
+/** 'token_k1' and so on. */
+export const statistic = /^(token|seq_sum|seq_mean|seq_max)_(k[123])$/
+
+/** What lies outside of the bounds is masked. k1 is held between log low and log high, low being 1 / high by default: high is then at least 1. */
+export interface Rejection {
+  readonly statistic: RejectionStatistic
+  readonly low?: number
+  readonly high: number
+}
+
+function largest({ sequenceStart, mask, N }: Context, x: Float32Array): Float32Array {
+  return Float32Array.from({ length: N }, (_, i) => {
+    let most = Number.NEGATIVE_INFINITY
+    for (let t = sequenceStart[i] as number; t < (sequenceStart[i + 1] as number); t++) {
+      if (mask?.[t] !== 0) most = Math.max(most, x[t] as number)
+    }
+    return most
+  })
+}
+
+/** 1 = kept. The log-ratio of each token is held within ±20, before it is summed: as in verl. */
+export function accepted(c: Context, { statistic: name, low, high }: Rejection): Uint8Array {
+  const [, level, kind] = statistic.exec(name) as unknown as [string, string, keyof typeof estimators]
+  const x = engineLogRatio(c).map((d) => estimators[kind](within(d, -20, 20)))
+  const sequences = () => (level === 'seq_max' ? largest(c, x) : perSequence(c, x, level === 'seq_mean'))
+  const values = level === 'token' ? x : perToken(c, sequences())
+  const [least, most] = kind === 'k1' ? [Math.log(low ?? 1 / high), Math.log(high)] : [Number.NEGATIVE_INFINITY, high]
+  return Uint8Array.from(values, (value) => (value >= least && value <= most ? 1 : 0))
+}

@@ -1,0 +1,107 @@
+// A Gaussian policy, of flow and diffusion models: a step of denoising stands where a token stands elsewhere.
+
+import { grpoError } from '../../addon/errors.js'
+import { array, type HostArray } from '../../arrays/array.js'
+import type { ArrayInput } from '../../arrays/input.js'
+import { gaussianLogprob, gaussianLogprobBackward } from '../../gaussian_logprob.js'
+import type { Objective } from '../../objective.js'
+import { policyLoss } from '../../policy_loss.js'
+import type { Forward } from './gradients.js'
+
+export interface GaussianPolicy {
+  /** [T,D] what was sampled at each step */
+  readonly x?: ArrayInput<'f32'>
+  /** [T,D] of the current policy */
+  readonly mean?: ArrayInput<'f32'>
+  /** [T]   standard deviation of each step, the same in all dimensions */
+  readonly std?: ArrayInput<'f32'>
+  /** [T,D] of the policy that sampled */
+  readonly oldMean?: ArrayInput<'f32'>
+  /** [T,D] of the reference policy: a KL to it is then the exact one of two Gaussians */
+  readonly refMean?: ArrayInput<'f32'>
+}
+
+/**
+ * What stands as the log-probability of a step.
+ * - 'logp':      the log-density, averaged over dimensions
+ * - 'log_ratio': std (log ratio + mean_d((mean - oldMean)^2) / (2 std^2)), GRPO-Guard's normalised log-ratio; oldLogp is
+ *                then 0
+ */
+export type GaussianKind = 'logp' | 'log_ratio'
+
+const meanings = {
+  x: 'f32[T,D]: what was sampled at each step',
+  std: 'f32[T]: the standard deviation of each step',
+  oldMean: 'f32[T,D]: the mean of the policy that sampled',
+  refMean: 'f32[T,D]: the mean of the reference policy, for klCoef',
+} as const
+
+function need(method: string, policy: GaussianPolicy, name: keyof typeof meanings): ArrayInput<'f32'> {
+  const value = policy[name]
+  if ((value ?? undefined) !== undefined) return value as ArrayInput<'f32'>
+  throw grpoError('missing', method, name, `is missing, expected ${meanings[name]}`)
+}
+
+export function gaussianForward(
+  method: string,
+  policy: GaussianPolicy,
+  mask: Uint8Array | undefined,
+  kind: GaussianKind,
+): Forward {
+  const isRatio = kind === 'log_ratio'
+  const inputs = {
+    x: need(method, policy, 'x'),
+    mean: policy.mean as ArrayInput<'f32'>,
+    std: need(method, policy, 'std'),
+    oldMean: isRatio ? need(method, policy, 'oldMean') : undefined,
+    mask,
+  }
+  const { logp, logRatio } = gaussianLogprob(inputs)
+  return {
+    logp: (isRatio ? (logRatio as HostArray<'f32'>) : logp).data,
+    get entropy(): Float32Array {
+      throw grpoError('missing', method, 'entropy', 'is missing from the batch, expected f32[T]: that of a Gaussian policy does not depend on its mean') // biome-ignore format: one text
+    },
+    backward: (gradLogp, _, out = {}) =>
+      gaussianLogprobBackward({ ...inputs, [isRatio ? 'gradLogRatio' : 'gradLogp']: gradLogp }, { out }),
+  }
+}
+
+/**
+ * klCoef times the KL to the reference, mean_d((mean - refMean)^2) / (2 std^2), aggregated as the objective says, and its
+ * gradient with respect to the mean.
+ */
+export function gaussianKl(
+  method: string,
+  policy: GaussianPolicy,
+  { sequenceStart, mask }: { sequenceStart: Int32Array; mask: Uint8Array | undefined },
+  { klCoef = 0, aggregate, maxLength, countEmpty, normalizer }: Objective,
+): { loss: number; gradMean: Float32Array } {
+  const [std, refMean] = [need(method, policy, 'std'), need(method, policy, 'refMean')]
+  const mean = policy.mean as ArrayInput<'f32'>
+  // At x = mean the log-ratio to the reference is 2 std KL; at x = refMean the gradient of logp is that of -KL.
+  const { logRatio } = gaussianLogprob({ x: mean, mean, std, oldMean: refMean, mask }, { out: { logp: null } })
+  const deviation = 'data' in std ? (std as HostArray<'f32'>).data : (std as Float32Array)
+  const logp = (logRatio as HostArray<'f32'>).data.map((x, t) => x / (2 * (deviation[t] as number)))
+  const tokenAdvantage = new Float32Array(logp.length).fill(-1)
+  const options = { surrogate: 'reinforce', aggregate, maxLength, countEmpty, normalizer } as const
+  const { loss, gradLogp } = policyLoss({ logp, tokenAdvantage, sequenceStart, mask }, options)
+  const back = { x: refMean, mean, std, mask, gradLogp: gradLogp.data.map((factor) => -klCoef * factor) }
+  return {
+    loss: klCoef * (loss.data[0] as number),
+    gradMean: gaussianLogprobBackward(back).gradMean.data as Float32Array,
+  }
+}
+
+const values = (...x: number[]) => array(Float32Array.from(x), [x.length / 2, 2])
+
+/** Of a description: the twelve tokens of the example batch as steps of two dimensions. */
+export const gaussianExample = {
+  logp: undefined,
+  oldLogp: [0.28, 0.37, 0.24, -0.28, -0.1, 0.21, 0.26, 0.23, 0.4, 0.21, 0.17, 0.45],
+  x: values(0.01, 0.43, -0.13, 0.13, -0.16, -0.18, 0.47, -0.39, -0.29, 0.44, 0.3, 0.15, 0.25, -0.35, -0.02, -0.02, -0.19, -0.5, -0.61, -0.19, -0.25, -0.11, -0.14, -0.29), // biome-ignore format: one list
+  mean: values(-0.03, 0.35, -0.31, 0.24, -0.02, -0.15, 0.56, 0.03, 0.04, 0.16, 0.37, -0.03, 0.18, -0.31, -0.09, -0.16, -0.4, -0.44, -0.44, -0.14, 0, -0.07, 0.01, -0.39), // biome-ignore format: one list
+  oldMean: values(0.03, 0.38, -0.28, 0.3, -0.08, -0.08, 0.57, 0.05, -0.01, 0.22, 0.34, -0.01, 0.18, -0.29, -0.11, -0.13, -0.4, -0.45, -0.49, -0.07, -0.05, -0.1, 0.02, -0.4), // biome-ignore format: one list
+  refMean: values(0.02, 0.43, -0.27, 0.29, -0.09, -0.09, 0.57, 0.02, 0.05, 0.16, 0.23, -0.01, 0.18, -0.28, -0.12, -0.13, -0.39, -0.42, -0.5, -0.08, 0.01, -0.08, -0.01, -0.33), // biome-ignore format: one list
+  std: Float32Array.of(0.3, 0.2, 0.3, 0.3, 0.2, 0.3, 0.3, 0.3, 0.2, 0.3, 0.3, 0.2),
+}

@@ -1,0 +1,191 @@
+// The loss of the current policy on a prepared batch: a policy objective in one fused operation, or the method's own loss.
+
+import { grpoError } from '../../addon/errors.js'
+import { describe, type HostArray } from '../../arrays/array.js'
+import type { ArrayInput } from '../../arrays/input.js'
+import { checkNames } from '../../call/run.js'
+import { linearPolicyLoss } from '../../linear_policy_loss.js'
+import type { Objective } from '../../objective.js'
+import { policyLoss } from '../../policy_loss.js'
+import { policyLossFromLogits } from '../../policy_loss_from_logits.js'
+import { float32Of, type List, missingColumn } from './columns.js'
+import { type Context, checkLength, extended, masked } from './context.js'
+import { gaussianKl } from './gaussian.js'
+import type { Forward, GradientsOf, PolicyGradients } from './gradients.js'
+import { forwardOf, type Policy, policyKind } from './policy.js'
+import type { AnyRecipe, OwnLoss, Weights } from './recipe.js'
+
+/** Options of a step that belong to the trainer, not to the method. */
+export interface StepOptions {
+  /** Of the logits; 1 by default. */
+  readonly temperature?: number
+  /** Fields of the objective in place of the method's: a `normalizer` for micro-batches and ranks, say. */
+  readonly objective?: Objective
+  readonly chunkRows?: number | null
+  /** Writes gradients into memory that the caller owns; `gradLogits` may be the logits. */
+  readonly out?: Partial<Record<keyof PolicyGradients, ArrayInput | null>>
+}
+
+interface LossResult {
+  readonly loss: number
+  readonly logp: Float32Array | undefined // [T]
+  readonly entropy: Float32Array | undefined // [T]
+  /** For lossStats; undefined for a loss that is no policy objective. */
+  readonly stats: HostArray<'f64'> | undefined
+  readonly weights: Weights
+}
+
+/** A loss, and its gradient with respect to what the policy was given as. */
+export type StepLoss<P = Policy> = LossResult & GradientsOf<P>
+
+/** The current policy of an update; with log-probabilities alone, the entropy of a method that asks for it: f32[T]. */
+export type LossPolicy = Policy & { readonly entropy?: List | undefined }
+
+/** The context with what depends on the current policy. */
+export function withPolicy(c: Context, { entropy }: LossPolicy, forward: () => Forward): Context {
+  const given = entropy === undefined ? undefined : float32Of(c.method, 'entropy', entropy, 'the entropy at each token')
+  checkLength(c.method, 'entropy', given, c.T)
+  return extended(c, {
+    get logp() {
+      return forward().logp
+    },
+    get entropy() {
+      return given ?? (c.has('entropy') ? c.entropy : forward().entropy)
+    },
+  } as Partial<Context>)
+}
+
+/**
+ * A loss that is no policy objective. The options of an objective do not apply to it, but for the normalizer where the
+ * loss is a mean over `count` things.
+ */
+function ownLoss(method: string, own: OwnLoss, forward: Forward, { objective = {}, out }: StepOptions): StepLoss {
+  const { normalizer = null, ...others } = objective
+  const [other] = Object.keys(others)
+  const refuse = (name: string, why: string) => grpoError('option', method, name, `is given, but ${why}`)
+  if (other !== undefined) throw refuse(other, 'the method has a loss of its own, which is no policy objective')
+  if (normalizer !== null && own.count === undefined) throw refuse('normalizer', 'the loss of the method is no mean over one thing') // biome-ignore format: one text
+  const scale = normalizer === null ? 1 : normalizer === 0 ? 0 : (own.count as number) / normalizer
+  const scaled = (x: Float32Array) => (scale === 1 ? x : x.map((value) => value * scale))
+  const gradients = forward.backward(scaled(own.gradLogp), own.gradEntropy && scaled(own.gradEntropy), out)
+  return { loss: scale * own.loss, ...gradients, logp: forward.logp, entropy: undefined, stats: undefined, weights: {} }
+}
+
+/** What the three loss operations take beside the policy. */
+function lossInputs(c: Context, weights: Weights, mask: Uint8Array | undefined, isRatio: boolean) {
+  const { advantage, tokenAdvantage, sequenceStart } = c
+  const { weight, ratioLow, ratioHigh } = weights
+  const oldLogp = weights.oldLogp ?? (c.has('oldLogp') ? c.oldLogp : undefined)
+  return {
+    oldLogp: isRatio ? new Float32Array(c.T) : oldLogp,
+    refLogp: weights.refLogp ?? (c.has('refLogp') ? c.refLogp : undefined),
+    advantage: advantage instanceof Float32Array || advantage === undefined ? advantage : Float32Array.from(advantage),
+    tokenAdvantage,
+    sequenceStart,
+    mask,
+    weight,
+    ratioLow,
+    ratioHigh,
+  }
+}
+type LossInputs = ReturnType<typeof lossInputs>
+
+type Result = { loss: HostArray; stats: HostArray; logp?: HostArray; entropy?: HostArray }
+function finished<Of extends Result>(result: Of, weights: Weights): StepLoss {
+  const { loss, stats, logp, entropy, ...gradients } = result as Result
+  return {
+    loss: loss.data[0] as number,
+    ...(gradients as PolicyGradients),
+    logp: logp?.data as Float32Array | undefined,
+    entropy: entropy?.data as Float32Array | undefined,
+    stats: stats as HostArray<'f64'>,
+    weights,
+  }
+}
+
+interface GaussianLossArguments {
+  readonly c: Context
+  readonly policy: Policy
+  readonly inputs: LossInputs
+  /** Whether a log-ratio stands where a log-probability stands elsewhere. */
+  readonly isRatio: boolean
+  readonly forward: Forward
+  readonly objective: Objective
+  readonly out: StepOptions['out']
+  readonly weights: Weights
+}
+
+/** The loss of a Gaussian policy; a KL to a reference mean is the exact one, and is added. */
+function gaussianLoss(given: GaussianLossArguments): StepLoss {
+  const { c, policy, inputs, isRatio, forward, objective, out, weights } = given
+  const exactKl = (objective.klCoef ?? 0) !== 0 && (isRatio || policy.refMean !== undefined)
+  const options = exactKl ? { ...objective, klCoef: 0 } : objective
+  const { gradLogp, ...loss } = finished(policyLoss({ logp: c.logp, ...inputs }, options), weights)
+  const gradients = forward.backward((gradLogp as HostArray<'f32'>).data, undefined, out)
+  if (!exactKl) return { ...loss, ...gradients, logp: c.logp }
+  const kl = gaussianKl(c.method, policy, inputs, objective)
+  const gradMean = gradients.gradMean?.data
+  kl.gradMean.forEach((gradient, i) => {
+    if (gradMean !== undefined) gradMean[i] = (gradMean[i] as number) + gradient
+  })
+  return { ...loss, ...gradients, loss: loss.loss + kl.loss, logp: c.logp }
+}
+
+const stepOptions = ['temperature', 'objective', 'chunkRows', 'out']
+
+export function checkStepOptions(method: string, options: unknown): void {
+  checkNames(method, options, stepOptions, 'option of a step')
+}
+
+/** The loss of the current policy on what the method has prepared, with its gradient. */
+export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy, options: StepOptions): StepLoss {
+  const { name: method, gaussian } = recipe
+  checkStepOptions(method, options)
+  if (typeof policy !== 'object' || policy === null) {
+    throw grpoError('kind', method, 'policy', `is ${describe(policy)}, expected one of logp, logits, hidden, mean`)
+  }
+  const { temperature = 1, chunkRows = null, out = {} } = options
+  if (recipe.objective === null) {
+    throw grpoError(
+      'kind',
+      method,
+      'loss',
+      'does not exist: the method changes no parameters, expected prepareStep alone',
+    )
+  }
+  const forward = forwardOf(prepared, policy, { temperature, chunkRows, gaussian })
+  if (forward === undefined) throw grpoError('missing', method, 'policy', 'is missing, expected one of logp, logits, hidden, mean') // biome-ignore format: one text
+  const c = withPolicy(prepared, policy, forward)
+
+  const weights = recipe.weights?.(c) ?? {}
+  for (const [name, x] of Object.entries(weights)) checkLength(method, name, x as Float32Array | undefined, c.T)
+  const mask = weights.mask === undefined ? c.mask : masked(c, undefined, weights.mask)
+  const chosen = typeof recipe.objective === 'function' ? recipe.objective(extended(c, { mask })) : recipe.objective
+  if (chosen !== undefined && 'gradLogp' in chosen) return ownLoss(method, chosen, forward(), options)
+
+  const objective = { ...chosen, ...options.objective }
+  const kind = policyKind(method, policy)
+  const isRatio = kind === 'mean' && gaussian === 'log_ratio'
+  const inputs = lossInputs(c, weights, mask, isRatio)
+  const { klCoef = 0 } = objective
+  if (klCoef !== 0 && inputs.refLogp === undefined && policy.refMean === undefined && !isRatio) {
+    const meaning = `log-probabilities under the reference policy, as klCoef is ${klCoef}; with klCoef 0 there need be none`
+    throw missingColumn(method, 'refLogp', 'f32[T]', meaning)
+  }
+  const { logits, hidden, head, headBias, row } = policy
+  if (kind === 'logits') {
+    const given = { logits: logits!, token: c.token, row, ...inputs }
+    return finished(policyLossFromLogits(given, { temperature, out, ...objective }), weights)
+  }
+  if (kind === 'hidden') {
+    if (head === undefined) throw grpoError('missing', method, 'head', 'is missing, but hidden is given')
+    const given = { hidden: hidden!, head, headBias, token: c.token, row, ...inputs }
+    return finished(linearPolicyLoss(given, { temperature, chunkRows, out, ...objective }), weights)
+  }
+  if (kind === 'mean') {
+    return gaussianLoss({ c, policy, inputs, isRatio, forward: forward(), objective, out, weights })
+  }
+  const needsEntropy = (objective.entropyCoef ?? 0) !== 0
+  const entropy = policy.entropy !== undefined || c.has('entropy') || needsEntropy ? c.entropy : undefined
+  return { ...finished(policyLoss({ logp: c.logp, entropy, ...inputs }, { out, ...objective }), weights), logp: c.logp }
+}

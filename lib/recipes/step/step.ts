@@ -1,0 +1,122 @@
+// One optimization step: the points of a method in their order, and the loss.
+import { grpoError } from '../../addon/errors.js'
+import type { ColumnInputs } from './columns.js'
+import { type Batch, type Context, checkLength, createContext, extended, groupAdvantages, masked } from './context.js'
+import { checkStepOptions, type LossPolicy, lossOf, type StepLoss, type StepOptions, withPolicy } from './loss.js'
+import { forwardOf, type Policy } from './policy.js'
+import { type Advantages, type AnyRecipe, checkRecipe, type StateOf } from './recipe.js'
+import { openState, type SavedState, saved } from './state.js'
+
+/** What a method decides about a batch before the loss. */
+export interface Prepared<State = SavedState | undefined, Sample = unknown> {
+  /** [N] shaped by the method; undefined if the batch has none. */
+  readonly rewards: Float64Array | undefined
+  /** [N], or tokenAdvantage [T]; both undefined for a method without advantages. */
+  readonly advantage: ArrayLike<number> | undefined
+  readonly tokenAdvantage: Float32Array | undefined
+  /** [N] 1 = selected */
+  readonly rollouts: Uint8Array
+  /** [T] 1 = enters the loss; undefined if the batch has no tokens */
+  readonly mask: Uint8Array | undefined
+  /** For the next step; undefined for a method without state. */
+  readonly state: State
+  /** What to sample next, for a method that decides it. */
+  readonly sample: Sample
+  /** The loss of the current policy on this batch; again for every update. */
+  loss<P extends LossPolicy>(policy: P, options?: StepOptions): StepLoss<P>
+}
+
+type NextOf<R> = R extends { sample: { next(...parameters: never[]): infer Next } } ? Next : undefined
+/** The batch that a method takes: the columns of every method, its own, and the policy. */
+export type BatchOf<R extends AnyRecipe> = Batch & Policy & ColumnInputs<R['description']['columns']>
+/** What a step of a method returns as its state: undefined if it has none. */
+export type SavedStateOf<R extends AnyRecipe> =
+  StateOf<R['description']> extends undefined
+    ? undefined
+    : unknown extends StateOf<R['description']>
+      ? SavedState | undefined
+      : SavedState<StateOf<R['description']>>
+
+function advantagesOf(recipe: AnyRecipe, c: Context): Advantages | undefined {
+  const result: Advantages | null = recipe.advantages === undefined ? groupAdvantages(c) : recipe.advantages(c)
+  if (result === null) return undefined
+  checkLength(c.method, 'advantage', result.advantage, c.N)
+  checkLength(c.method, 'tokenAdvantage', result.tokenAdvantage, c.T)
+  return result
+}
+
+/**
+ * What a method decides about a batch: shaped rewards, advantages, what enters the loss, the state after the step, and
+ * what to sample next. `prepared.loss(policy)` is then the loss of the current policy with its gradients, as often as the
+ * trainer updates on this batch.
+ *
+ * @param recipe  as recipes.NAME(options) made it
+ * @param batch   the columns of Batch that the method asks for, and its own. The policy may be among them, for methods
+ *                whose selection looks at its log-probabilities or entropies.
+ * @param state   as the step before returned it; none at the beginning
+ * @throws TypeError for a column that is missing, with its shape and meaning; RangeError for one of another size, or a
+ *         batch that the method cannot take; for a state of another method or version
+ */
+export function prepareStep<R extends AnyRecipe>(
+  recipe: R,
+  batch: BatchOf<R>,
+  state?: SavedState | undefined,
+  options: StepOptions = {},
+): Prepared<SavedStateOf<R>, NextOf<R>> {
+  const method: AnyRecipe = checkRecipe(recipe, 'prepareStep')
+  const { name } = method
+  const before = openState(method, state)
+  checkStepOptions(name, options)
+  const { temperature = 1, chunkRows = null } = options
+  const { gaussian, description } = method
+  let c = createContext(name, description.columns, batch as never, before)
+  const forward = forwardOf(c, batch, { temperature, chunkRows, gaussian })
+  if (forward !== undefined) c = withPolicy(c, batch as Policy, forward)
+  const given = c.advantage !== undefined || c.tokenAdvantage !== undefined
+  if (c.advantage !== undefined && c.tokenAdvantage !== undefined) {
+    throw grpoError('value', name, 'tokenAdvantage', 'is given beside advantage, expected one of the two')
+  }
+  if (method.rewards !== undefined && !given) {
+    const rewards = method.rewards(c)
+    checkLength(name, 'rewards', rewards, c.N)
+    c = extended(c, { rewards })
+  }
+  const advantages = given ? undefined : advantagesOf(method, c)
+  if (advantages !== undefined) c = extended(c, advantages)
+  const selection = method.select?.(c) ?? {}
+  checkLength(name, 'rollouts', selection.rollouts, c.N)
+  checkLength(name, 'tokens', selection.tokens, c.T)
+  const mask = c.has('sequenceStart') ? masked(c, selection.rollouts, selection.tokens) : undefined
+  c = extended(c, { mask })
+  const after = method.update === undefined ? before : method.update(c)
+  const sample = method.sample?.next?.(extended(c, { state: after })) as NextOf<R>
+  return {
+    rewards: c.has('rewards') || (method.rewards !== undefined && !given) ? c.rewards : undefined,
+    advantage: c.advantage,
+    tokenAdvantage: c.tokenAdvantage,
+    rollouts: selection.rollouts ?? new Uint8Array(c.N).fill(1),
+    mask,
+    state: saved(method, after) as SavedStateOf<R>,
+    sample,
+    loss: <P extends LossPolicy>(policy: P, more = options) => lossOf(method, c, policy, more) as StepLoss<P>,
+  }
+}
+
+/**
+ * One optimization step of a method: prepareStep, and the loss of the current policy on it.
+ *
+ * @param batch  the columns that the method asks for and the policy: logp, logits (with token), hidden and head, or the
+ *               mean of a Gaussian with x and std
+ * @returns everything that prepareStep decides, the loss, its gradient with respect to whatever the policy was given as
+ *          (gradLogp, gradLogits, gradHidden and gradHead, or gradMean), and statistics for lossStats
+ * @throws as prepareStep, and as policyLoss
+ */
+export function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>>(
+  recipe: R,
+  batch: B,
+  state?: SavedState | undefined,
+  options: StepOptions = {},
+): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss'> & StepLoss<B> {
+  const { loss, ...prepared } = prepareStep(recipe, batch, state, options)
+  return { ...prepared, ...(loss(batch as LossPolicy, options) as StepLoss<B>) }
+}

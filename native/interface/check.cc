@@ -1,0 +1,360 @@
+// The generic checker behind the C interface: holds the arrays and options of a call against the specs of its
+// descriptor, for every caller alike. Nothing has been written when it fails.
+#include <algorithm>
+#include <cstring>
+
+#include "interface/operation.h"
+#include "interface/spec.h"
+
+namespace grpo {
+namespace {
+
+thread_local struct {
+  const grpo_operation* operation;
+  std::string argument, problem;
+  int32_t status;
+} last;
+
+struct Call {
+  const std::vector<Field>& fields;
+  const char* args;
+  const char* objective;
+  Axes& axes;
+  int32_t* device;         // null: the host
+  const Field* bound[26];  // the array that gave an axis its size
+  const Field* placed;     // the first array that lies on a device
+};
+
+constexpr int32_t kHost = 1, kCuda = 2;  // of DLPack
+
+const DLTensor* tensor_of(const Call& call, const Field& field) {
+  const DLTensor* tensor;
+  std::memcpy(&tensor, call.args + field.source->offset, sizeof tensor);
+  return tensor;
+}
+
+const Field* find(const Call& call, const std::string& name, int32_t role) {
+  for (const Field& field : call.fields)
+    if (field.source->role == role && name == field.source->name) return &field;
+  return nullptr;
+}
+
+std::string brace(const Field& field) { return std::string("{") + field.source->name + "}"; }
+
+std::string shape_text(const int64_t* shape, int32_t ndim) {
+  std::string text = "[";
+  for (int32_t i = 0; i < ndim; ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+int64_t dimension(const Call& call, const ArraySpec::Axis& axis) {
+  return axis.name == 0 ? axis.plus : call.axes[axis.name] + axis.plus;
+}
+
+std::string axis_text(const ArraySpec::Axis& axis) {
+  if (axis.name == 0) return std::to_string(axis.plus);
+  return std::string(1, axis.name) + (axis.plus ? " + " + std::to_string(axis.plus) : "");
+}
+
+// "(T = 4 from {logp})"
+std::string origin(const Call& call, char axis) {
+  const Field* from = call.bound[axis - 'A'];
+  return std::string("(") + axis + " = " + std::to_string(call.axes[axis]) +
+         (from != nullptr ? " from " + brace(*from) : "") + ")";
+}
+
+int check_type(const Call& call, const Field& field, const DLTensor& tensor) {
+  const Type type = type_of(tensor.dtype);
+  const std::vector<Type>* expected = &field.array.types;
+  if (type == Type::kUnknown)
+    return fail(GRPO_DTYPE, field.source->name,
+                "has a dtype that is none of f32, bf16, f16, i32, u8 and f64: code " + std::to_string(tensor.dtype.code) +
+                    ", " + std::to_string(tensor.dtype.bits) + " bits, " + std::to_string(tensor.dtype.lanes) + " lanes");
+  std::vector<Type> as_model;
+  std::string why;
+  if (!field.array.like.empty()) {
+    const Field* model = find(call, field.array.like, GRPO_INPUT);
+    const DLTensor* other = model == nullptr ? nullptr : tensor_of(call, *model);
+    if (other == nullptr) return GRPO_OK;
+    as_model = {type_of(other->dtype)};
+    const std::vector<Type>& possible = model->array.types;
+    if (!possible.empty() && std::find(possible.begin(), possible.end(), as_model[0]) == possible.end())
+      return GRPO_OK;  // the fault is the model's, and its own check will say so
+    if (field.array.or_f32 && as_model[0] != Type::kF32) as_model.push_back(Type::kF32);
+    expected = &as_model;
+    why = ", as " + brace(*model);
+  }
+  if (expected->empty()) return GRPO_OK;
+  for (const Type allowed : *expected)
+    if (type == allowed) return GRPO_OK;
+  std::string names;
+  for (const Type allowed : *expected) names += std::string(names.empty() ? "" : " or ") + type_name(allowed);
+  return fail(GRPO_DTYPE, field.source->name, std::string("has dtype ") + type_name(type) + ", expected " + names + why);
+}
+
+int check_shape(Call& call, const Field& field, const DLTensor& tensor) {
+  const std::vector<ArraySpec::Axis>& axes = field.array.axes;
+  size_t least = axes.size();
+  while (least > 0 && axes[least - 1].maybe) --least;
+  const auto letters = [&] {
+    std::string text = "[";
+    for (size_t i = 0; i < axes.size(); ++i) text += (i ? ", " : "") + axis_text(axes[i]);
+    return text + "]";
+  };
+  const size_t ndim = static_cast<size_t>(tensor.ndim);
+  if (ndim < least || ndim > axes.size())
+    return fail(GRPO_SHAPE, field.source->name,
+                "has shape " + shape_text(tensor.shape, tensor.ndim) + ", expected " + letters());
+
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const ArraySpec::Axis& axis = axes[i];
+    const int64_t size = i < ndim ? tensor.shape[i] : 1;
+    if (size < 0 || size >= int64_t{1} << 31)
+      return fail(GRPO_SHAPE, field.source->name,
+                  "has shape " + shape_text(tensor.shape, tensor.ndim) + ", but an axis stays below 2147483648");
+    if (axis.name != 0 && call.axes[axis.name] < 0) {  // the first array to mention an axis gives its size
+      if (size < axis.plus)
+        return fail(GRPO_SHAPE, field.source->name,
+                    "has length 0, expected at least " + std::to_string(axis.plus) + " (" + axis_text(axis) + ")");
+      call.axes[axis.name] = size - axis.plus;
+      call.bound[axis.name - 'A'] = &field;
+    }
+    if (size == dimension(call, axis)) continue;
+    if (axes.size() == 1)
+      return fail(GRPO_SHAPE, field.source->name,
+                  "has length " + std::to_string(size) + ", expected " + std::to_string(dimension(call, axis)) +
+                      (axis.name == 0 ? "" : " " + (axis.plus ? "(" + axis_text(axis) + ", " + origin(call, axis.name).substr(1)
+                                                              : origin(call, axis.name))));
+    return fail(GRPO_SHAPE, field.source->name,
+                "has shape " + shape_text(tensor.shape, tensor.ndim) + ", expected " + letters() + " with " +
+                    axis_text(axis) + " = " + std::to_string(dimension(call, axis)) +
+                    (axis.name == 0 ? "" : " " + origin(call, axis.name)));
+  }
+  return GRPO_OK;
+}
+
+int check_strides(const Field& field, const DLTensor& tensor) {
+  if (tensor.strides == nullptr) return GRPO_OK;
+  int64_t dense = 1;
+  for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
+    const bool row = field.array.strided && i == 0 && tensor.ndim == 2;
+    if (tensor.shape[i] > 1 && (row ? tensor.strides[i] < dense : tensor.strides[i] != dense))
+      return fail(GRPO_SHAPE, field.source->name,
+                  "has a stride of " + std::to_string(tensor.strides[i]) + " elements on axis " + std::to_string(i) +
+                      ", expected " + (row ? "at least " : "") + std::to_string(dense));
+    dense *= tensor.shape[i];
+  }
+  return GRPO_OK;
+}
+
+int check_offsets(const Call& call, const Field& field, const int32_t* offsets, int64_t length) {
+  const auto at = [](int64_t i, int32_t value) { return "[" + std::to_string(i) + "] is " + std::to_string(value); };
+  const std::string name = field.source->name;
+  if (offsets[0] != 0)
+    return fail(GRPO_VALUE, name.c_str(), "begins with " + std::to_string(offsets[0]) + ", expected 0");
+  for (int64_t i = 1; i < length; ++i)
+    if (offsets[i] < offsets[i - 1])
+      return fail(GRPO_VALUE, name.c_str(),
+                  "falls: {" + name + "}" + at(i, offsets[i]) + ", {" + name + "}" + at(i - 1, offsets[i - 1]) +
+                      ", expected offsets that rise");
+  const int64_t end = call.axes[field.array.offsets];  // below 0: nothing else in this call has that axis
+  if (end >= 0 && offsets[length - 1] != end)
+    return fail(GRPO_VALUE, name.c_str(),
+                "ends with " + std::to_string(offsets[length - 1]) + ", expected " + std::to_string(end) + " " +
+                    origin(call, field.array.offsets));
+  return GRPO_OK;
+}
+
+// Ids are not looked at where the mask is 0: padding may hold anything.
+int check_below(const Call& call, const Field& field, const int32_t* values, int64_t length) {
+  const Field* mask_field = find(call, "mask", GRPO_INPUT);
+  const DLTensor* mask_tensor = mask_field == nullptr ? nullptr : tensor_of(call, *mask_field);
+  if (mask_tensor != nullptr && mask_tensor->device.device_type != kHost) return GRPO_OK;
+  const uint8_t* mask = mask_tensor == nullptr || mask_tensor->shape[0] != length ? nullptr : data<uint8_t>(mask_tensor);
+  char axis = field.array.below;
+  int64_t end = axis != 0 ? call.axes[axis] : call.axes[axis = field.array.vocabulary];
+  if (field.array.vocabulary != 0) {
+    const Field* start = find(call, "vocab_start", GRPO_OPTION_FIELD);
+    int64_t value = -1;
+    if (start != nullptr) std::memcpy(&value, call.args + start->source->offset, sizeof value);
+    if (!is_null(value)) end = int64_t{1} << 31;
+  }
+  for (int64_t i = 0; i < length; ++i) {
+    if ((mask == nullptr || mask[i] != 0) && (values[i] < 0 || values[i] >= end))
+      return fail(GRPO_VALUE, field.source->name,
+                  "has " + std::to_string(values[i]) + " at " + std::to_string(i) + ", expected 0 to " +
+                      std::to_string(end - 1) + (end == call.axes[axis] ? " " + origin(call, axis) : ""));
+  }
+  return GRPO_OK;
+}
+
+int check_memory(const Field& field, const DLTensor& tensor) {
+  int64_t size = 1;
+  for (int32_t i = 0; i < tensor.ndim; ++i) size = tensor.shape[i] == 0 ? 0 : size;
+  if (size == 0) return GRPO_OK;
+  if (tensor.data == nullptr) return fail(GRPO_VALUE, field.source->name, "has no memory: its data is null");
+  if (reinterpret_cast<uintptr_t>(data<char>(&tensor)) % type_bytes(type_of(tensor.dtype)) != 0)
+    return fail(GRPO_VALUE, field.source->name, "begins at an address that is not a multiple of its element's size");
+  return GRPO_OK;
+}
+
+int check_device(Call& call, const Field& field, const DLTensor& tensor) {
+  const bool on_host = tensor.device.device_type == kHost;
+  if (call.device == nullptr)
+    return on_host ? GRPO_OK
+                   : fail(GRPO_DEVICE, field.source->name, "does not lie on the host, as the CPU operations need");
+  const bool without_inputs = call.fields[0].source->role != GRPO_INPUT;  // a plan: nothing lies anywhere
+  const bool may_stay = field.source->role == GRPO_INPUT && type_of(tensor.dtype) == Type::kI32;
+  if (on_host && (may_stay || without_inputs)) return GRPO_OK;
+  if (tensor.device.device_type != kCuda)
+    return fail(GRPO_DEVICE, field.source->name, "does not lie on a GPU, as the CUDA operations need");
+  if (call.placed == nullptr) {
+    call.placed = &field;
+    *call.device = tensor.device.device_id;
+  }
+  if (tensor.device.device_id == *call.device) return GRPO_OK;
+  return fail(GRPO_DEVICE, field.source->name,
+              "lies on device " + std::to_string(tensor.device.device_id) + ", but " + brace(*call.placed) +
+                  " lies on device " + std::to_string(*call.device));
+}
+
+int check_array(Call& call, const Field& field) {
+  const DLTensor* tensor = tensor_of(call, field);
+  if (tensor == nullptr) {
+    if (field.source->role == GRPO_OUTPUT || field.array.optional) return GRPO_OK;
+    return fail(GRPO_MISSING, field.source->name, std::string("is missing, expected ") + field.source->spec);
+  }
+  if (int status = check_device(call, field, *tensor)) return status;
+  if (int status = check_type(call, field, *tensor)) return status;
+  if (tensor->ndim > 0 && tensor->shape == nullptr)
+    return fail(GRPO_SHAPE, field.source->name, "has no shape: it is null");
+  if (int status = check_shape(call, field, *tensor)) return status;
+  if (int status = check_strides(field, *tensor)) return status;
+  return check_memory(field, *tensor);
+}
+
+int check_contents(const Call& call, const Field& field) {
+  const DLTensor* tensor = tensor_of(call, field);
+  if (tensor == nullptr || tensor->device.device_type != kHost) return GRPO_OK;
+  const ArraySpec& spec = field.array;
+  if (spec.offsets != 0) return check_offsets(call, field, data<int32_t>(tensor), tensor->shape[0]);
+  if (spec.below != 0 || spec.vocabulary != 0) return check_below(call, field, data<int32_t>(tensor), tensor->shape[0]);
+  return GRPO_OK;
+}
+
+std::string number_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.15g", value);
+  return text;
+}
+
+int check_option(Call& call, const Field& field) {
+  const OptionSpec& spec = field.option;
+  const char* at = (field.source->in_objective ? call.objective : call.args) + field.source->offset;
+  double value = 0;
+  if (spec.kind == OptionSpec::kNumber) {
+    std::memcpy(&value, at, sizeof value);
+    if (std::isnan(value) && spec.nullable) return GRPO_OK;
+    if (!std::isfinite(value))
+      return fail(GRPO_OPTION, field.source->name, "is " + number_text(value) + ", expected a finite number");
+  } else if (spec.kind == OptionSpec::kInteger) {
+    int64_t integer;
+    std::memcpy(&integer, at, sizeof integer);
+    if (integer == -1 && spec.nullable) return GRPO_OK;
+    value = static_cast<double>(integer);
+    if (spec.axis != 0) {
+      call.axes[spec.axis] = integer;
+      call.bound[spec.axis - 'A'] = &field;
+    }
+  } else {
+    int32_t choice;
+    std::memcpy(&choice, at, sizeof choice);
+    if (choice == -1 && spec.nullable) return GRPO_OK;
+    const int32_t end = spec.kind == OptionSpec::kBoolean ? 2 : static_cast<int32_t>(spec.choices.size());
+    if (choice < 0 || choice >= end)
+      return fail(GRPO_OPTION, field.source->name,
+                  "is " + std::to_string(choice) + ", expected 0 to " + std::to_string(end - 1));
+    return GRPO_OK;
+  }
+  if (spec.has_low && (spec.low_open ? value <= spec.low : value < spec.low))
+    return fail(GRPO_OPTION, field.source->name,
+                "is " + number_text(value) + ", expected " +
+                    (spec.has_high ? number_text(spec.low) + " to " + number_text(spec.high)
+                                   : (spec.low_open ? "a number above " : "at least ") + number_text(spec.low)));
+  if (spec.has_high && value > spec.high)
+    return fail(GRPO_OPTION, field.source->name,
+                "is " + number_text(value) + ", expected " + number_text(spec.low) + " to " + number_text(spec.high));
+  return GRPO_OK;
+}
+
+// Outputs overlap no input and no other output; one array may be written over the input that its spec names.
+int check_overlap(const Call& call, const Field& output) {
+  const DLTensor* out = tensor_of(call, output);
+  if (out == nullptr) return GRPO_OK;
+  const auto extent = [](const DLTensor& tensor) {
+    int64_t last = 0, stride = 1;
+    for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
+      if (tensor.shape[i] == 0) return int64_t{0};
+      last += (tensor.shape[i] - 1) * (tensor.strides != nullptr ? tensor.strides[i] : stride);
+      stride *= tensor.shape[i];
+    }
+    return (last + 1) * type_bytes(type_of(tensor.dtype));
+  };
+  const char* begin = data<char>(out);
+  const char* end = begin + extent(*out);
+  if (begin == end) return GRPO_OK;
+  for (const Field& field : call.fields) {
+    const DLTensor* other = field.source->role == GRPO_OPTION_FIELD ? nullptr : tensor_of(call, field);
+    if (other == nullptr || &field == &output) continue;
+    const char* first = data<char>(other);
+    if (extent(*other) == 0 || begin >= first + extent(*other) || first >= end) continue;
+    const bool same = output.array.over == field.source->name && field.source->role == GRPO_INPUT && begin == first &&
+                      type_of(out->dtype) == type_of(other->dtype) &&
+                      (out->shape[0] <= 1 || row_stride(out) == row_stride(other));
+    if (!same) return fail(GRPO_VALUE, output.source->name, "overlaps " + brace(field) + ", expected memory of its own");
+  }
+  return GRPO_OK;
+}
+
+}  // namespace
+
+void set_operation(const grpo_operation& operation) { last.operation = &operation; }
+
+int fail(int status, const char* argument, std::string problem) {
+  last.argument = argument;
+  last.problem = std::move(problem);
+  return last.status = status;
+}
+
+int out_of_memory(const grpo_operation& operation) {
+  last.operation = &operation;
+  return fail(GRPO_MEMORY, "", "out of memory for the scratch space of this call");
+}
+
+void last_error(grpo_error* error) {
+  *error = {last.status, last.operation == nullptr ? "" : last.operation->name, last.argument.c_str(),
+            last.problem.c_str()};
+}
+
+int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t* device) {
+  Call call{fields_of(operation), static_cast<const char*>(args), nullptr, axes, device, {}, nullptr};
+  if (device != nullptr) *device = 0;
+  std::fill(axes.size, axes.size + 26, -1);
+  if (operation.objective_offset >= 0)
+    std::memcpy(&call.objective, call.args + operation.objective_offset, sizeof call.objective);
+  for (const Field& field : call.fields)
+    if (field.source->role == GRPO_OPTION_FIELD)
+      if (int status = check_option(call, field)) return status;
+  for (const Field& field : call.fields)
+    if (field.source->role != GRPO_OPTION_FIELD)
+      if (int status = check_array(call, field)) return status;
+  for (const Field& field : call.fields)
+    if (field.source->role == GRPO_INPUT)
+      if (int status = check_contents(call, field)) return status;
+  for (const Field& field : call.fields)
+    if (field.source->role == GRPO_OUTPUT)
+      if (int status = check_overlap(call, field)) return status;
+  return GRPO_OK;
+}
+
+}  // namespace grpo

@@ -1,0 +1,98 @@
+// What stands between the C interface and a kernel, the same for every operation: an operation's file ends with
+//
+//   const grpo_field kFields[] = {GRPO_IN(rewards, "f32[N]"), ..., GRPO_OUT(...), GRPO_OPT(...)};
+//   const grpo_operation kGroupAdvantage = operation<Args, run>("group_advantage", kFields);
+//
+// where run(args, axes) hands raw pointers to the kernel. Before it is called, check() in check.cc has held every array
+// and option against its spec, so that kernels trust their arguments.
+#pragma once
+
+#include <cmath>
+#include <new>
+#include <string>
+
+#include "ops.h"
+#include "parallel/parallel.h"
+#include "vector/vector.h"
+
+namespace grpo {
+
+// The size of each axis of a call, by its letter.
+struct Axes {
+  int64_t size[26];
+  int64_t operator[](char axis) const { return size[axis - 'A']; }
+  int64_t& operator[](char axis) { return size[axis - 'A']; }
+};
+
+// Sets the thread's last error and returns its status. Names of arrays and options in `problem` stand in {braces}.
+int fail(int status, const char* argument, std::string problem);
+
+// Where the caller's structs are shorter than this library's, args becomes `whole`, with defaults for what they lack.
+int complete(const grpo_operation& operation, const void*& args, char* whole, grpo_objective& objective);
+// `device` null: all arrays lie on the host. Else they lie on one CUDA device, whose number it receives; i32 inputs may
+// lie on the host, and only what lies there is looked at.
+int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t* device = nullptr);
+int out_of_memory(const grpo_operation& operation);
+void set_operation(const grpo_operation& operation);
+
+template <class T>
+const T* data(const DLTensor* tensor) {
+  return tensor == nullptr ? nullptr
+                           : reinterpret_cast<const T*>(static_cast<const char*>(tensor->data) + tensor->byte_offset);
+}
+template <class T>
+T* data(DLTensor* tensor) {
+  return const_cast<T*>(data<T>(static_cast<const DLTensor*>(tensor)));
+}
+
+inline Float float_type(const DLTensor* tensor) {
+  if (tensor->dtype.code == 4) return Float::kBf16;
+  return tensor->dtype.bits == 16 ? Float::kF16 : Float::kF32;
+}
+
+// Elements from one row of logits to the next.
+inline int64_t row_stride(const DLTensor* tensor) {
+  return tensor->strides != nullptr ? tensor->strides[0] : tensor->shape[1];
+}
+
+inline bool is_null(double option) { return std::isnan(option); }
+inline bool is_null(int64_t option) { return option < 0; }
+
+template <class Args>
+constexpr ptrdiff_t objective_offset() {
+  if constexpr (requires(Args a) { a.objective; }) return offsetof(Args, objective);
+  return -1;
+}
+
+template <class Args, int (*Run)(const Args&, const Axes&), const grpo_operation& Operation>
+int entry(const void* args, void*) {
+  FixedThreads threads;
+  Axes axes;
+  try {
+    set_operation(Operation);
+    alignas(Args) char whole[sizeof(Args)];
+    grpo_objective objective;
+    if (const int status = complete(Operation, args, whole, objective)) return status;
+    if (const int status = check(Operation, args, axes)) return status;
+    const int done = Run(*static_cast<const Args*>(args), axes);
+    return done == GRPO_OK && cancelled() ? fail(GRPO_CANCELLED, "", "was cancelled") : done;
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(Operation);
+  }
+}
+
+// Declares and defines `const grpo_operation NAME`, whose args struct is grpo_<name>_args and whose adaptor is `run`.
+#define GRPO_OPERATION(variable, name, fields)                                                        \
+  extern const grpo_operation variable;                                                               \
+  const grpo_operation variable = {#name, sizeof(grpo_##name##_args),                                 \
+                                   objective_offset<grpo_##name##_args>(), fields,                    \
+                                   sizeof(fields) / sizeof(fields[0]),                                \
+                                   entry<grpo_##name##_args, run, variable>}
+
+#define GRPO_IN(member, spec) {#member, GRPO_INPUT, 0, spec, offsetof(Args, member)}
+#define GRPO_OUT(member, spec) {#member, GRPO_OUTPUT, 0, spec, offsetof(Args, member)}
+#define GRPO_OUT_AS(name, member, spec) {#name, GRPO_OUTPUT, 0, spec, offsetof(Args, member)}
+#define GRPO_OPT(member, spec) {#member, GRPO_OPTION_FIELD, 0, spec, offsetof(Args, member)}
+#define GRPO_OBJECTIVE_OPT(member, spec) {#member, GRPO_OPTION_FIELD, 1, spec, offsetof(grpo_objective, member)}
+
+}  // namespace grpo

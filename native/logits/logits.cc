@@ -1,0 +1,128 @@
+#include "logits/logits.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+
+namespace grpo {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+double load(const char* x, Float type, int64_t i) {
+  float value;
+  vector_kernels().convert(x + i * size_of(type), type, &value, Float::kF32, 1);
+  return value;
+}
+
+// Rounded once: on the way to 16 bits, the last bit of a float32 that is not exact is made odd, so that the second
+// rounding never meets a tie that the first one made.
+void store(double value, char* y, Float type, int64_t i) {
+  float rounded = static_cast<float>(value);
+  uint32_t bits;
+  std::memcpy(&bits, &rounded, sizeof bits);
+  if (type != Float::kF32 && std::isfinite(rounded) && rounded != value && (bits & 1) == 0)
+    rounded = std::nextafter(rounded, value > rounded ? INFINITY : -INFINITY);
+  vector_kernels().convert(&rounded, Float::kF32, y + i * size_of(type), type, 1);
+}
+
+bool only_minus_infinity(const Logits& logits, int64_t r) {
+  for (int64_t v = 0; v < logits.V; ++v)
+    if (load(logits.row(r), logits.type, v) != -INFINITY) return false;
+  return true;
+}
+
+// Of the tokens of a row, each column once, with the sum of its tokens' coefficients; returns their number.
+int64_t targets_of_row(const Logits& logits, const RowTokens& tokens, int64_t i, const float* grad_logp,
+                       Target* targets) {
+  int64_t count = 0;
+  for (int32_t j = tokens.start[i]; j < tokens.start[i + 1]; ++j) {
+    const int32_t t = tokens.t[j];
+    const int64_t column = logits.column(t);
+    if (column >= 0 && column < logits.V) targets[count++] = {static_cast<int32_t>(column), t, grad_logp[t]};
+  }
+  std::sort(targets, targets + count, [](const Target& a, const Target& b) {
+    return a.column != b.column ? a.column < b.column : a.t < b.t;
+  });
+  int64_t distinct = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    if (distinct > 0 && targets[distinct - 1].column == targets[j].column) targets[distinct - 1].value += targets[j].value;
+    else targets[distinct++] = targets[j];
+  }
+  return distinct;
+}
+
+bool equal_but_for_rounding(double given, double own) {
+  return std::isfinite(own) && std::abs(given - own) <= 0x1p-22 * std::max(1.0, std::abs(own));
+}
+
+}  // namespace
+
+int check_rows(const DLTensor* row, const Axes& axes, const char* rows) {
+  if (row != nullptr || axes['T'] == axes['R']) return GRPO_OK;
+  const std::string R = std::to_string(axes['R']);
+  return fail(GRPO_SHAPE, "token",
+              "has length " + std::to_string(axes['T']) + ", expected " + R + " (R = " + R + " from {" + rows +
+                  "}), since token t is predicted by row t where {row} is absent");
+}
+
+int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy) {
+  if (entropy != nullptr || grad_entropy == nullptr) return GRPO_OK;
+  return fail(GRPO_MISSING, "entropy", "is missing, expected the entropy of each token, since {grad_entropy} is given");
+}
+
+RowSoftmax softmax_of_row(const Logits& logits, int64_t r) {
+  const SoftmaxStats stats = vector_kernels().softmax_stats(logits.row(r), logits.type, logits.V, logits.scale);
+  if (logits.part && stats.max == -INFINITY && only_minus_infinity(logits, r)) return {0, -INFINITY, 0};
+  return row_softmax(stats);
+}
+
+RowSoftmax with_given(RowSoftmax softmax, float scale, float logsumexp, const float* entropy) {
+  if (!equal_but_for_rounding(logsumexp, softmax.logsumexp(scale)))
+    softmax.log_sum = logsumexp - static_cast<double>(scale) * softmax.max;
+  if (entropy != nullptr && !equal_but_for_rounding(*entropy, softmax.entropy)) softmax.entropy = *entropy;
+  return softmax;
+}
+
+double logp_of_token(const Logits& logits, int64_t r, const RowSoftmax& softmax, int64_t t) {
+  if (std::isnan(softmax.log_sum)) return softmax.log_sum;
+  const int64_t column = logits.column(t);
+  if (column < 0 || column >= logits.V) return -INFINITY;
+  const double logit = load(logits.row(r), logits.type, column);
+  // In a part that is all -inf, log_sum is -inf too.
+  return logit == -INFINITY ? -INFINITY : softmax.logp(static_cast<float>(logit), logits.scale);
+}
+
+void write_zero_row(const Logits& logits, const GradLogits& grad_logits, int64_t r) {
+  std::memset(grad_logits.row(r), 0, logits.V * size_of(grad_logits.type));
+}
+
+void gradient_of_row(const Logits& logits, const RowSoftmax& softmax, const RowTokens& tokens, int64_t i,
+                     const float* grad_logp, const float* grad_entropy, const GradLogits& grad_logits,
+                     Target* targets) {
+  const int64_t r = tokens.row[i];
+  const char* row = logits.row(r);
+  char* grad_row = grad_logits.row(r);
+  if (!std::isfinite(softmax.log_sum)) {  // NaN, or every part of the vocabulary is -inf
+    for (int64_t v = 0; v < logits.V; ++v) store(kNaN, grad_row, grad_logits.type, v);
+    return;
+  }
+  const RowGradient gradient = row_gradient(tokens, i, grad_logp, grad_entropy);
+  Target* own = targets + tokens.start[i];
+  const int64_t count = targets_of_row(logits, tokens, i, grad_logp, own);
+  for (int64_t j = 0; j < count; ++j) {
+    const double logp = softmax.logp(static_cast<float>(load(row, logits.type, own[j].column)), logits.scale);
+    const double p = std::exp(logp);
+    // Not 0 * -inf.
+    const double spread = p == 0 ? 0 : p * (gradient.logp + gradient.entropy * (logp + softmax.entropy));
+    own[j].value = logits.scale * (own[j].value - spread);
+  }
+  if (gradient.logp == 0 && gradient.entropy == 0)
+    write_zero_row(logits, grad_logits, r);
+  else
+    softmax_gradient(softmax, gradient, logits.scale, row, logits.type, grad_row, grad_logits.type, logits.V);
+  for (int64_t j = 0; j < count; ++j) store(own[j].value, grad_row, grad_logits.type, own[j].column);
+}
+
+}  // namespace grpo

@@ -1,0 +1,91 @@
+// Rows of logits in memory: the softmax of a row, the log-probabilities of its tokens, and the gradient of the row.
+// All differences are formed from the row's largest logit, so that adding a constant to a row changes no digit of what
+// comes out.
+#pragma once
+
+#include <algorithm>
+
+#include "interface/operation.h"
+#include "logits/softmax_rows.h"
+
+namespace grpo {
+
+struct Logits {
+  const char* data;  // [R,V]
+  Float type;
+  int64_t stride, R, V;
+  float scale;           // 1 / temperature
+  const int32_t* token;  // [T]
+  bool part = false;     // columns vocab_start.. of a vocabulary, not the whole of it
+  int64_t vocab_start = 0;
+
+  const char* row(int64_t r) const { return data + r * stride * size_of(type); }
+  // Below 0 or not below V for a token of another part of the vocabulary.
+  int64_t column(int64_t t) const { return token[t] - vocab_start; }
+  // Rows that a thread takes at a time: short ones together, so that taking them costs nothing.
+  int64_t piece() const { return std::max<int64_t>(1, 32768 / std::max<int64_t>(V, 1)); }
+};
+
+struct GradLogits {
+  char* data;  // [R,V], may be the logits
+  Float type;
+  int64_t stride;
+
+  char* row(int64_t r) const { return data + r * stride * size_of(type); }
+};
+
+template <class Args>
+Logits logits_of(const Args& args, const Axes& axes) {
+  return {data<char>(args.logits), float_type(args.logits),
+          row_stride(args.logits), axes['R'],
+          axes['V'],               static_cast<float>(1 / args.temperature),
+          data<int32_t>(args.token)};
+}
+
+inline GradLogits grad_logits_of(DLTensor* tensor) { return {data<char>(tensor), float_type(tensor), row_stride(tensor)}; }
+
+// Without `row`, token t is of row t of `rows`.
+int check_rows(const DLTensor* row, const Axes& axes, const char* rows = "logits");
+// The gradient of an entropy needs the entropy.
+int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy);
+
+// log_sum and entropy are NaN where there is no softmax: a NaN or +inf among the logits, or only -inf. In a part of a
+// vocabulary only -inf is no fault: log_sum is -inf and the entropy 0.
+RowSoftmax softmax_of_row(const Logits& logits, int64_t r);
+
+// The softmax with the logsumexp and the entropy that are given: those of the whole vocabulary, where the row is a part
+// of it. Where they are the row's own but for their rounding to float32, the unrounded ones are taken: the last bit of
+// a logsumexp of 1e4 is worth 1e-3 of every probability.
+RowSoftmax with_given(RowSoftmax softmax, float scale, float logsumexp, const float* entropy);
+
+double logp_of_token(const Logits& logits, int64_t r, const RowSoftmax& softmax, int64_t t);
+
+// An entry of a row of gradients that is formed in double and rounded once.
+struct Target {
+  int32_t column, t;
+  double value;
+};
+
+// The derivative of the loss with respect to the row of tokens.row[i]: the sum over its tokens, of which not all
+// coefficients are 0.
+void gradient_of_row(const Logits& logits, const RowSoftmax& softmax, const RowTokens& tokens, int64_t i,
+                     const float* grad_logp,     // [T]
+                     const float* grad_entropy,  // [T], may be null
+                     const GradLogits& grad_logits,
+                     Target* targets);  // [T], scratch, of which the row takes its tokens' places
+
+void write_zero_row(const Logits& logits, const GradLogits& grad_logits, int64_t r);
+
+// Calls visit(r, i) for every row r on all threads: i is its number among the rows of `tokens`, or -1.
+template <class Visit>
+void for_rows(const Logits& logits, const RowTokens& tokens, Visit&& visit) {
+  parallel_for(logits.R, logits.piece(), [&](int64_t begin, int64_t end, int) {
+    int64_t i = std::lower_bound(tokens.row, tokens.row + tokens.count, begin) - tokens.row;
+    for (int64_t r = begin; r < end; ++r) {
+      const bool named = i < tokens.count && tokens.row[i] == r;
+      visit(r, named ? i++ : -1);
+    }
+  });
+}
+
+}  // namespace grpo

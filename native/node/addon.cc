@@ -1,0 +1,242 @@
+// What knows Node: this file and addon_cuda.cc. It fills the args struct of any operation from its descriptor; lib/call/run.ts
+// is the other half. A call comes as (operation number, arrays, numbers, stream):
+//   arrays   for each input and output a typed array, the address of device memory (a bigint), or undefined
+//   numbers  for each of those: dtype, number of axes, four axes, row stride (0 = dense), device (-1 = host); then one for
+//            each option
+//   stream   undefined: an operation of the CPU; a bigint (0 = the library's own): of the CUDA library
+#include <napi.h>
+
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "node/addon_cuda.h"
+#include "interface/operation.h"
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <dlfcn.h>
+#endif
+
+namespace grpo {
+namespace {
+
+constexpr int kMaxAxes = 4, kNumbersPerArray = 4 + kMaxAxes;
+// In the order of `dtypes` in lib/arrays/array.ts.
+constexpr DLDataType kTypes[] = {{2, 32, 1}, {4, 16, 1}, {2, 16, 1}, {0, 32, 1}, {1, 8, 1}, {2, 64, 1}};
+
+const grpo_api& api() { return *grpo_kernels_api(GRPO_API_VERSION); }
+
+// Everything that an operation reads, in memory that stays put while it runs, on whichever thread.
+struct Call {
+  const grpo_operation& operation;
+  std::vector<char> args, objective;
+  struct Array {
+    DLTensor tensor;
+    int64_t shape[kMaxAxes], strides[kMaxAxes];
+  };
+  std::vector<Array> arrays;
+  std::shared_ptr<std::atomic<bool>> cancel;
+  const bool on_cuda;
+  void* stream;
+  Problem problem;
+
+  Call(const Napi::CallbackInfo& info)
+      : Call(info.Env(), operation_of(info), info[1].As<Napi::Array>(), info[2].As<Napi::Float64Array>().Data(), info[3]) {}
+
+  Call(Napi::Env env, const grpo_operation& called, const Napi::Array& values, const double* numbers,
+       const Napi::Value& given_stream)
+      : operation(called),
+        args(called.args_size),
+        objective(sizeof(grpo_objective)),
+        arrays(called.field_count),
+        on_cuda(given_stream.IsBigInt()),
+        stream(on_cuda ? pointer_of(env, given_stream) : nullptr) {
+    std::memcpy(args.data(), &operation.args_size, sizeof(size_t));
+    if (operation.objective_offset >= 0) {
+      const void* pointer = objective.data();
+      const size_t size = objective.size();
+      std::memcpy(objective.data(), &size, sizeof size);
+      std::memcpy(args.data() + operation.objective_offset, &pointer, sizeof pointer);
+    }
+    uint32_t array_index = 0;
+    for (int32_t i = 0; i < operation.field_count; ++i) {
+      const grpo_field& field = operation.fields[i];
+      char* at = (field.in_objective ? objective : args).data() + field.offset;
+      if (field.role == GRPO_OPTION_FIELD) {
+        set_option(field, *numbers++, at);
+      } else {
+        const Napi::Value value = values[array_index++];
+        if (!value.IsUndefined()) set_array(env, value, numbers, arrays[i], at);
+        numbers += kNumbersPerArray;
+      }
+    }
+  }
+
+  static void set_array(Napi::Env env, const Napi::Value& value, const double* numbers, Array& array, char* at) {
+    const auto device = static_cast<int32_t>(numbers[3 + kMaxAxes]);
+    if (device >= 0) {
+      array.tensor.data = pointer_of(env, value);
+    } else if (napi_get_typedarray_info(env, value, nullptr, nullptr, &array.tensor.data, nullptr, nullptr) != napi_ok) {
+      throw Napi::TypeError::New(env, "expected a typed array");
+    }
+    array.tensor.device = device >= 0 ? DLDevice{2, device} : DLDevice{1, 0};
+    array.tensor.dtype = kTypes[static_cast<int>(numbers[0])];
+    array.tensor.ndim = static_cast<int32_t>(numbers[1]);
+    for (int axis = 0; axis < kMaxAxes; ++axis) array.shape[axis] = static_cast<int64_t>(numbers[2 + axis]);
+    array.tensor.shape = array.shape;
+    array.tensor.strides = nullptr;
+    array.tensor.byte_offset = 0;
+    if (numbers[2 + kMaxAxes] > 0) {
+      array.strides[0] = static_cast<int64_t>(numbers[2 + kMaxAxes]);
+      array.strides[1] = 1;
+      array.tensor.strides = array.strides;
+    }
+    const DLTensor* pointer = &array.tensor;
+    std::memcpy(at, &pointer, sizeof pointer);
+  }
+
+  static void set_option(const grpo_field& field, double value, char* at) {
+    if (std::strncmp(field.spec, "number", 6) == 0) {
+      std::memcpy(at, &value, sizeof value);
+    } else if (std::strncmp(field.spec, "integer", 7) == 0) {
+      const int64_t integer = std::isnan(value) ? -1 : static_cast<int64_t>(value);
+      std::memcpy(at, &integer, sizeof integer);
+    } else {
+      const int32_t choice = std::isnan(value) ? -1 : static_cast<int32_t>(value);
+      std::memcpy(at, &choice, sizeof choice);
+    }
+  }
+
+  void run() {
+    cancel_flag = cancel.get();
+    const int status = operation.run(args.data(), stream);
+    cancel_flag = nullptr;
+    problem = on_cuda ? Problem::of(status, *cuda_api()->operations, cuda_api()) : Problem::of(status, api(), nullptr);
+  }
+
+  Napi::Value result(Napi::Env env) const { return problem.value(env); }
+
+  static const grpo_operation& operation_of(const Napi::CallbackInfo& info) {
+    const bool on_cuda = info[3].IsBigInt();
+    if (on_cuda && cuda_api() == nullptr) throw Napi::Error::New(info.Env(), "the CUDA library is not loaded");
+    const grpo_api& table = on_cuda ? *cuda_api()->operations : api();
+    const uint32_t index = info[0].As<Napi::Number>().Uint32Value();
+    if (index >= static_cast<uint32_t>(table.operation_count)) throw Napi::RangeError::New(info.Env(), "no such operation");
+    return *table.operations[index];
+  }
+};
+
+Napi::Value run(const Napi::CallbackInfo& info) {
+  Call call(info);
+  call.run();
+  return call.result(info.Env());
+}
+
+class Worker : public Napi::AsyncWorker {
+ public:
+  Worker(const Napi::CallbackInfo& info)
+      : AsyncWorker(info.Env(), "grpo-kernels"),
+        deferred_(Napi::Promise::Deferred::New(info.Env())),
+        arrays_(Napi::Persistent(info[1].As<Napi::Object>())),  // keeps the memory alive until the call is done
+        call_(info) {
+    call_.cancel = std::make_shared<std::atomic<bool>>(false);
+  }
+  void Execute() override { call_.run(); }
+  void OnOK() override { deferred_.Resolve(call_.result(Env())); }
+  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+  Napi::Value promise() const { return deferred_.Promise(); }
+  std::shared_ptr<std::atomic<bool>> cancel() const { return call_.cancel; }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  Napi::ObjectReference arrays_;
+  Call call_;
+};
+
+// Returns { promise, cancel }: runs on a thread of libuv's pool.
+Napi::Value run_async(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto worker = std::make_unique<Worker>(info);
+  Napi::Object handle = Napi::Object::New(env);
+  handle.Set("promise", worker->promise());
+  handle.Set("cancel", Napi::Function::New(env, [flag = worker->cancel()](const Napi::CallbackInfo&) { *flag = true; }));
+  worker.release()->Queue();  // deletes itself when done
+  return handle;
+}
+
+Napi::Value is_detached(const Napi::CallbackInfo& info) {
+  bool detached = false;
+  napi_is_detached_arraybuffer(info.Env(), info[0], &detached);
+  return Napi::Boolean::New(info.Env(), detached);
+}
+
+// Whether two Float32Arrays share memory. By address: wrappers of one shared buffer are different objects to JavaScript.
+Napi::Value overlap(const Napi::CallbackInfo& info) {
+  const auto range = [&](size_t i) {
+    void* data = nullptr;
+    size_t length = 0;
+    napi_get_typedarray_info(info.Env(), info[i], nullptr, &length, &data, nullptr, nullptr);
+    return std::pair{reinterpret_cast<uintptr_t>(data), length * sizeof(float)};
+  };
+  const auto [x, x_bytes] = range(0);
+  const auto [y, y_bytes] = range(1);
+  return Napi::Boolean::New(info.Env(), x_bytes > 0 && y_bytes > 0 && x < y + y_bytes && y < x + x_bytes);
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+#if defined(__unix__) || defined(__APPLE__)
+  // The pool's threads run code of this file: it must stay when the last worker_thread that loaded it ends.
+  Dl_info self;
+  if (dladdr(reinterpret_cast<void*>(&init), &self) != 0) dlopen(self.dli_fname, RTLD_NOW | RTLD_NODELETE);
+#endif
+  exports.Set("operations", operations(env, api()));
+  add_cuda(env, exports);
+  exports.Set("run", Napi::Function::New(env, run));
+  exports.Set("runAsync", Napi::Function::New(env, run_async));
+  exports.Set("isDetached", Napi::Function::New(env, is_detached));
+  exports.Set("overlap", Napi::Function::New(env, overlap));
+  exports.Set("instructionSet", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
+                return Napi::String::New(info.Env(), vector_kernels().name);
+              }));
+  exports.Set("setInstructionSet", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
+                return Napi::Boolean::New(info.Env(), set_instruction_set(info[0].As<Napi::String>().Utf8Value().c_str()));
+              }));
+  exports.Set("threads", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
+                return Napi::Number::New(info.Env(), thread_count());
+              }));
+  exports.Set("setThreads", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
+                set_thread_count(info[0].As<Napi::Number>().Int32Value());
+              }));
+  exports.Set("scratchPeak", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
+                return Napi::Number::New(info.Env(), static_cast<double>(scratch_peak(info[0].ToBoolean())));
+              }));
+  return exports;
+}
+
+}  // namespace
+
+Napi::Value operations(Napi::Env env, const grpo_api& api) {
+  Napi::Array list = Napi::Array::New(env);
+  for (int32_t i = 0; i < api.operation_count; ++i) {
+    const grpo_operation& operation = *api.operations[i];
+    Napi::Array fields = Napi::Array::New(env);
+    for (int32_t j = 0; j < operation.field_count; ++j) {
+      Napi::Object field = Napi::Object::New(env);
+      field.Set("name", operation.fields[j].name);
+      field.Set("role", operation.fields[j].role);
+      field.Set("spec", operation.fields[j].spec);
+      fields[static_cast<uint32_t>(j)] = field;
+    }
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("name", operation.name);
+    entry.Set("fields", fields);
+    list[static_cast<uint32_t>(i)] = entry;
+  }
+  return list;
+}
+
+}  // namespace grpo
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) { return grpo::init(env, exports); }
+NODE_API_MODULE(grpo_kernels, Init)
