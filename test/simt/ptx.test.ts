@@ -84,7 +84,7 @@ afterAll(() => rmSync(folder, { recursive: true }))
 function ptx(architecture: string): string {
   const output = join(folder, `${architecture}.ptx`)
   const source = join(selfTest, 'self_test.cu')
-  const args = ['-std=c++20', '-ptx', `-arch=${architecture}`, source, '-o', output]
+  const args = ['-std=c++20', '-ptx', `-arch=${architecture}`, '-I', root, source, '-o', output]
   const { status, stderr } = spawnSync(nvcc as string, args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(stderr)
   return readFileSync(output, 'utf8')
