@@ -1,10 +1,10 @@
-// The README's table of measurements, from the newest results of a whole `npm run bench` in bench/results/.
+// The table of measurements in docs/benchmarks.md, from the newest results of a whole `npm run bench` in bench/results/.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { CaseResult, Results } from '../bench/results.js'
-import { duration } from '../bench/table.js'
+import type { CaseResult, Results } from '../../bench/results.js'
+import { duration } from '../../bench/table.js'
 
-const folder = join(__dirname, '..', 'bench', 'results')
+const folder = join(__dirname, '..', '..', 'bench', 'results')
 
 /** Of all files the one with the most cases; of several the newest, whose date begins its name. */
 function newest(): Results {

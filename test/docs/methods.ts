@@ -1,6 +1,6 @@
-// The README's tables of methods, from their descriptions, and of the columns that all of them have.
-import { changes, names, recipeOf } from '../examples/recipes/describe.js'
-import type { Batch } from '../lib/recipes/index.js'
+// The tables of methods, from their descriptions, and of the columns that all of them have.
+import { changes, names, recipeOf } from '../../examples/recipes/describe.js'
+import type { Batch } from '../../lib/recipes/index.js'
 
 const cell = (text: string) => text.replace(/\|/g, '\\|').replace(/\s+/g, ' ')
 
