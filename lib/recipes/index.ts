@@ -87,17 +87,18 @@ export type { Batch, Context } from './step/context.js'
 export type { PolicyGradients } from './step/gradients.js'
 export type { LossPolicy, StepLoss, StepOptions } from './step/loss.js'
 export type { Policy } from './step/policy.js'
-export type {
-  Advantages,
-  AnyRecipe,
-  Description,
-  OwnLoss,
-  Points,
-  Recipe,
-  RecipeFunction,
-  Selection,
-  Source,
-  Weights,
+export {
+  type Advantages,
+  type AnyRecipe,
+  type Description,
+  type OwnLoss,
+  type Points,
+  type Recipe,
+  type RecipeFunction,
+  recipe,
+  type Selection,
+  type Source,
+  type Weights,
 } from './step/recipe.js'
 export { fromJSON, type SavedState, toJSON } from './step/state.js'
 export { type BatchOf, optimizationStep, type Prepared, prepareStep, type SavedStateOf } from './step/step.js'

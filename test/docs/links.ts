@@ -16,7 +16,11 @@ export function targets(page: string): string[] {
 
 /** The anchors of a page: its headings, as GitHub writes them. */
 export function anchors(page: string): Set<string> {
-  const headings = [...read(page).replace(/^```[\s\S]*?^```$/gm, '').matchAll(/^#+ (.*)$/gm)]
+  const headings = [
+    ...read(page)
+      .replace(/^```[\s\S]*?^```$/gm, '')
+      .matchAll(/^#+ (.*)$/gm),
+  ]
   const seen = new Map<string, number>()
   return new Set(
     headings.map(([, heading = '']) => {

@@ -1,7 +1,8 @@
 // The table of operations, from lib/ops.ts.
+
+import { type ArraySpec, operationNames, signatures } from '../../lib/addon/spec.js'
 import type { OperationName } from '../../lib/ops.js'
 import { ops } from '../../lib/ops.js'
-import { type ArraySpec, operationNames, signatures } from '../../lib/spec.js'
 
 /** `mask?: u8[N]` */
 function field({ name, spec, optional, condition }: ArraySpec): string {

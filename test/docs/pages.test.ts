@@ -1,6 +1,8 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { lossStats } from '../../lib/index.js'
+import { presets } from '../../lib/recipes/index.js'
 import { broken, packed, targets } from './links.js'
 import { guides, marks, pages, read, root, tables, withOutput, withTables } from './pages.js'
 
@@ -47,9 +49,34 @@ test('README.md has 250 lines at most', () => {
   expect(read('README.md').trimEnd().split('\n').length).toBeLessThanOrEqual(250)
 })
 
+/** The rows of the table under a heading, as cells. */
+function tableUnder(page: string, heading: string): string[][] {
+  const text = read(page).split(`\n## ${heading}\n`)[1]?.split('\n## ')[0] ?? ''
+  const rows = [...text.matchAll(/^\|(.*)\|$/gm)].map(([, row = '']) => row)
+  return rows.map((row) => row.split(/(?<!\\)\|/).map((cell) => cell.trim()))
+}
+
+describe('words of trainers', () => {
+  const names = (text = '') => [...text.matchAll(/`(\w+)(?:: [^`]*)?`/g)].map(([, name]) => name as string)
+
+  test.each(['trl', 'verl'] as const)('the options of presets.%s are those of its page', (name) => {
+    const cells = tableUnder(`docs/coming_from_${name}.md`, 'The configuration').map((row) => row[1] ?? '')
+    // Words alone are options; where there is none stands a sentence.
+    const found = cells.filter((cell) => /^`[^`]+`(, `[^`]+`)*$/.test(cell)).flatMap(names)
+    expect([...new Set(found)].sort()).toEqual(Object.keys(presets[name].description.options).sort())
+  })
+
+  test.each(['trl', 'verl'])('metrics of %s: the names on our side exist', (name) => {
+    const words = tableUnder(`docs/coming_from_${name}.md`, 'Metrics').flatMap((row) => names(row[1]))
+    const known = [...Object.keys(lossStats()), 'std', 'groupAdvantage']
+    expect(words.filter((word) => !known.includes(word) && !word.includes('_'))).toEqual([])
+    expect(words.length).toBeGreaterThan(5)
+  })
+})
+
 /** The names of the environment variables that our programs read. */
 function variables(folder: string): string[] {
-  const reads = [/process\.env\.([A-Z_]+)/g, /getenv\("([A-Z_]+)"\)/g, /environ(?:\.get\(|\[)["']([A-Z_]+)/g]
+  const reads = [/process\.env\.([A-Z_]+)\b/g, /getenv\("([A-Z_]+)"\)/g, /environ(?:\.get\(|\[)["']([A-Z_]+)\b/g]
   return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
     .filter((name) => /\.(ts|mts|mjs|cjs|cc|h|cu|cuh|hpp|py)$/.test(name))
     .map((name) => readFileSync(join(root, folder, name), 'utf8'))
@@ -59,6 +86,14 @@ function variables(folder: string): string[] {
 test('docs/troubleshooting.md has every environment variable that is read, and no other', () => {
   const folders = ['lib', 'native', 'cuda', 'test', 'bench', 'examples'].filter((name) => existsSync(join(root, name)))
   const found = new Set(folders.flatMap(variables))
-  const table = [...read('docs/troubleshooting.md').matchAll(/^\| `([A-Z_]+)` \|/gm)].map(([, name]) => name as string)
-  expect(table.sort()).toEqual([...found].sort())
+  const rows = tableUnder('docs/troubleshooting.md', 'Environment variables')
+  const named = rows.flatMap(([cell = '']) => /^`([A-Z_]+)`$/.exec(cell)?.[1] ?? [])
+  expect(named.sort()).toEqual([...found].sort())
+})
+
+test('docs/troubleshooting.md has every code of an error', () => {
+  const found = read('lib/addon/errors.ts').matchAll(/code(?::|\b.*=) '(ERR_GRPO_[A-Z]+)'/g)
+  const rows = tableUnder('docs/troubleshooting.md', 'Errors')
+  const named = rows.flatMap(([cell = '']) => /^`([A-Z_]+)`$/.exec(cell)?.[1] ?? [])
+  expect(named.sort()).toEqual([...new Set(Array.from(found, ([, code]) => code))].sort())
 })

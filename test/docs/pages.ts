@@ -40,9 +40,9 @@ export function withTables(text: string): string {
   return marks(text)
     .filter((name) => name in tables)
     .reduce((before, name) => {
-      const pattern = new RegExp(`(<!-- ${name} -->\n)[\\s\\S]*?(\n<!-- /${name} -->)`)
+      const pattern = new RegExp(`(<!-- ${name} -->\n)[\\s\\S]*?(<!-- /${name} -->)`)
       if (!pattern.test(before)) throw new Error(`<!-- ${name} --> has no <!-- /${name} --> after it`)
-      return before.replace(pattern, (_, open: string, close: string) => open + tables[name]?.() + close)
+      return before.replace(pattern, (_, open: string, close: string) => `${open}${tables[name]?.()}\n${close}`)
     }, text)
 }
 
@@ -103,4 +103,9 @@ async function write(): Promise<void> {
   }
 }
 
-if (process.argv[1]?.endsWith('pages.ts')) write()
+if (process.argv[1]?.endsWith('pages.ts')) {
+  write().catch((error: Error & { stderr?: string }) => {
+    console.error(error.stderr ?? error) // of a program: its own error names page and line
+    process.exitCode = 1
+  })
+}

@@ -14,7 +14,7 @@ import {
   snippet,
 } from '../../examples/recipes/describe.js'
 import { needs } from '../../examples/recipes/needs.js'
-import { methodsTable } from '../readme_methods.js'
+import { methodsTable } from '../docs/methods.js'
 
 const root = join(__dirname, '..', '..')
 const all = [...names, ...presetNames]

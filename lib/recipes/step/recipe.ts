@@ -128,9 +128,24 @@ export interface RecipeFunction<D extends Description, P> {
 }
 
 /**
- * Defines a method: `recipe(description, build)` is the function of its options that users call.
+ * Defines a method: `recipe(description, build)` is the function of its options that users call, as those in `recipes`
+ * are. What it returns goes into prepareStep and optimizationStep.
  *
- * @param build  from the options, defaults filled in, to the points that the method changes
+ *   const brief = recipe(
+ *     { name: 'brief', paper: { title: '...' }, source: 'paper', equation: 'A = R - mean',
+ *       columns: { correct: 'flag[N] whether the answer is right' },
+ *       options: { bonus: ['number = 0.1 >= 0', 'for a right answer'] } },
+ *     ({ bonus }) => ({ rewards: ({ rewards, columns }) => rewards.map((r, i) => r + bonus * columns.correct[i]) }))
+ *   prepareStep(brief({ bonus: 0.2 }), batch)
+ *
+ * A column is `kind[axes]? what it means`: number, f32, integer, flag, id or any; axes N rollouts, G groups, T loss
+ * tokens, or a letter of one's own; none: one value; ?: may be absent. An option is [spec, what it means] with the spec
+ * `number = 0.2 >= 0`, `number? = null > 1`, `integer = 1 0..1`, `boolean = true` or `enum first|second`, whose first
+ * choice is the default. Both are checked, and typed from their text.
+ *
+ * @param description  what the method is: name, paper, equation, its own columns, options, and state
+ * @param build        from the options, defaults filled in, to the points that the method changes: see Points
+ * @returns the function of the options, with `description` beside it
  * @throws RangeError or TypeError, when called, for an option that the method does not have or that is out of range
  */
 export function recipe<const D extends Description, P extends PointsOf<D>>(
