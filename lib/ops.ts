@@ -1,6 +1,6 @@
 // THE TABLE: one row per operation of the C interface. From it come the TypeScript types of inputs, options and
 // outputs, the defaults, the check of kinds and names, the allocation of outputs, the sweep of the tests, the bytes of the
-// benchmark and the README's table. native/<operation>.cc carries the same specs in its descriptor, and loading the addon
+// benchmark and the table in docs/. native/<operation>.cc carries the same specs in its descriptor, and loading the addon
 // compares the two (native.ts), so that they cannot drift apart.
 //
 // An array:    dtypes[axes] rules

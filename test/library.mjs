@@ -1,5 +1,7 @@
 // The shared library for other languages: from C (test/c_interface.c) and, where python3 is there, through ctypes.
 import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
@@ -26,4 +28,39 @@ const { error, status } = spawnSync('python3', ['-c', program, join(release, 'li
   stdio: 'inherit',
 })
 if (error) console.log('python3 is not installed: the library was not loaded from Python')
+
+/** A program of docs/python_and_c.md, and the output that stands after it. */
+function programOf(language) {
+  const page = readFileSync(join(root, 'docs/python_and_c.md'), 'utf8')
+  const [, text, output] = page.match(
+    new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\`\\n\\n\`\`\`\\n([\\s\\S]*?)\`\`\``),
+  )
+  return { text, output }
+}
+
+function compare(language, printed) {
+  if (printed === programOf(language).output)
+    console.log(`docs/python_and_c.md: the program in ${language} prints what it says`)
+  else throw new Error(`docs/python_and_c.md: the program in ${language} printed ${JSON.stringify(printed)}`)
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'grpo-kernels-library-'))
+try {
+  const [source, binary] = [join(folder, 'example.c'), join(folder, 'example')]
+  writeFileSync(source, programOf('c').text)
+  const flags = [
+    '-std=c11',
+    '-Wall',
+    '-Werror',
+    '-I',
+    join(root, 'native'),
+    join(release, 'libgrpo_kernels.so'),
+    `-Wl,-rpath,${release}`,
+  ]
+  execFileSync('cc', [source, ...flags, '-o', binary], { stdio: 'inherit' })
+  compare('c', execFileSync(binary, { encoding: 'utf8' }))
+  if (!error) compare('py', execFileSync('python3', ['-c', programOf('py').text], { cwd: root, encoding: 'utf8' }))
+} finally {
+  rmSync(folder, { recursive: true })
+}
 process.exit(status ?? 0)

@@ -34,7 +34,7 @@ const ofLogits = [
 ].map((name) => `test/${name}.test.ts`)
 
 /** They start programs of their own, or need the simulated library: the sanitizers have no part in them. */
-const notSanitized = process.env.GRPO_KERNELS_SANITIZED ? ['test/simt/**', 'test/device_*.test.ts'] : []
+const notSanitized = process.env.GRPO_KERNELS_SANITIZED ? ['test/simt/**', 'test/device_*.test.ts', 'test/docs/**'] : []
 
 /** The tests import lib/index.js, lib/call/run.js and lib/promises.js; here they get test/backend.ts, which computes on device arrays. */
 const onDevice = {

@@ -1,7 +1,8 @@
 // The links of the pages, and what they may lead to: files that the packed tarball has, and headings.
-import { execFileSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
+import { promisify } from 'node:util'
 import { read, root } from './pages.js'
 
 /** Without the blocks of code, in which brackets are no links. */
@@ -34,10 +35,10 @@ export function anchors(page: string): Set<string> {
 }
 
 /** The files of the tarball, by their paths from the root. */
-export function packed(): Set<string> {
+export async function packed(): Promise<Set<string>> {
   const command = ['pack', '--dry-run', '--json', '--ignore-scripts']
-  const output = execFileSync('npm', command, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 26, stdio: ['ignore', 'pipe', 'ignore'] }) // biome-ignore format: one call
-  const [{ files }] = JSON.parse(output) as [{ files: { path: string }[] }]
+  const { stdout } = await promisify(execFile)('npm', command, { cwd: root, maxBuffer: 2 ** 26 })
+  const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }]
   return new Set(files.map(({ path }) => path))
 }
 

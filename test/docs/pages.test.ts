@@ -6,6 +6,12 @@ import { presets } from '../../lib/recipes/index.js'
 import { broken, packed, targets } from './links.js'
 import { guides, marks, pages, read, root, tables, withOutput, withTables } from './pages.js'
 
+test.concurrent('links lead to files that the tarball has, and to headings', async () => {
+  const inTarball = await packed()
+  const wrong = pages.flatMap((page) => targets(page).map((target) => broken(page, target, inTarball)))
+  expect(wrong.filter((problem) => problem !== undefined)).toEqual([])
+})
+
 describe.concurrent('programs print what the page says (npm run docs writes it)', () => {
   test.each(guides)('%s', async (page) => {
     expect(await withOutput(page, read(page))).toBe(read(page))
@@ -21,12 +27,6 @@ describe('tables', () => {
     const found = pages.flatMap((page) => marks(read(page))).filter((name) => name in tables)
     expect(found.sort()).toEqual(Object.keys(tables).sort())
   })
-})
-
-test('links lead to files that the tarball has, and to headings', () => {
-  const inTarball = packed()
-  const wrong = pages.flatMap((page) => targets(page).map((target) => broken(page, target, inTarball)))
-  expect(wrong.filter((problem) => problem !== undefined)).toEqual([])
 })
 
 test('every page is linked from docs/README.md, and docs/README.md from README.md', () => {
@@ -96,4 +96,12 @@ test('docs/troubleshooting.md has every code of an error', () => {
   const rows = tableUnder('docs/troubleshooting.md', 'Errors')
   const named = rows.flatMap(([cell = '']) => /^`([A-Z_]+)`$/.exec(cell)?.[1] ?? [])
   expect(named.sort()).toEqual([...new Set(Array.from(found, ([, code]) => code))].sort())
+})
+
+test('docs/rooms.svg has every room', () => {
+  const drawn = new Set([...read('docs/rooms.svg').matchAll(/(\w+)\//g)].map(([, name]) => name))
+  const rooms = ['lib', 'lib/recipes', 'native', 'cuda'].flatMap((layer) =>
+    readdirSync(join(root, layer), { withFileTypes: true }).filter((entry) => entry.isDirectory()),
+  )
+  expect(rooms.map(({ name }) => name).filter((name) => !drawn.has(name))).toEqual([])
 })

@@ -1,4 +1,4 @@
-// The command line of examples/recipes/describe.ts, its programs, and the README's table of methods.
+// The command line of examples/recipes/describe.ts, its programs, and the table of methods in docs/.
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import ts from 'typescript'
@@ -141,7 +141,7 @@ describe('the command line', () => {
   })
 })
 
-test('the README’s table has a row for each method, with five cells and its link', () => {
+test('the table of methods has a row for each method, with five cells and its link', () => {
   const [, , ...rows] = methodsTable().split('\n')
   expect(rows.length).toBe(names.length)
   for (const [i, row] of rows.entries()) {

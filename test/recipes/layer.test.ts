@@ -70,7 +70,7 @@ describe('the policy', () => {
   )
   const token = Int32Array.from({ length: 12 }, (_, t) => t % vocabulary)
 
-  // The recipe of the README: log-probabilities part by part, one loss, gradients part by part.
+  // The program of docs/micro_batches.md: log-probabilities part by part, one loss, gradients part by part.
   test.each(['dapo', 'd3s', 'disco', 'klCov', 'dcpo'] as const)('%s in two micro-batches is the whole', (name) => {
     const method: AnyRecipe = recipes[name]()
     const { logp, entropy, ...given } = { ...exampleBatch(method), token } as Record<string, unknown>

@@ -1,0 +1,89 @@
+import { describe, expect, test } from 'vitest'
+import { fromJSON, optimizationStep, prepareStep, recipe, recipes, toJSON } from '../../../lib/recipes/index.js'
+
+/** R + weight[label] as the reward, less a bonus per step; advantages without scale. */
+const labelled = recipe(
+  {
+    name: 'labelled',
+    paper: { title: 'A method of a test' },
+    source: 'inferred',
+    equation: 'S = R + weight label - decay step',
+    columns: { label: 'flag[N] which rollouts are labelled', shift: 'number? added to all' },
+    options: {
+      weight: ['number = 0.5 >= 0', 'of a label'],
+      decay: ['number? = null > 0', 'per step; null: none'],
+      sign: ['enum plus|minus', 'of the label'],
+    },
+    state: { version: 1, initial: () => ({ step: 0 }) },
+  },
+  ({ weight, decay, sign }) => ({
+    rewards: ({ rewards, columns, state }) =>
+      rewards.map((r, i) => {
+        const label = (sign === 'plus' ? 1 : -1) * weight * (columns.label[i] as number)
+        return r + label + (columns.shift ?? 0) - (decay ?? 0) * state.step
+      }),
+    objective: { clipHigh: 0.28 },
+    update: ({ state }) => ({ step: state.step + 1 }),
+  }),
+)
+const batch = { rewards: [1, 0, 0.25], label: [0, 1, 1], groupStart: [0, 3], sequenceStart: [0, 1, 2, 3] }
+const logp = new Float32Array([-1, -2, -3])
+
+describe('recipe()', () => {
+  test('fills in the defaults, and freezes the method', () => {
+    expect(labelled().options).toEqual({ weight: 0.5, decay: null, sign: 'plus' })
+    expect(Object.isFrozen(labelled())).toBe(true)
+    expect(labelled.description.name).toBe('labelled')
+  })
+
+  test('its points see columns, options and state', () => {
+    const method = labelled({ weight: 2, decay: 0.5 })
+    const first = prepareStep(method, { ...batch, shift: 10 })
+    expect(first.rewards).toEqual(new Float64Array([11, 12, 12.25]))
+    const second = prepareStep(method, batch, fromJSON(method, toJSON(first.state)))
+    expect(second.rewards).toEqual(new Float64Array([0.5, 1.5, 1.75]))
+    expect(second.state.data.step).toBe(2)
+  })
+
+  test('what it leaves out is the default of the operations', () => {
+    const { loss, gradLogp } = optimizationStep(labelled({ weight: 0 }), { ...batch, logp })
+    const own = optimizationStep(recipes.grpo({ klCoef: 0, clipHigh: 0.28 }), { ...batch, logp })
+    // A token each: the mean over rollouts of the mean over tokens is the mean over tokens.
+    expect([loss, gradLogp.data]).toEqual([own.loss, own.gradLogp.data])
+  })
+
+  test.each([
+    [
+      'an option that it does not have',
+      { wight: 1 },
+      'labelled: wight is no option, expected one of weight, decay, sign',
+    ],
+    ['an option out of range', { weight: -1 }, 'labelled: weight is -1, expected a finite number >= 0'],
+    ['another choice', { sign: 'both' }, 'labelled: sign is "both", expected one of plus, minus'],
+  ])('refuses %s', (_, options, message) => {
+    expect(() => labelled(options as object)).toThrow(message)
+  })
+
+  test('a column that is missing is an error with its meaning', () => {
+    const { label, ...rest } = batch
+    expect(label.length).toBe(3)
+    // @ts-expect-error the compiler knows the columns too
+    expect(() => prepareStep(labelled(), rest)).toThrow(
+      'label is missing from the batch, expected flag[N]: which rollouts',
+    )
+  })
+})
+
+describe('a published method with a point of one’s own', () => {
+  test('spread, renamed, its advantages replaced', () => {
+    const method = {
+      ...recipes.grpo({ klCoef: 0 }),
+      name: 'signOnly',
+      advantages: ({ rewards }: { rewards: Float64Array }) => ({ advantage: rewards.map((r) => Math.sign(r - 0.5)) }),
+    }
+    const { advantage, loss } = optimizationStep(method, { ...batch, logp })
+    expect(advantage).toEqual(new Float64Array([1, -1, -1]))
+    expect(loss).toBeCloseTo(1 / 3, 6) // on-policy: minus the mean of the advantages
+    expect(() => optimizationStep(method, { rewards: [1], groupStart: [0, 1], logp })).toThrow('signOnly:')
+  })
+})
