@@ -2,6 +2,8 @@
 // of rows goes through three products: its logits, then, these having become their own gradient in place, gradHidden and
 // gradHead. The ratio of a sequence needs the log-probabilities of all its rows first: a pass of one product, the sums of
 // policy_loss, and the three products for the rows that have a gradient.
+//
+// Which kernel runs: the products as in linear_token_logprob.cu.
 #include "linear/linear_policy_loss.cuh"
 
 namespace grpo::cuda {

@@ -1,6 +1,11 @@
 // Log-probabilities of tokens and the entropy of the policy from hidden states, and the way back, without the logits of
 // all rows: chunks of rows as in linear.cuh. Forward one product for each chunk, backward three, of which the first gives
 // the chunk's logits again.
+//
+// Which kernel runs: where D is a multiple of 8 and the data begin at multiples of 16 bytes, matrix instructions (mma,
+// from compute capability 8.0 on; matmul_mma.cu) form the logits of hidden and head of one 16-bit dtype, gradHidden
+// where head is bf16 or f16, and gradHead where hidden is. All other products take the tiles of matmul.cu, in float32
+// without matrix instructions.
 #include "linear/linear.cuh"
 
 namespace grpo::cuda {

@@ -3,6 +3,9 @@
 // tokens, their coefficients and the gradient follow each other in one kernel. The ratio of a sequence needs the
 // log-probabilities of all its rows: then a first kernel reads the logits and keeps 24 bytes per row, and a second one
 // reads them again for the gradient. Either way loss and statistics come from policy_loss at the end.
+//
+// Which kernel runs: for each pass that of token_logprob.cu, by the length of a row and the GPU; the second pass of
+// ratios of sequences is always two_read_kernel, which reads a row once there.
 #include "logits/logits_cluster.cuh"
 #include "loss/policy_loss.cuh"
 

@@ -8,6 +8,9 @@
 // segment's subtree: one range); gradQ by the block that owns 64 queries of a head, over the keys of their paths.
 // Scores are formed twice, and nothing but delta (4 bytes per query and head) goes through memory. bf16 and f16 go
 // through matrix instructions where they can, see prefix_attention_backward_mma.cu.
+//
+// Which kernel runs: the same as forward, also by the alignment of gradOut, and only if the GPU lets a block have the
+// shared memory that a head size takes. All other inputs take float32 sums without matrix instructions.
 #include "attention/prefix_attention_backward.cuh"
 
 namespace grpo::cuda {

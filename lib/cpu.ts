@@ -5,6 +5,14 @@ import { describe } from './arrays/array.js'
 /**
  * How the CPU kernels run, for the whole process. Results do not depend on `threads`; on `instructionSet` they do in the
  * last digits, since the number of lanes decides the order of a sum.
+ *
+ * @example
+ * import { cpu } from 'grpo-kernels'
+ *
+ * const before = cpu.threads
+ * cpu.threads = 2 // for every later call
+ * console.log(cpu.threads, cpu.instructionSet)
+ * cpu.threads = before
  */
 export const cpu = {
   /** Threads that a call uses, its own included; starts at the processors that the process may run on. */

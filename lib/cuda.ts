@@ -156,7 +156,16 @@ function deviceOf(operation: string, pointer: bigint, expected: number | undefin
   throw grpoError('device', operation, 'pointer', `lies on device ${actual}, expected device ${expected}`)
 }
 
-/** The values of an array, wherever it lies: those of a host array are not copied. */
+/**
+ * The values of an array, wherever it lies: those of a host array are not copied.
+ *
+ * @example
+ * import { cuda, readSync } from 'grpo-kernels'
+ *
+ * const x = new Float32Array([1, 2])
+ * const given = cuda.available ? cuda.upload(x) : x
+ * console.log(readSync(given).data)
+ */
 export const readSync = (x: ArrayInput): HostArray =>
   isDeviceArray(x) ? x.readSync() : hostArray('readSync', 'x', x, true)
 

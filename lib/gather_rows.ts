@@ -35,11 +35,18 @@ interface GatherRows {
  *
  * An index may occur any number of times, and in any order. Values are copied, whatever the dtype.
  *
+ * Accuracy: values are copied, bit for bit.
+ *
  * @param inputs.x      [R] or [R,D]  any dtype
  * @param inputs.index  i32[M]        from 0 to R - 1
  * @returns x [M] or [M,D], in the dtype of x
  * @throws RangeError if an index lies outside [0, R). An index on a device is not looked at beforehand: one that lies
  *         outside gives a row of NaN, or of 0 for i32 and u8
+ * @example
+ * import { array, gatherRows } from 'grpo-kernels'
+ *
+ * const x = array(new Float32Array([1, 2, 3, 4, 5, 6]), [3, 2])
+ * console.log(gatherRows({ x, index: new Int32Array([2, 0, 2]) }).x.data)
  */
 export const gatherRows = operation((inputs: GatherRowsInputs, options: CallOptions<'x'> = {}) =>
   call('gatherRows', inputs, options),

@@ -12,9 +12,22 @@ import type { CallOptions } from './call/types.js'
  * With gatherRows(x, order) the values of a group stand side by side; scatterRows with the same index brings results back.
  * On a device it waits, since the length of groupStart has to be known.
  *
+ * Accuracy: whole numbers, exact.
+ *
  * @param ids  i32[N]  group of each rollout; any whole numbers, negative ones too
  * @returns order i32[N]; groupStart i32[G+1], G different ids
  * @throws RangeError if an `out` has another length
+ * @example
+ * import { gatherRows, groupBy, scatterRows } from 'grpo-kernels'
+ *
+ * const ids = new Int32Array([7, 3, 7, 3, 9])
+ * const { order, groupStart } = groupBy(ids)
+ * console.log(order.data, groupStart.data)
+ *
+ * const rewards = new Float32Array([1, 0, 0, 1, 1])
+ * const { x: grouped } = gatherRows({ x: rewards, index: order })
+ * console.log(grouped.data)
+ * console.log(scatterRows({ x: grouped, index: order }, { rows: 5 }).x.data) // back in the order they came
  */
 export const groupBy = operation(
   (

@@ -29,17 +29,27 @@ export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, Li
  * in chunks of rows and blocks of the vocabulary of which a thread holds one at a time. A row's result does not depend on
  * the other rows, nor on chunkRows. Rows that no unmasked token names are never read and take part in no product.
  *
+ * Accuracy: against the equation in float64, results of f32, bf16 and f16 hidden states and heads are within twice
+ * the largest error of the plain float32 formula, plus their last digit, on every instruction set.
+ *
  * @param inputs.hidden       f32|bf16|f16[R,D]  final hidden states; R = T without `row`
  * @param inputs.head         f32|bf16|f16[V,D]  the output layer; its dtype may differ from that of hidden
  * @param inputs.headBias     f32|bf16|f16[V]    -inf excludes a token of the vocabulary
  * @param inputs.token        i32[T]             the tokens, below V; not looked at where masked
  * @param inputs.row          i32[T]             the row that predicts token t; several tokens may share one. Default: t
  * @param inputs.mask         u8[T]              0 = padding: the outputs are 0
- * @param options.temperature divides the logits
+ * @param options.temperature divides the logits; 1 by default
  * @param options.chunkRows   rows that go through the product together; more take more memory, and time if far too few
  * @returns logp, entropy, logsumexp f32[T], in nats, of logits / temperature; the last two repeated for the tokens of a row
  * @throws RangeError if an unmasked token or row is out of range, or temperature is not positive
  * @see Cut Your Losses, arXiv:2411.09009
+ * @example
+ * import { array, linearTokenLogprob } from 'grpo-kernels'
+ *
+ * const hidden = array(new Float32Array([1, 0, 0.5, -1]), [2, 2])
+ * const head = array(new Float32Array([1, 0, 0, 1, 1, 1]), [3, 2]) // three tokens
+ * const { logp, entropy } = linearTokenLogprob({ hidden, head, token: new Int32Array([0, 2]) })
+ * console.log(logp.data, entropy.data)
  */
 export const linearTokenLogprob = operation(
   (inputs: LinearTokenLogprobInputs, options: LinearTokenLogprobOptions = {}) =>
@@ -75,14 +85,30 @@ export const matchesBackward: Matches<
  * float32, in the order of the rows, and rounded to the dtype of the output at the end; like those of any sum, their last
  * digits depend on chunkRows, but not on the number of threads.
  *
+ * Accuracy: against the equation in float64, gradients in f32, bf16 and f16 are within twice the largest error of the
+ * plain float32 formula, plus the last digit of their dtype.
+ *
+ * @param inputs               hidden, head, headBias, token, row, mask as in linearTokenLogprob
  * @param inputs.logsumexp    f32[T]  as linearTokenLogprob returned it
  * @param inputs.entropy      f32[T]  likewise; needed with gradEntropy
  * @param inputs.gradLogp     f32[T]  derivative of the loss with respect to logp; not looked at where masked
  * @param inputs.gradEntropy  f32[T]  and to entropy
+ * @param options              temperature, chunkRows as in linearTokenLogprob
  * @returns gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array, or float32
  *          if `out` is
  * @throws TypeError if gradEntropy is given without entropy; RangeError as linearTokenLogprob
  * @see Cut Your Losses, arXiv:2411.09009
+ * @example
+ * import { array, linearTokenLogprob, linearTokenLogprobBackward } from 'grpo-kernels'
+ *
+ * const hidden = array(new Float32Array([1, 0, 0.5, -1]), [2, 2])
+ * const head = array(new Float32Array([1, 0, 0, 1, 1, 1]), [3, 2])
+ * const inputs = { hidden, head, token: new Int32Array([0, 2]) }
+ * const { logsumexp } = linearTokenLogprob(inputs)
+ * const gradLogp = new Float32Array([-1, -1])
+ * const { gradHidden, gradHead } = linearTokenLogprobBackward({ ...inputs, logsumexp, gradLogp })
+ * console.log(gradHidden.data)
+ * console.log(gradHead.data)
  */
 export const linearTokenLogprobBackward = operation(
   (inputs: LinearTokenLogprobBackwardInputs, options: LinearTokenLogprobBackwardOptions = {}) =>

@@ -68,6 +68,16 @@ const extremes: Readonly<Record<string, (a: number, b: number) => number>> = { r
  *               device, which `read` does without blocking this thread
  * @returns the numbers; without tokens means and fractions are 0, ratioMin is Infinity and ratioMax -Infinity
  * @throws TypeError or RangeError if an argument is no such array
+ * @example
+ * import { lossStats, policyLoss } from 'grpo-kernels'
+ *
+ * const sequenceStart = new Int32Array([0, 2])
+ * const advantage = new Float32Array([1])
+ * const oldLogp = new Float32Array([-1, -1])
+ * const [first, second] = [-0.5, -1.1].map((start) =>
+ *   policyLoss({ logp: new Float32Array([start, -1]), oldLogp, sequenceStart, advantage }),
+ * )
+ * console.log(lossStats(first.stats, second.stats)) // of both micro-batches
  */
 export function lossStats(...stats: ArrayInput<'f64'>[]): LossStats {
   const total: number[] = layout.map((name) => (name === 'ratioMin' ? Infinity : name === 'ratioMax' ? -Infinity : 0))

@@ -8,9 +8,15 @@ import type { CallOptions } from './call/types.js'
  *
  * On a GPU it waits, since the length of the result has to be known.
  *
+ * Accuracy: whole numbers, exact.
+ *
  * @param inputs.mask  u8[N]
  * @returns index i32[M], M values that are not 0
  * @throws RangeError if an `out.index` has another length than M
+ * @example
+ * import { maskIndex } from 'grpo-kernels'
+ *
+ * console.log(maskIndex({ mask: new Uint8Array([1, 0, 0, 1, 1]) }).index.data)
  */
 export const maskIndex = operation(
   (inputs: { mask: ArrayInput<'u8'> }, options: CallOptions<'index'> = {}): Call<{ index: HostArray<'i32'> }> => {

@@ -105,11 +105,25 @@ const join = (a: Whole, b: Whole, options: MergeTokenLogprobOptions): Call<Whole
  * last digits. Parts whose logits are all -inf add nothing; if all parts are, logp and logsumexp are -inf and the entropy
  * is 0. A token that is in no part has logp -inf. Masked tokens, whose values are 0 in every part, stay 0. NaN spreads.
  *
+ * Accuracy: within twice the largest error of the plain float32 formula on the same parts, plus the last digit, of
+ * the whole vocabulary in float64.
+ *
  * @param list  for each part { logp, entropy, logsumexp }, f32[T] each, computed with `vocabStart` and the same mask;
  *              a list of one gives copies
  * @returns logp, entropy, logsumexp f32[T], in nats, as tokenLogprob returns them and tokenLogprobBackward takes them
  * @throws RangeError if the list is empty or lengths differ
  * @see vocabulary-parallel cross entropy: Megatron-LM, arXiv:1909.08053
+ * @example
+ * import { array, mergeTokenLogprob, tokenLogprob } from 'grpo-kernels'
+ *
+ * const token = new Int32Array([2])
+ * const parts = [
+ *   tokenLogprob({ logits: array(new Float32Array([2, 1]), [1, 2]), token }, { vocabStart: 0 }), // tokens 0 and 1
+ *   tokenLogprob({ logits: array(new Float32Array([0, -1]), [1, 2]), token }, { vocabStart: 2 }), // tokens 2 and 3
+ * ]
+ * console.log(parts.map(({ logp }) => logp.data[0]))
+ * console.log(mergeTokenLogprob(parts).logp.data[0])
+ * console.log(tokenLogprob({ logits: array(new Float32Array([2, 1, 0, -1]), [1, 4]), token }).logp.data[0])
  */
 export const mergeTokenLogprob = operation(
   (list: readonly TokenLogprobPart[], options: MergeTokenLogprobOptions = {}): Call<Whole> => {

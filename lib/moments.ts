@@ -33,11 +33,19 @@ export const matches: Matches<'moments', MomentsInputs, MomentsOptions> = true
  * have exactly that mean and exactly m2 = 0. No values at all give 0, 0, 0. NaN and infinity propagate; where masked they
  * are not looked at. On a device it waits for the numbers.
  *
+ * Accuracy: float64: of n values, the error of the mean is below 8 n 2^-53 of the largest magnitude, that of m2 below
+ * n times the product of the two; values that share an offset of 1e6 keep their digits.
+ *
  * @param inputs.x     f32[N]  any unit
  * @param inputs.mask  u8[N]   0 = does not count
  * @returns count, mean (unit of x) and m2 (its square), as numbers; for `mergeMoments` and `standardize`
  * @throws RangeError if the lengths differ
  * @see Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983
+ * @example
+ * import { moments } from 'grpo-kernels'
+ *
+ * console.log(moments({ x: new Float32Array([1, 2, 3, 6]) }))
+ * console.log(moments({ x: new Float32Array([1, 2, NaN, 6]), mask: new Uint8Array([1, 1, 0, 1]) }))
  */
 export const moments = operation((inputs: MomentsInputs, options: MomentsOptions = {}) => {
   if ((options as CallOptions | null)?.out !== undefined) {
@@ -78,6 +86,12 @@ export function checkMoments(operation: string, argument: string, item: unknown)
  * @returns count, mean, m2 of the union
  * @throws TypeError if an entry is not { count, mean, m2 }; RangeError if a count or m2 is negative
  * @see Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983
+ * @example
+ * import { mergeMoments, moments } from 'grpo-kernels'
+ *
+ * const here = moments({ x: new Float32Array([1, 2, 3]) })
+ * const there = moments({ x: new Float32Array([6]) }) // of another rank
+ * console.log(mergeMoments([here, there]))
  */
 export const mergeMoments = operation((list: readonly Moments[], options: Pick<CallOptions, 'signal'> = {}) => {
   checkNames('mergeMoments', options, ['signal'], 'option')

@@ -34,6 +34,10 @@ export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs
  * whatever V is. `out: { gradLogits: logits }` writes the gradient over the logits; `out: { gradLogits: null }` leaves it
  * out. Logits of -inf have probability 0; a row with NaN, +inf or nothing but -inf has logp NaN, which reaches the loss.
  *
+ * Accuracy: the bits of tokenLogprob, policyLoss and tokenLogprobBackward one after another; against the equation in
+ * float64, results of f32, bf16 and f16 logits are within twice the largest error of the plain float32 formula, plus
+ * their last digit.
+ *
  * @param inputs.logits        f32, bf16 or f16 [R,V]
  * @param inputs.token         i32[T]  token ids from 0 to V - 1
  * @param inputs.row           i32[T]  the row of logits that predicts token t; default: row t (then T = R)
@@ -46,6 +50,19 @@ export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs
  *          0 where masked; stats f64[15], which lossStats reads and merges
  * @throws as tokenLogprob and policyLoss
  * @see DeepSeekMath, arXiv:2402.03300
+ * @example
+ * import { array, policyLossFromLogits } from 'grpo-kernels'
+ *
+ * const logits = array(new Float32Array([2, 1, 0, 0, 0, 1, -1, 0, 1]), [3, 3])
+ * const { loss, logp, gradLogits } = policyLossFromLogits({
+ *   logits,
+ *   token: new Int32Array([0, 2, 1]),
+ *   oldLogp: new Float32Array([-0.5, -0.6, -1]),
+ *   advantage: new Float32Array([1, -1]),
+ *   sequenceStart: new Int32Array([0, 2, 3]),
+ * })
+ * console.log(loss.data[0], logp.data)
+ * console.log(gradLogits.data)
  */
 export const policyLossFromLogits = operation(
   (inputs: PolicyLossFromLogitsInputs, options: PolicyLossFromLogitsOptions = {}) =>

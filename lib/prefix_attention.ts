@@ -58,6 +58,9 @@ function withSegments<Inputs extends PrefixAttentionInputs>(operation: string, n
  * larger than a tile exists; statistics are float32 whatever the dtype. The bits depend neither on the number of threads
  * nor on other groups.
  *
+ * Accuracy: against the equation in float64, out and logsumexp of f32, bf16 and f16 are within twice the largest
+ * error of the plain float32 formula, plus the last digit of their dtype; scores of thousands are tested.
+ *
  * @param inputs.q       [P,H,D]  f32, bf16 or f16; positions (RoPE) are applied by the caller, from layout.position
  * @param inputs.k       [P,K,D]  the dtype of q
  * @param inputs.v       [P,K,E]  the dtype of q
@@ -66,6 +69,17 @@ function withSegments<Inputs extends PrefixAttentionInputs>(operation: string, n
  * @returns out [P,H,E] in the dtype of q; logsumexp f32[P,H], which the backward pass needs
  * @throws TypeError for other dtypes; RangeError if H is not a multiple of K, or the layout has not P tokens
  * @see Prefix Grouper, arXiv:2506.05433; FlashAttention, arXiv:2205.14135
+ * @example
+ * import { array, prefixAttention, prefixLayout } from 'grpo-kernels'
+ *
+ * // A prompt of two tokens with two responses of one token each: four packed tokens, one head.
+ * const layout = prefixLayout([{ prefix: 2, responses: [1, 1] }])
+ * const [q, k, v] = [0, 1, 2].map((seed) =>
+ *   array(Float32Array.from({ length: 8 }, (_, i) => Math.sin(seed + i)), [4, 1, 2]),
+ * )
+ * const { out, logsumexp } = prefixAttention({ q, k, v, layout })
+ * console.log(out.data)
+ * console.log(logsumexp.data)
  */
 export const prefixAttention = operation((inputs: PrefixAttentionInputs, options: PrefixAttentionOptions = {}) =>
   call('prefixAttention', withSegments('prefixAttention', inputNames, inputs), options),
@@ -78,6 +92,10 @@ export const prefixAttention = operation((inputs: PrefixAttentionInputs, options
  *   p = exp(scale * q . k - logsumexp),   gradV[j] = sum p gradOut,   ds = p (gradOut . v - gradOut . out)
  *   gradQ = scale * sum_j ds k,           gradK[j] = scale * sum ds q
  *
+ * Accuracy: against the equation in float64, gradients in f32, bf16 and f16 are within twice the largest error of the
+ * plain float32 formula that is given the same rounded out, plus the last digit of their dtype.
+ *
+ * @param inputs            q, k, v, layout as in prefixAttention
  * @param inputs.gradOut    [P,H,E]  derivative of the loss with respect to out; the dtype of q
  * @param inputs.out        [P,H,E]  as prefixAttention returned it
  * @param inputs.logsumexp  f32[P,H] likewise
@@ -85,6 +103,18 @@ export const prefixAttention = operation((inputs: PrefixAttentionInputs, options
  * @returns gradQ [P,H,D], gradK [P,K,D], gradV [P,K,E], in the dtypes of q, k, v, or f32 where `out` asks for it
  * @throws as prefixAttention
  * @see Prefix Grouper, arXiv:2506.05433, 3.2; FlashAttention, arXiv:2205.14135
+ * @example
+ * import { array, prefixAttention, prefixAttentionBackward, prefixLayout } from 'grpo-kernels'
+ *
+ * const layout = prefixLayout([{ prefix: 2, responses: [1, 1] }])
+ * const [q, k, v, gradOut] = [0, 1, 2, 3].map((seed) =>
+ *   array(Float32Array.from({ length: 8 }, (_, i) => Math.sin(seed + i)), [4, 1, 2]),
+ * )
+ * const { out, logsumexp } = prefixAttention({ q, k, v, layout })
+ * const { gradQ, gradK, gradV } = prefixAttentionBackward({ gradOut, q, k, v, layout, out, logsumexp })
+ * console.log(gradQ.data)
+ * console.log(gradK.data)
+ * console.log(gradV.data)
  */
 export const prefixAttentionBackward = operation(
   (inputs: PrefixAttentionBackwardInputs, options: PrefixAttentionBackwardOptions = {}) =>

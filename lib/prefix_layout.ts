@@ -26,6 +26,15 @@ export interface PromptGroup {
  * @returns the arrays of Layout (N = responses, T = response tokens, G = prompts), and pack([prompt, ...responses, ...])
  * @throws TypeError or RangeError if a length is not a whole number from 0, or the tokens reach 2^31
  * @see Prefix Grouper, arXiv:2506.05433
+ * @example
+ * import { prefixLayout } from 'grpo-kernels'
+ *
+ * const layout = prefixLayout([{ prefix: 3, responses: [2, 1] }])
+ * console.log('position', layout.position.data.join(' '))
+ * console.log('place   ', layout.place.data.join(' '))
+ * console.log('row     ', layout.row.data.join(' '))
+ * const packed = layout.pack([Int32Array.of(11, 12, 13), Int32Array.of(21, 22), Int32Array.of(31)])
+ * console.log('packed  ', packed.data.join(' '))
  */
 export const prefixLayout = operation((groups: readonly PromptGroup[], options: Signal = {}): Call<Layout> => {
   const name = 'prefixLayout'

@@ -41,12 +41,19 @@ interface ScatterRows {
  * Rows that meet are added in the order of m: in float32 for bf16 and f16, rounded once; in their own precision for f32
  * and f64; whole numbers wrap.
  *
+ * Accuracy: the sum in the order of m in that arithmetic, bit for bit.
+ *
  * @param inputs.x      [M] or [M,D]  any dtype
  * @param inputs.index  i32[M]        from 0 to rows - 1
  * @param options.rows  R
  * @returns x [R] or [R,D], in the dtype of x
  * @throws RangeError if an index lies outside [0, rows); TypeError without rows. An index on a device is not looked at
  *         beforehand: the row of one that lies outside is added to nothing, and nothing says so
+ * @example
+ * import { array, scatterRows } from 'grpo-kernels'
+ *
+ * const x = array(new Float32Array([1, 2, 3, 4, 5, 6]), [3, 2])
+ * console.log(scatterRows({ x, index: new Int32Array([2, 0, 2]) }, { rows: 4 }).x.data)
  */
 export const scatterRows = operation((inputs: ScatterRowsInputs, options: ScatterRowsOptions) =>
   call('scatterRows', inputs, options),

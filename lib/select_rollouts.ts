@@ -33,14 +33,25 @@ export const matches: Matches<'selectRollouts', SelectRolloutsInputs, SelectRoll
  * PODS: score = rewards, { count }, and new advantages within the selection. D3S: score = advantages over the whole batch,
  * { count, scope: 'batch' }, and the advantages stay.
  *
+ * Accuracy: the selection is exact: that of sorting float64 scores, ties included.
+ *
  * @param inputs.score       f32[N]    any unit
  * @param inputs.groupStart  i32[G+1]  first rollout of each group; ends with N
  * @param inputs.mask        u8[N]     0 = no candidate
  * @param options.count      how many of each group, or of the batch; this or fraction
  * @param options.fraction   what share of them, 0 to 1; at least one rollout
+ * @param options.scope      of which set k is: each 'group', or the whole 'batch'
+ * @param options.rule       'max_variance', 'top' or 'top_bottom', as above
  * @returns mask u8[N], 1 = kept; for `maskIndex` and `gatherRows`
  * @throws RangeError if groupStart does not rise from 0 to N, or not exactly one of count and fraction is given
  * @see PODS, arXiv:2504.13818; D3S, arXiv:2509.22115
+ * @example
+ * import { selectRollouts } from 'grpo-kernels'
+ *
+ * const score = new Float32Array([0.1, 0.9, 0.5, 0.4, 1, 0, 1])
+ * const groupStart = new Int32Array([0, 4, 7])
+ * console.log(selectRollouts({ score, groupStart }, { count: 2 }).mask.data)
+ * console.log(selectRollouts({ score, groupStart }, { fraction: 0.5, scope: 'batch', rule: 'top' }).mask.data)
  */
 export const selectRollouts = operation((inputs: SelectRolloutsInputs, options: SelectRolloutsOptions) =>
   call('selectRollouts', inputs, options),

@@ -22,11 +22,20 @@ export const matches: Matches<'sequenceSum', SequenceSumInputs, SequenceSumOptio
  * Sums are float64, in an order that depends on the sequence alone. A sequence without unmasked tokens gets 0, also with
  * `mean`. Masked values are not read: NaN under the mask changes nothing.
  *
+ * Accuracy: float32 results are within twice the largest error of the plain float32 formula, plus their last digit,
+ * of the equation in float64.
+ *
  * @param inputs.x              f32[T]    a value per token
  * @param inputs.sequenceStart  i32[S+1]  first token of each sequence; ends with T
  * @param inputs.mask           u8[T]     0 = does not count
+ * @param options.mean          true: the mean of the unmasked tokens
  * @returns x f32[S]
  * @throws RangeError if sequenceStart does not rise from 0 to T
+ * @example
+ * import { sequenceSum } from 'grpo-kernels'
+ *
+ * const inputs = { x: new Float32Array([1, 2, 3, 4]), sequenceStart: new Int32Array([0, 3, 3, 4]) }
+ * console.log(sequenceSum(inputs).x.data, sequenceSum(inputs, { mean: true }).x.data)
  */
 export const sequenceSum = operation((inputs: SequenceSumInputs, options: SequenceSumOptions = {}) =>
   call('sequenceSum', inputs, options),

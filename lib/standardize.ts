@@ -35,14 +35,25 @@ export const matches: Matches<
  * verl's masked_whiten and REINFORCE++: { epsUnderRoot: true } over the tokens. OpenRLHF's reinforce_baseline: { ddof: 0,
  * eps: 0 } (its variance is at least 1e-8). To scale only: { center: false }.
  *
+ * Accuracy: float32 results are within twice the largest error of the plain float32 formula, plus their last digit,
+ * of the equation in float64, also where the values share an offset of 1e6.
+ *
  * @param inputs.x         f32[N]  any unit
  * @param inputs.mask      u8[N]   0 = does not count, and gets 0
- * @param options.moments  of `moments`, perhaps merged by `mergeMoments`; usually over these values, but any will do
+ * @param options.moments  needed: of `moments` or `mergeMoments`, usually over these values, but any will do
+ * @param options.ddof     the divisor of the variance is count - ddof
  * @param options.eps      added to the standard deviation; with epsUnderRoot to the variance instead
+ * @param options.epsUnderRoot  true: eps is added to the variance
+ * @param options.center        false: the mean is not subtracted
  * @returns x f32[N], in standard deviations
  * @throws TypeError if options.moments is not { count, mean, m2 }; RangeError if its count or m2 is negative, or an option
  *         is out of range
  * @see REINFORCE++, arXiv:2501.03262
+ * @example
+ * import { moments, standardize } from 'grpo-kernels'
+ *
+ * const x = new Float32Array([1, 2, 3, 6])
+ * console.log(standardize({ x }, { moments: moments({ x }) }).x.data)
  */
 export const standardize = operation((inputs: StandardizeInputs, options: StandardizeOptions) => {
   const { moments, ...rest } = options ?? {}

@@ -34,6 +34,9 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  * Then logsumexp and entropy are those of these columns alone (-inf and 0 if all are -inf), a token of another rank has
  * logp -inf, and mergeTokenLogprob puts the ranks together.
  *
+ * Accuracy: against the equation in float64, results of f32, bf16 and f16 logits are within twice the largest error
+ * of the plain float32 formula, plus their last digit; a vocabulary of 151,936 keeps float32's last digit.
+ *
  * @param inputs.logits        f32, bf16 or f16 [R,V]
  * @param inputs.token         i32[T]  token ids, from 0 to V - 1; with vocabStart any id of the whole vocabulary
  * @param inputs.row           i32[T]  the row of logits that predicts token t; default: row t (then T = R)
@@ -46,6 +49,16 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  * @throws RangeError if an unmasked token or row is out of range, T differs from R without `row`, or the temperature is
  *         not positive
  * @see online softmax: Milakov and Gimelshein, arXiv:1805.02867
+ * @example
+ * import { array, tokenLogprob } from 'grpo-kernels'
+ *
+ * // Two rows of logits over four tokens; the second row predicts two of the tokens.
+ * const logits = array(new Float32Array([2, 1, 0, -1, 0, 0, 1, 0]), [2, 4])
+ * const token = new Int32Array([0, 2, 3])
+ * const { logp, entropy, logsumexp } = tokenLogprob({ logits, token, row: new Int32Array([0, 1, 1]) })
+ * console.log(logp.data)
+ * console.log(entropy.data)
+ * console.log(logsumexp.data)
  */
 export const tokenLogprob = operation((inputs: TokenLogprobInputs, options: TokenLogprobOptions = {}) =>
   call('tokenLogprob', inputs, options),
@@ -81,6 +94,9 @@ export const matchesBackward: Matches<'tokenLogprobBackward', TokenLogprobBackwa
  * is undone: it alone would be an error of 1e-6 in every p at a logsumexp of 20, and 5e-4 at 1e4. With a vocabulary
  * split over ranks logsumexp and entropy are the merged ones (mergeTokenLogprob), and each rank gets its own columns.
  *
+ * Accuracy: against the equation in float64, results of f32, bf16 and f16 logits are within twice the largest error
+ * of the plain float32 formula, plus their last digit (that of the dtype of gradLogits).
+ *
  * @param inputs               logits, token, row, mask as in tokenLogprob
  * @param inputs.logsumexp     f32[T]  as tokenLogprob gave it
  * @param inputs.entropy       f32[T]  as tokenLogprob gave it; needed with gradEntropy
@@ -90,6 +106,14 @@ export const matchesBackward: Matches<'tokenLogprobBackward', TokenLogprobBackwa
  * @param options.out          gradLogits may be the logits themselves (written in place), or f32 for any logits
  * @returns gradLogits [R,V]  in the dtype of the logits
  * @throws TypeError if gradEntropy is given without entropy; RangeError as tokenLogprob
+ * @example
+ * import { array, tokenLogprob, tokenLogprobBackward } from 'grpo-kernels'
+ *
+ * const logits = array(new Float32Array([2, 1, 0, -1]), [1, 4])
+ * const token = new Int32Array([1])
+ * const { logsumexp } = tokenLogprob({ logits, token })
+ * const gradLogp = new Float32Array([-1]) // the loss is -logp
+ * console.log(tokenLogprobBackward({ logits, token, logsumexp, gradLogp }).gradLogits.data)
  */
 export const tokenLogprobBackward = operation(
   (inputs: TokenLogprobBackwardInputs, options: TokenLogprobBackwardOptions = {}) =>

@@ -121,6 +121,8 @@ export function layoutCall(
  * sequence for each leaf, in order; a root without children is a prompt without responses and has none.
  * Attention over a layout without children is ordinary packed causal attention.
  *
+ * Accuracy: whole numbers, exact.
+ *
  * @param forest.length  B sizes of segments in depth-first order: a segment follows its parent or its parent's subtree
  * @param forest.parent  B parents, -1 for roots
  * @param forest.end     N segments, in the order of their roots
@@ -128,6 +130,15 @@ export function layoutCall(
  * @throws RangeError if the segments are not in depth-first order, a length is negative, `end` names no segment or goes
  *         back to an earlier root, or P or T reaches 2^31
  * @see Prefix Grouper, arXiv:2506.05433; trees: TreePO, arXiv:2508.17445
+ * @example
+ * import { treeLayout } from 'grpo-kernels'
+ *
+ * // A prompt of 3 tokens, a thought of 2 that two answers share, and one of 1 with an answer of its own.
+ * const layout = treeLayout({ length: [3, 2, 1, 2, 1, 2], parent: [-1, 0, 1, 1, 0, 4] })
+ * console.log('position     ', layout.position.data.join(' '))
+ * console.log('sequenceStart', layout.sequenceStart.data.join(' '))
+ * console.log('place        ', layout.place.data.join(' '))
+ * console.log('row          ', layout.row.data.join(' '))
  */
 export const treeLayout = operation((forest: Forest, options: Pick<CallOptions, 'signal'> = {}): Call<Layout> => {
   const name = 'treeLayout'

@@ -42,6 +42,11 @@ export const sizeOf = (shape: readonly number[]): number => shape.reduce((produc
  *               with a stride between them); an operation says if it may not.
  * @param dtype  'bf16' or 'f16' for a Uint16Array
  * @throws TypeError if the dtype does not fit the typed array; RangeError if the array is shorter than the shape
+ * @example
+ * import { array, toBf16 } from 'grpo-kernels'
+ *
+ * console.log(array(new Float32Array([1, 2, 3, 4, 5, 6]), [2, 3]))
+ * console.log(array(toBf16(new Float32Array([1, 2])), [2], 'bf16'))
  */
 export function array(data: Float32Array, shape?: readonly number[]): HostArray<'f32'>
 export function array(data: Int32Array, shape?: readonly number[]): HostArray<'i32'>
