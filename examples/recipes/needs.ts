@@ -102,13 +102,30 @@ export function needs(make: Make): Need[] {
   const options = Object.entries(recipe.description.options ?? {}).map(([option, [text]]) => {
     return { option, fallback: parseOption(option, text).fallback, values: trials(make, option, text) }
   })
-  return [...Object.keys(columns), ...policy].flatMap((column): Need[] => {
-    if (example[column] === undefined || own.includes(column)) return []
+  const asked = [...Object.keys(columns), ...policy].filter(
+    (name) => example[name] !== undefined && !own.includes(name),
+  )
+  const neededOf = new Map(asked.map((column) => [column, refusal(recipe, without(example, column))]))
+  const spare = asked.filter((column) => neededOf.get(column) === undefined)
+  // What runs without all of those that the defaults can spare runs without each: most values need no further step.
+  const bare = spare.reduce(without, example)
+  const runsBare = new Map(
+    options.map(({ option, values }) => [
+      option,
+      new Set(values.filter((value) => refusal(make({ [option]: value }), bare) === undefined)),
+    ]),
+  )
+  return asked.flatMap((column): Need[] => {
     const batch = without(example, column)
-    const needed = refusal(recipe, batch)
+    const needed = neededOf.get(column)
     const changed = options.flatMap(({ option, fallback, values }) => {
       const all = [...new Set([...values, fallback])]
-      const stages = new Map(all.map((value) => [value, refusal(make({ [option]: value }), batch)]))
+      const stageOf = (value: unknown) => {
+        if (value === fallback) return needed
+        if (needed === undefined && runsBare.get(option)?.has(value)) return undefined
+        return refusal(make({ [option]: value }), batch)
+      }
+      const stages = new Map(all.map((value) => [value, stageOf(value)]))
       const other = all.filter((value) => (stages.get(value) === undefined) !== (needed === undefined))
       const same = all.filter((value) => !other.includes(value))
       return other.length === 0 ? [] : [{ text: among(option, other, same), stage: stages.get(other[0]) }]
