@@ -41,23 +41,38 @@ function row(result: CaseResult, peers: readonly string[]): string {
   return `| ${[...cells, ...peers.map((peer) => compared(result, peer))].join(' | ')} |`
 }
 
-export function measuredTable(): string {
-  const { machine, copy, multiply, peers, cases } = newest()
+/** The commands, the machine and what stands beside it, as sentences. */
+function conditions({ machine, copy, multiply, peers }: Results): string {
   const present = peers.filter(({ absent }) => absent === undefined)
-  const names = present.map(({ name }) => name)
   const rates = Object.entries(multiply).map(([dtype, { rate }]) => `${rate.toFixed(0)} GFLOP/s in ${dtype}`)
-  const text = [
+  return [
     `\`npm run bench\` on ${machine.date.slice(0, 10)}: ${machine.cpu}, ${machine.cores} cores, ${machine.instructionSet}, Node ${machine.node.replace('v', '')};`,
     `beside it ${present.map(({ name, version }) => `${name} ${version}`).join('; ')}.`,
     `The machine copies ${copy.rate.toFixed(0)} GB/s and multiplies ${rates.join(' and ')}; the share is of that. The last columns say how`,
     'many times as long a peer takes (its fastest way; - where it does not do the work), below 1 where it is the faster one.',
-  ]
-  const head = ['operation', 'median', 'rate, share', ...names]
-  return [
-    text.join('\n'),
-    '',
-    `| ${head.join(' | ')} |`,
-    `|${'---|'.repeat(head.length)}`,
-    ...cases.map((one) => row(one, names)),
   ].join('\n')
+}
+
+function tableOf({ peers }: Results, cases: readonly CaseResult[]): string {
+  const names = peers.filter(({ absent }) => absent === undefined).map(({ name }) => name)
+  const head = ['operation', 'median', 'rate, share', ...names]
+  return [`| ${head.join(' | ')} |`, `|${'---|'.repeat(head.length)}`, ...cases.map((one) => row(one, names))].join(
+    '\n',
+  )
+}
+
+export function measuredTable(): string {
+  const results = newest()
+  return [conditions(results), '', tableOf(results, results.cases)].join('\n')
+}
+
+/** The rows of some operations of bench/`file`.ts, with the day and the machine; undefined where none was measured. */
+export function measuredOf(file: string, operations: readonly string[]): string | undefined {
+  const results = newest()
+  const cases = results.cases.filter(({ operation }) => operations.includes(operation))
+  if (cases.length === 0) return undefined
+  const { date, cpu, cores, instructionSet } = results.machine
+  const where = `${date.slice(0, 10)}, ${cpu}, ${cores} cores, ${instructionSet}`
+  const head = `\`npm run bench -- ${file}\` on ${where} ([how to read it](../benchmarks.md)):`
+  return `${head}\n\n${tableOf(results, cases)}`
 }

@@ -1,6 +1,7 @@
 // The tables of methods, from their descriptions, and of the columns that all of them have.
-import { changes, names, recipeOf } from '../../examples/recipes/describe.js'
+import { changes, names, presetNames, recipeOf } from '../../examples/recipes/describe.js'
 import type { Batch } from '../../lib/recipes/index.js'
+import { placeOfMethod } from './method_pages.js'
 
 const cell = (text: string) => text.replace(/\|/g, '\\|').replace(/\s+/g, ' ')
 
@@ -9,9 +10,17 @@ export function methodsTable(): string {
     const { name, paper, source, unknown } = recipe
     const title = cell(paper.title)
     const link = paper.arxiv === undefined ? title : `[${title}](https://arxiv.org/abs/${paper.arxiv})`
-    return `| \`${name}\` | ${link} | ${changes(recipe).join(', ')} | ${source} | ${cell(unknown ?? '-')} |`
+    return `| [\`${name}\`](${placeOfMethod(name)}) | ${link} | ${changes(recipe).join(', ')} | ${source} | ${cell(unknown ?? '-')} |`
   })
   return ['| method | paper | what it changes | source | unknown |', '|---|---|---|---|---|', ...rows].join('\n')
+}
+
+export function presetsTable(): string {
+  const rows = presetNames.map((name) => {
+    const { paper, source, unknown } = recipeOf(name)
+    return `| [\`${name}\`](${placeOfMethod(name)}) | ${cell(paper.title)} | ${source} | ${cell(unknown ?? '-')} |`
+  })
+  return ['| preset | of | source | unknown |', '|---|---|---|---|', ...rows].join('\n')
 }
 
 /** Shape, meaning, and what a batch without it means. The compiler asks for a line for each column of Batch. */

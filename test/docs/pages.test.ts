@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { lossStats } from '../../lib/index.js'
 import { presets } from '../../lib/recipes/index.js'
 import { broken, packed, targets } from './links.js'
-import { guides, marks, pages, read, root, tables, withOutput, withTables } from './pages.js'
+import { guides, marks, pages, read, root, tables, withOutputs, withTables } from './pages.js'
 
 test.concurrent('links lead to files that the tarball has, and to headings', async () => {
   const inTarball = await packed()
@@ -14,7 +14,7 @@ test.concurrent('links lead to files that the tarball has, and to headings', asy
 
 describe.concurrent('programs print what the page says (npm run docs writes it)', () => {
   test.each(guides)('%s', async (page) => {
-    expect(await withOutput(page, read(page))).toBe(read(page))
+    expect((await withOutputs(new Map([[page, read(page)]]))).get(page)).toBe(read(page))
   })
 })
 

@@ -1,21 +1,23 @@
 // README.md and the pages of docs/: what in them can be computed. The tables between `<!-- name -->` and
-// `<!-- /name -->`, and what their programs print: each block of ```js runs by itself, as a file of its own, and the
-// block after it without a language is its output. `npm run docs` writes both; pages.test.ts holds them together.
-import { execFile } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
-import { promisify } from 'node:util'
+// `<!-- /name -->`, what their programs print (programs.ts), and whole pages (generated.ts). `npm run docs` writes all;
+// pages.test.ts and generated.test.ts hold them against what it would write.
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { generatedPages, isGenerated } from './generated.js'
 import { measuredTable } from './measured.js'
-import { columnsTable, methodsTable } from './methods.js'
-import { operationsTable } from './operations.js'
+import { columnsTable, methodsTable, presetsTable } from './methods.js'
+import { functionsTable, operationsTable } from './operations.js'
+import { root, withOutputs } from './programs.js'
 
-export const root = join(__dirname, '..', '..')
+export { root, withOutputs }
 
 /** What stands between `<!-- name -->` and `<!-- /name -->` of some page. */
 export const tables: Readonly<Record<string, () => string>> = {
   operations: operationsTable,
+  functions: functionsTable,
   measured: measuredTable,
   methods: methodsTable,
+  presets: presetsTable,
   columns: columnsTable,
 }
 
@@ -28,8 +30,8 @@ export const pages: readonly string[] = [
     .sort(),
 ]
 
-/** The pages written by hand: those of docs/ itself, without its folders. */
-export const guides = pages.filter((page) => !/^docs\/.*\//.test(page))
+/** The pages written by hand. */
+export const guides = pages.filter((page) => !isGenerated(page))
 
 export const read = (page: string): string => readFileSync(join(root, page), 'utf8')
 
@@ -46,59 +48,18 @@ export function withTables(text: string): string {
     }, text)
 }
 
-const separator = '-- end of a block --'
-
-/** The kernels of CUDA as the interpreter runs them: blocks about device arrays need no GPU. */
-const simulated = join(root, 'build-simt/libgrpo_kernels_cuda.so')
-
-/**
- * What each program prints, in order. They are files inside the package, so that `grpo-kernels` is this build of it, and
- * run after one another in one process: they share no name, but what they set for the whole process.
- *
- * @param name  of the files, as a stack trace shows it
- */
-async function outputs(name: string, programs: readonly { code: string; line: number }[]): Promise<string[]> {
-  mkdirSync(join(root, 'build'), { recursive: true })
-  const folder = mkdtempSync(join(root, 'build', 'docs-'))
-  try {
-    const files = programs.map(({ line }) => `${name}_line_${line}.mjs`)
-    programs.forEach(({ code }, i) => writeFileSync(join(folder, files[i] as string), code))
-    const each = files.map((file) => `await import('./${file}')\nconsole.log(${JSON.stringify(separator)})\n`)
-    writeFileSync(join(folder, 'all.mjs'), each.join(''))
-    const env = {
-      ...process.env,
-      GRPO_KERNELS_ISA: 'baseline', // the last digits on every machine
-      ...(existsSync(simulated) && { GRPO_KERNELS_CUDA: simulated }),
-      NODE_OPTIONS: '', // those of the test runner are for it alone
-    }
-    const { stdout } = await promisify(execFile)(process.execPath, [join(folder, 'all.mjs')], { cwd: root, env })
-    return stdout.split(`${separator}\n`)
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
-}
-
-/** A program, and the output that follows it, if any does. */
-const blocks = /```js\n([\s\S]*?)```\n(\n```\n[\s\S]*?```\n)?/g
-
-/** Runs the programs of a page, and puts what each prints into the block after it; one that prints nothing has none. */
-export async function withOutput(page: string, text: string): Promise<string> {
-  const found = [...text.matchAll(blocks)]
-  if (found.length === 0) return text
-  const programs = found.map(({ 1: code = '', index }) => ({ code, line: text.slice(0, index).split('\n').length + 1 }))
-  const printed = await outputs(basename(page, '.md'), programs)
-  return text.replace(blocks, (_, code: string) => {
-    const output = printed.shift() ?? ''
-    return `\`\`\`js\n${code}\`\`\`\n${output && `\n\`\`\`\n${output}\`\`\`\n`}`
-  })
-}
-
 async function write(): Promise<void> {
-  for (const page of guides) {
-    const before = read(page)
-    const after = await withOutput(page, withTables(before))
-    if (after === before) continue
-    writeFileSync(join(root, page), after)
+  const written = new Map<string, string>()
+  const add = async (some: ReadonlyMap<string, string>) =>
+    (await withOutputs(some)).forEach((text, page) => written.set(page, text))
+  for (const page of guides) await add(new Map([[page, withTables(read(page))]]))
+  const generated = generatedPages()
+  await add(generated)
+  for (const page of pages.filter((page) => isGenerated(page) && !generated.has(page))) rmSync(join(root, page))
+  for (const [page, text] of written) {
+    if (pages.includes(page) && text === read(page)) continue
+    mkdirSync(dirname(join(root, page)), { recursive: true })
+    writeFileSync(join(root, page), text)
     console.log(`${page} is written anew`)
   }
 }

@@ -146,7 +146,7 @@ test('the table of methods has a row for each method, with five cells and its li
   expect(rows.length).toBe(names.length)
   for (const [i, row] of rows.entries()) {
     expect(row.replace(/\\\|/g, '').split('|').length, row).toBe(7)
-    expect(row).toContain(`| \`${names[i]}\` |`)
+    expect(row).toContain(`| [\`${names[i]}\`](`)
     expect(row).toContain(recipeOf(names[i]!).paper.arxiv ?? recipeOf(names[i]!).paper.title.split('|')[0]!)
   }
 })
