@@ -6,12 +6,12 @@
 //
 // --smoke: tiny shapes, few rounds. $PYTHON and $GRPO_KERNELS_CUDA, where set, are the only Python and library tried.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, relative, resolve } from 'node:path'
+import { basename, join, relative, resolve } from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
+import { readCommand } from './command.mjs'
 import { table } from './cuda_table.mjs'
 
 const root = resolve(fileURLToPath(import.meta.url), '../..')
@@ -21,14 +21,13 @@ function stop(reason) {
   process.exit(1)
 }
 
-function options() {
-  const kinds = { smoke: 'boolean', simulate: 'boolean', only: 'string', rounds: 'string' }
-  try {
-    return parseArgs({ options: Object.fromEntries(Object.entries(kinds).map(([name, type]) => [name, { type }])) })
-      .values
-  } catch (error) {
-    return stop(error.message)
-  }
+/** The operations that bench/peers/cuda/ names. */
+function operations() {
+  const folder = join(root, 'bench/peers/cuda')
+  const programs = readdirSync(folder).filter((name) => name.endsWith('.py'))
+  const text = programs.map((name) => readFileSync(join(folder, name), 'utf8')).join('\n')
+  const files = readdirSync(join(root, 'cuda')).filter((name) => name.endsWith('.cu'))
+  return files.map((name) => basename(name, '.cu')).filter((name) => text.includes(`"${name}"`))
 }
 
 function findLibrary(simulate) {
@@ -54,7 +53,17 @@ function commit() {
   }
 }
 
-const { simulate = false, smoke = false, only, rounds } = options()
+const { values } = readCommand({
+  run: 'npm run bench:cuda',
+  about: 'Times the CUDA kernels beside PyTorch on a GPU, prints a table, and writes JSON to bench/results/.',
+  options: {
+    smoke: { type: 'flag', help: 'tiny shapes, few rounds' },
+    only: { type: 'text', help: 'this operation alone', names: { what: 'operation', known: operations() } },
+    rounds: { type: 'number', help: 'how often each is timed (30, with --smoke 5)' },
+    simulate: { type: 'flag', help: 'the ctypes layer on the interpreter of test/simt/, without timing' },
+  },
+})
+const { simulate, smoke, only, rounds } = values
 const library = findLibrary(simulate)
 const python = simulate
   ? findPython('import numpy', 'NumPy')

@@ -1,4 +1,4 @@
-// npm run bench [-- operation ...] [-- --no-peers]
+// npm run bench -- [operation ...] [options]
 //
 // Runs bench/<operation>.ts for every operation of the table, or for those named (policy_loss or policyLoss): checks that
 // everyone computes the same, times all in turns, prints a table, and writes JSON and a chart to bench/results/.
@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { operationNames } from '../lib/addon/spec.js'
 import type { Case } from './cases.js'
 import { chart } from './chart.js'
+import { readCommand } from './command.mjs'
 import { runCase } from './contest.js'
 import { copyRate, describeMachine, fastest, type Machine, type Rate } from './machine.js'
 import { javascript } from './peers/javascript.js'
@@ -20,20 +21,25 @@ import { duration, table } from './table.js'
 const snakeCase = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 const seconds = () => performance.now() / 1e3
 
-/** What is going on, in one line that the next replaces; nothing where nobody watches. */
-function say(text: string): void {
+let last = ''
+
+/**
+ * What is going on, and what in it: one line of the terminal, which the next replaces. Where nobody watches, a line for
+ * each thing that goes on, so that a log shows how far the run is.
+ */
+function say(now: string, detail = ''): void {
   const clock = `${Math.floor(seconds() / 60)}:${String(Math.floor(seconds() % 60)).padStart(2, '0')}`
-  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[2K${text && `[${clock}] ${text}`}`)
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[2K${now && `[${clock}] ${now}${detail && `: ${detail}`}`}`)
+  else if (now !== '' && now !== last) process.stderr.write(`[${clock}] ${now}\n`)
+  last = now
 }
+
+/** Files of the operations that have a benchmark, in the order of the table. */
+const files = [...new Set(operationNames.map(snakeCase))].filter((file) => existsSync(join(__dirname, `${file}.ts`)))
 
 /** The cases of these operations, in the order of the table; of all operations if none is named. */
 async function casesOf(names: readonly string[]): Promise<Case[]> {
-  const files = [...new Set(operationNames.map(snakeCase))].filter((file) => existsSync(join(__dirname, `${file}.ts`)))
-  for (const name of names) {
-    if (!files.includes(snakeCase(name)))
-      throw new Error(`there is no benchmark of ${name}; there are ${files.join(', ')}`)
-  }
-  const wanted = names.length === 0 ? files : files.filter((file) => names.map(snakeCase).includes(file))
+  const wanted = names.length === 0 ? files : files.filter((file) => names.includes(file))
   const modules = await Promise.all(wanted.map((file) => import(`./${file}.ts`) as Promise<{ cases: Case[] }>))
   return modules.flatMap(({ cases }) => cases)
 }
@@ -96,14 +102,13 @@ function addShares({ cases, copy, multiply }: Results): void {
   }
 }
 
-function write(results: Results, names: readonly string[]): string {
-  const folder = join(__dirname, 'results')
+function write(results: Results, names: readonly string[], folder: string): string {
   mkdirSync(folder, { recursive: true })
   const { date, cpu } = results.machine
   const words = [
     date.slice(0, 10),
     ...cpu.split(/[^A-Za-z0-9]+/).filter(Boolean),
-    ...(names.length > 1 ? ['part'] : names.map(snakeCase)),
+    ...(names.length > 1 ? ['part'] : names),
   ]
   const path = join(folder, words.join('-').toLowerCase())
   writeFileSync(`${path}.json`, `${JSON.stringify(results, null, 1)}\n`)
@@ -116,15 +121,23 @@ const describe = ({ cpu, cores, threads, instructionSet, node, commit, load }: M
   (load > 1 ? `; other work was running (load ${load})` : '')
 
 async function main(): Promise<void> {
-  const names = process.argv.slice(2).filter((word) => !word.startsWith('--'))
+  const { values, names } = readCommand({
+    run: 'npm run bench',
+    about:
+      'Times every operation, or those named, beside what else could do it, prints a table, and writes JSON and a chart.\n' +
+      'All of them take about ten minutes on two cores.',
+    options: {
+      'no-peers': { type: 'flag', help: 'times this package alone' },
+      out: { type: 'text', default: join(__dirname, 'results'), help: 'the folder for JSON and chart' },
+    },
+    names: { what: 'operation', known: files, spelled: snakeCase },
+  })
   const cases = await casesOf(names)
   const machine = describeMachine()
   console.log(describe(machine))
   say('copying')
   const before = await copyRate()
-  const { peers, torch, absent } = process.argv.includes('--no-peers')
-    ? { peers: [], torch: undefined, absent: [] }
-    : await startPeers()
+  const { peers, torch, absent } = values['no-peers'] ? { peers: [], torch: undefined, absent: [] } : await startPeers()
   say('')
   for (const { name, version, gflops } of peers) console.log(`${name} ${version}: ${gflops.toPrecision(3)} GFLOP/s`)
   if (torch !== undefined) console.log(`PyTorch is that of ${torch.python}`)
@@ -133,7 +146,7 @@ async function main(): Promise<void> {
   const done: CaseResult[] = []
   for (const one of cases) {
     const where = `${done.length + 1}/${cases.length} ${one.operation}, ${one.size}`
-    done.push(await runCase(one, peers, (what) => say(`${where}: ${what}`)))
+    done.push(await runCase(one, peers, (what) => say(where, what)))
     say('')
   }
   say('multiplying and copying')
@@ -153,7 +166,7 @@ async function main(): Promise<void> {
   console.log(`This machine copies ${results.copy.rate.toFixed(1)} GB/s (${results.copy.how})`)
   for (const [dtype, { rate, how }] of Object.entries(results.multiply))
     console.log(`and multiplies ${rate.toFixed(0)} GFLOP/s in ${dtype} (${how})`)
-  const path = write(results, names)
+  const path = write(results, names, values.out)
   console.log(`${path}.json, .svg; ${duration(seconds())}`)
   if (done.some(({ rows }) => rows.some((row) => row.difference !== undefined))) process.exitCode = 1
 }

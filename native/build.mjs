@@ -1,6 +1,6 @@
 // Builds the native code: node native/build.mjs addon | prebuild | library | cuda | simt | sanitize | sources
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, readdirSync, rmSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -43,7 +43,8 @@ function cmake(...targets) {
     process.exit(1)
   }
   for (const target of targets) {
-    run(bin('cmake-js', 'bin/cmake-js'), ['compile', '-O', 'build-library', '-T', target, '--parallel', jobs])
+    // Not `compile`, which at an error throws everything away and builds it all again.
+    run(bin('cmake-js', 'bin/cmake-js'), ['build', '-O', 'build-library', '-T', target, '--parallel', jobs])
   }
 }
 
@@ -52,11 +53,17 @@ const findNvcc = () =>
     (path) => path && spawnSync(path, ['--version']).status === 0,
   )
 
+/** The addon, as far as it is not up to date. */
+function addon() {
+  run(bin('node-gyp', 'bin/node-gyp.js'), ['configure', 'build', '--silent', '-j', jobs])
+}
+
 /**
  * libgrpo_kernels_cuda with nvcc: all machine code of the package in one file. Prints what each kernel takes on each
- * architecture, and fails if one spills registers to memory. Beside it self_test, which npm run test:cuda runs.
+ * architecture, and fails if one spills registers to memory. Further targets are built beside it: self_test is what
+ * npm run test:cuda runs.
  */
-function cuda() {
+function cuda(...targets) {
   const nvcc = findNvcc()
   if (nvcc === undefined) {
     console.error(
@@ -66,7 +73,7 @@ function cuda() {
     process.exit(1)
   }
   const build = (target) => {
-    const options = ['compile', '-O', join(root, 'build-cuda-objects'), '-T', target, '--parallel', jobs]
+    const options = ['build', '-O', join(root, 'build-cuda-objects'), '-T', target, '--parallel', jobs]
     const { status, stdout, stderr } = spawnSync(
       process.execPath,
       [bin('cmake-js', 'bin/cmake-js'), ...options, '--CDGRPO_CUDA=ON', `--CDCMAKE_CUDA_COMPILER=${nvcc}`],
@@ -79,7 +86,7 @@ function cuda() {
     return `${stdout}\n${stderr}`
   }
   const kernels = resources(build('grpo_kernels_cuda'))
-  build('self_test')
+  for (const target of targets) build(target)
   for (const { name, architecture, registers, shared, spilled } of kernels) {
     const spill = spilled > 0 ? `, SPILLS ${spilled} bytes` : ''
     console.log(`${architecture} ${name}: ${registers} registers, ${shared} bytes of shared memory${spill}`)
@@ -89,19 +96,34 @@ function cuda() {
   if (bad.length > 0) process.exit(1)
 }
 
-/** Puts the CUDA library beside the prebuilt addon, where nvcc is installed. */
-function prebuildCuda() {
-  const name = 'libgrpo_kernels_cuda.so'
-  const to = join(root, 'prebuilds', `${process.platform}-${process.arch}`, name)
-  rmSync(to, { force: true })
+const prebuilds = join(root, 'prebuilds', `${process.platform}-${process.arch}`)
+
+/** Puts a binary into prebuilds/, without its symbols. A process that has the one before loaded keeps that. */
+function ship(from, name, ...flags) {
+  mkdirSync(prebuilds, { recursive: true })
+  const draft = join(prebuilds, `${name}.draft`)
+  copyFileSync(from, draft)
+  if (process.platform !== 'win32') {
+    const { status } = spawnSync('strip', [...flags, draft], { stdio: 'inherit' })
+    if (status !== 0) process.exit(1)
+  }
+  renameSync(draft, join(prebuilds, name))
+}
+
+/** What the tarball has: the addon under the name that node-gyp-build looks for, and the CUDA library beside it. */
+function prebuild() {
+  addon()
+  const libc = existsSync('/etc/alpine-release') ? 'musl' : 'glibc'
+  const all = process.platform === 'darwin' ? '-Sx' : '--strip-all'
+  ship(join(root, 'build/Release/grpo_kernels.node'), `grpo-kernels.${libc}.node`, all)
+  const library = 'libgrpo_kernels_cuda.so'
   if (findNvcc() === undefined) {
+    rmSync(join(prebuilds, library), { force: true })
     console.log('prebuilds are for the CPU alone: nvcc is not installed')
     return
   }
   cuda()
-  copyFileSync(join(root, 'build-cuda', name), to)
-  const { status } = spawnSync('strip', ['--strip-unneeded', to], { stdio: 'inherit' })
-  if (status !== 0) process.exit(1)
+  ship(join(root, 'build-cuda', library), library, '--strip-unneeded')
 }
 
 /** What ptxas -v says of each kernel. */
@@ -122,11 +144,10 @@ function resources(text) {
 
 switch (process.argv[2]) {
   case 'addon':
-    run(bin('node-gyp', 'bin/node-gyp.js'), ['configure', 'build', '--silent', '-j', jobs])
+    addon()
     break
   case 'prebuild':
-    run(bin('prebuildify', 'bin.js'), ['--napi', '--strip', '--tag-libc', '--target', process.versions.node])
-    prebuildCuda()
+    prebuild()
     break
   case 'library':
     cmake('grpo_kernels', 'c_interface')
@@ -135,17 +156,10 @@ switch (process.argv[2]) {
     cmake('grpo_kernels_simt', 'self_test_simt', 'simt_faults', 'simt_runtime_faults')
     break
   case 'cuda':
-    cuda()
+    cuda('self_test')
     break
   case 'sanitize':
-    run(bin('cmake-js', 'bin/cmake-js'), [
-      'compile',
-      '-O',
-      'build-sanitize',
-      '--CDGRPO_SANITIZE=ON',
-      '--parallel',
-      jobs,
-    ])
+    run(bin('cmake-js', 'bin/cmake-js'), ['build', '-O', 'build-sanitize', '--CDGRPO_SANITIZE=ON', '--parallel', jobs])
     break
   case 'sources':
     console.log(sources().join('\n'))

@@ -1,7 +1,7 @@
 // Packs the package, installs the tarball into an empty folder without scripts, and computes through `import` and
 // `require`, as a user would. Ends with an error if any step does.
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
@@ -26,10 +26,15 @@ const programs = {
 const expected = `${'1.3053 -0.7832 0.2611 -0.7832\n'.repeat(3)}`
 
 try {
+  // What a source that is gone left behind.
+  mkdirSync(join(root, 'dist/gone'), { recursive: true })
+  writeFileSync(join(root, 'dist/gone/gone.js'), '')
   run('npm', ['pack', '--silent', '--pack-destination', folder], root)
   const tarball = readdirSync(folder).find((name) => name.endsWith('.tgz'))
   writeFileSync(join(folder, 'package.json'), '{ "private": true }')
   run('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--silent', join(folder, tarball)], folder)
+  const installed = join(folder, 'node_modules/grpo-kernels')
+  if (existsSync(join(installed, 'dist/gone'))) throw new Error('dist/ has a file without a source')
   for (const [name, text] of Object.entries(programs)) {
     writeFileSync(join(folder, name), text)
     const output = run(process.execPath, [name], folder)
@@ -45,4 +50,5 @@ try {
   )
 } finally {
   rmSync(folder, { recursive: true, force: true })
+  rmSync(join(root, 'dist/gone'), { recursive: true, force: true })
 }

@@ -1,41 +1,22 @@
 // npm run example                      about a minute on two cores
-// npm run example -- --steps 3         a glance; the other options stand below
+// npm run example -- --steps 3         a glance; options.ts has the other options
 import { mkdirSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { dirname } from 'node:path'
 import * as tf from '@tensorflow/tfjs'
 import '@tensorflow/tfjs-backend-wasm'
 import { mean, rewardChart } from './chart.js'
 import { copyParameters, createParameters } from './model.js'
+import type { Options } from './options.js'
 import { drawProblems } from './problems.js'
 import { progressBar } from './progress.js'
 import { seededRandom } from './random.js'
 import { collect, grpo, policyStep } from './train.js'
 import { score, warmUp } from './warm_up.js'
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: 'string', default: '1' },
-    steps: { type: 'string', default: '200' }, // of GRPO
-    prompts: { type: 'string', default: '32' }, // problems per step
-    group: { type: 'string', default: '8' }, // responses per problem
-    updates: { type: 'string', default: '2' }, // optimizer steps per batch of responses
-    rate: { type: 'string', default: '4e-4' }, // learning rate
-    out: { type: 'string', default: join(__dirname, 'out', 'reward.svg') },
-  },
-})
-
-function option(name: 'seed' | 'steps' | 'prompts' | 'group' | 'updates' | 'rate'): number {
-  const value = Number(values[name])
-  if (!(value > 0)) throw new RangeError(`--${name} is ${values[name]}, expected a number above 0`)
-  return value
-}
-
-async function main(): Promise<void> {
+export async function run({ seed, steps, prompts, group, updates, rate, out }: Options): Promise<void> {
   const begin = performance.now()
-  const [steps, prompts, group, updates] = [option('steps'), option('prompts'), option('group'), option('updates')]
   await tf.setBackend('wasm')
-  const random = seededRandom(option('seed'))
+  const random = seededRandom(seed)
   const policy = createParameters(random)
   const heldOut = drawProblems(512, 'held-out', random)
 
@@ -45,7 +26,7 @@ async function main(): Promise<void> {
   const before = score(policy, heldOut, random)
   // Rewards near 1 leave small gradients. With Adam's usual 0.999 its divisor would remember the large ones of the
   // beginning and then forget them all at once, which shows as a dip in the reward.
-  const optimizer = tf.train.adam(option('rate'), 0.9, 0.99)
+  const optimizer = tf.train.adam(rate, 0.9, 0.99)
   const curves = { reward: [] as number[], kl: [] as number[], entropy: [] as number[] }
   const bar = progressBar('GRPO   ', steps)
   for (let step = 1; step <= steps; step++) {
@@ -60,21 +41,12 @@ async function main(): Promise<void> {
   bar.end()
   const after = score(policy, heldOut, random)
 
-  mkdirSync(dirname(values.out), { recursive: true })
-  writeFileSync(
-    values.out,
-    rewardChart({ ...curves, heldOut: [before, after] }, `GRPO on addition, seed ${values.seed}`),
-  )
+  mkdirSync(dirname(out), { recursive: true })
+  writeFileSync(out, rewardChart({ ...curves, heldOut: [before, after] }, `GRPO on addition, seed ${seed}`))
   const [from, to, gain] = [before, after, after - before].map((reward) => reward.toFixed(2))
   const seconds = Math.round((performance.now() - begin) / 1000)
   console.log(
     `Mean reward on 512 held-out problems: ${from} before GRPO, ${to} after (gain ${gain}). ${seconds} s in all.`,
   )
-  console.log(`The curve is in ${values.out}`)
+  console.log(`The curve is in ${out}`)
 }
-
-// Caught here, because the WASM module prints its whole source with an error that nobody catches.
-main().catch((error) => {
-  console.error(error)
-  process.exitCode = 1
-})

@@ -7,14 +7,14 @@ export interface ProgressBar {
   end(): void
 }
 
-/** A bar on one line of the terminal; where the output is no terminal, a plain line per tenth and a last one. */
+/** A bar on one line of the terminal; where there is none, a plain line per tenth and a last one. Both to stderr. */
 export function progressBar(name: string, total: number): ProgressBar {
   const begin = performance.now()
-  const live = process.stdout.isTTY
+  const live = process.stderr.isTTY
   let line = ''
   let printed = ''
   const print = () => {
-    if (line !== printed) console.log(line)
+    if (line !== printed) console.error(line)
     printed = line
   }
   return {
@@ -23,11 +23,11 @@ export function progressBar(name: string, total: number): ProgressBar {
       const seconds = Math.round((performance.now() - begin) / 1000)
       const count = `${String(done).padStart(String(total).length)}/${total}`
       line = `${name} ${'█'.repeat(filled)}${'░'.repeat(width - filled)} ${count}  ${text}  ${seconds} s`
-      if (live) process.stdout.write(`\r\x1b[K${line}`)
+      if (live) process.stderr.write(`\r\x1b[K${line}`)
       else if (Math.floor((10 * done) / total) > Math.floor((10 * (done - 1)) / total)) print()
     },
     end() {
-      if (live) process.stdout.write('\n')
+      if (live) process.stderr.write('\n')
       else print()
     },
   }

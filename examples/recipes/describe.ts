@@ -2,9 +2,9 @@
 //   npm run recipes -- list     a table of all of them, and of the trainers in `presets`
 //   npm run recipes -- dcpo     one of them: equations, columns, options, and a program that runs it; also a preset, as trl
 
+import { parseCommand } from '../../bench/command.mjs'
 import { parseOption } from '../../lib/addon/spec.js'
 import { type AnyRecipe, presets, recipes } from '../../lib/recipes/index.js'
-import { editDistance } from '../../lib/recipes/methods/latr.js'
 import { gradients, type Make, neededColumns, needsLines, stepOf } from './needs.js'
 
 const points = { gaussian: 'policy', rewards: 'rewards', advantages: 'advantages', select: 'selection', weights: 'weights', objective: 'objective', update: 'state', sample: 'sampling' } // biome-ignore format: a table
@@ -122,38 +122,28 @@ Source: ${source}. Unknown: ${unknown ?? 'nothing.'}
 ${snippet(name)}`
 }
 
-/** Up to five names that a wrong one may have meant, the nearest first. */
-export function nearNames(wrong: string): string[] {
-  const plain = wrong.toLowerCase().replace(/[^a-z0-9]/g, '')
-  const distance = (name: string) => {
-    const lower = name.toLowerCase()
-    // Part of a name, or its letters in another order.
-    const sameLetters = [...plain].sort().join() === [...lower].sort().join()
-    return sameLetters || (plain.length > 1 && lower.includes(plain)) ? 0.5 : editDistance(plain, lower)
-  }
-  return [...names, ...presetNames]
-    .map((name) => ({ name, far: distance(name) }))
-    .filter(({ name, far }) => far <= Math.max(2, Math.min(name.length, plain.length) / 3))
-    .sort((a, b) => a.far - b.far)
-    .slice(0, 5)
-    .map(({ name }) => name)
-}
+const command = {
+  run: 'npm run recipes',
+  about:
+    'list: a table of the methods, and of the presets of trainers. A name: the equations, columns and options of that one,\n' +
+    'and a program that runs it.',
+  options: {},
+  names: { what: 'method', known: ['list', ...names, ...presetNames], most: 1 },
+} as const
 
-/** What `npm run recipes -- ARGUMENT` prints, and whether it is an answer. */
-export function answer(argument: string | undefined): { text: string; known: boolean } {
-  if (argument === 'list') return { text: list(), known: true }
-  if (argument !== undefined && [...names, ...presetNames].includes(argument))
-    return { text: describe(argument), known: true }
-  if (argument === undefined)
-    return { text: 'npm run recipes -- list, or the name of a method or of a preset', known: false }
-  const near = nearNames(argument)
-  const hint = near.length > 0 ? `near are ${near.join(', ')}` : 'npm run recipes -- list shows all'
-  return { text: `no method is called ${argument}: ${hint}`, known: false }
+/** What `npm run recipes` prints for these words; or why it refuses them. */
+export function answer(words: readonly string[]): { text: string; status: 0 | 2 } {
+  const { help, refusal, names = [] } = parseCommand(command, words)
+  if (refusal !== undefined) return { text: refusal, status: 2 }
+  if (help !== undefined) return { text: help, status: 0 }
+  const [name] = names
+  if (name === undefined) return { text: parseCommand(command, ['--help']).help!, status: 2 }
+  return { text: name === 'list' ? list() : describe(name), status: 0 }
 }
 
 if (process.argv[1]?.endsWith('describe.ts')) {
-  const { text, known } = answer(process.argv[2])
-  if (known) console.log(text)
+  const { text, status } = answer(process.argv.slice(2))
+  if (status === 0) console.log(text)
   else console.error(text)
-  process.exitCode = known ? 0 : 1
+  process.exitCode = status
 }

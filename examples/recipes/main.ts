@@ -1,8 +1,7 @@
 // npm run example -- recipes                   nine methods from the same policy, on the same problems; minutes
 // npm run example -- recipes --recipe cispo    one method; it has to manage with what this trainer can tell it
 import { mkdirSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { dirname } from 'node:path'
 import * as tf from '@tensorflow/tfjs'
 import '@tensorflow/tfjs-backend-wasm'
 import { type AnyRecipe, recipes, type SavedState } from '../../lib/recipes/index.js'
@@ -14,32 +13,11 @@ import { seededRandom } from '../arithmetic/random.js'
 import { collect } from '../arithmetic/train.js'
 import { score, warmUp } from '../arithmetic/warm_up.js'
 import { curvesChart } from './chart.js'
+import type { Options } from './options.js'
 import { type Problems, problemsOf } from './problems.js'
 import { type History, recipeStep } from './train.js'
 
 const sweep = ['grpo', 'drGrpo', 'dapo', 'gspo', 'ngrpo', 'dcpo', 'd3s', 'tempo', 'spo']
-
-const { values } = parseArgs({
-  options: {
-    recipe: { type: 'string' },
-    seed: { type: 'string', default: '1' },
-    steps: { type: 'string', default: '160' },
-    rollouts: { type: 'string', default: '256' }, // per step
-    group: { type: 'string', default: '8' }, // rollouts per problem; spo takes one
-    pool: { type: 'string', default: '512' }, // training problems, which come back again and again
-    updates: { type: 'string', default: '2' }, // optimizer steps per batch
-    rate: { type: 'string', default: '4e-4' }, // learning rate
-    target: { type: 'string', default: '0.5' }, // reward
-    out: { type: 'string', default: join(__dirname, 'out', 'recipes.svg') },
-  },
-})
-
-type NumberOption = Exclude<keyof typeof values, 'recipe' | 'out'>
-function option(name: NumberOption): number {
-  const value = Number(values[name])
-  if (!(value > 0)) throw new RangeError(`--${name} is ${values[name]}, expected a number above 0`)
-  return value
-}
 
 /** Where a run smooths its rewards: over the batches of so many steps. */
 const smoothing = 10
@@ -55,14 +33,14 @@ interface Run {
 
 const smoothed = (rewards: readonly number[], i: number) => mean(rewards.slice(Math.max(0, i + 1 - smoothing), i + 1))
 
-function train(recipe: AnyRecipe, warm: Parameters, pool: Problems): Run {
+function train(recipe: AnyRecipe, warm: Parameters, pool: Problems, options: Options): Run {
   const { name } = recipe
   // The same seed for all: what differs is the method.
-  const random = seededRandom(option('seed') + 1)
+  const random = seededRandom(options.seed + 1)
   const policy = copyParameters(warm)
-  const optimizer = tf.train.adam(option('rate'), 0.9, 0.99)
-  const steps = option('steps')
-  const group = recipe.name === 'spo' ? 1 : option('group')
+  const optimizer = tf.train.adam(options.rate, 0.9, 0.99)
+  const { steps } = options
+  const group = recipe.name === 'spo' ? 1 : options.group
   const bar = progressBar(name.padEnd(8), steps)
   const rewards: number[] = []
   const history: History = new Map()
@@ -70,10 +48,10 @@ function train(recipe: AnyRecipe, warm: Parameters, pool: Problems): Run {
   let tokens = 0
   const begin = performance.now()
   for (let step = 0; step < steps; step++) {
-    const problems = problemsOf(recipe, state, pool, Math.round(option('rollouts') / group), random)
+    const problems = problemsOf(recipe, state, pool, Math.round(options.rollouts / group), random)
     const scored = collect(policy, problems, group, random)
     const rollouts = { problems, scored, progress: step / steps }
-    const report = recipeStep(recipe, state, policy, warm, optimizer, rollouts, option('updates'), history)
+    const report = recipeStep(recipe, state, policy, warm, optimizer, rollouts, options.updates, history)
     state = report.state
     tokens += report.tokens
     rewards.push(mean(scored.rewards))
@@ -87,8 +65,7 @@ function train(recipe: AnyRecipe, warm: Parameters, pool: Problems): Run {
   return { name, rewards, after, tokens, secondsPerStep }
 }
 
-function report(runs: readonly Run[], before: number): void {
-  const target = option('target')
+function report(runs: readonly Run[], before: number, target: number): void {
   const reached = ({ rewards }: Run) =>
     rewards.findIndex((_, i) => i + 1 >= smoothing && smoothed(rewards, i) >= target)
   const lines = runs.map((run) => [
@@ -109,31 +86,21 @@ function report(runs: readonly Run[], before: number): void {
   )
 }
 
-async function main(): Promise<void> {
+export async function run(options: Options): Promise<void> {
   const begin = performance.now()
-  const names = values.recipe === undefined ? sweep : [values.recipe]
-  const methods = names.map((name) => {
-    const make = (recipes as unknown as Record<string, (() => AnyRecipe) | undefined>)[name]
-    if (make === undefined) throw new RangeError(`there is no recipe ${name}; npm run recipes -- list shows them`)
-    return make()
-  })
+  const names = options.recipe === undefined ? sweep : [options.recipe]
+  const methods = names.map((name) => (recipes as unknown as Record<string, () => AnyRecipe>)[name]!())
   await tf.setBackend('wasm')
-  const random = seededRandom(option('seed'))
+  const random = seededRandom(options.seed)
   const policy = createParameters(random)
   const heldOut = drawProblems(512, 'held-out', random)
   warmUp(policy, heldOut, random)
   const before = score(policy, heldOut, random)
-  const pool = { training: drawProblems(option('pool'), 'training', random), heldOut }
-  const runs = methods.map((recipe) => train(recipe, policy, pool))
-  report(runs, before)
-  mkdirSync(dirname(values.out), { recursive: true })
+  const pool = { training: drawProblems(options.pool, 'training', random), heldOut }
+  const runs = methods.map((recipe) => train(recipe, policy, pool, options))
+  report(runs, before, options.target)
+  mkdirSync(dirname(options.out), { recursive: true })
   const curves = runs.map(({ name, rewards }) => ({ name, values: rewards.map((_, i) => smoothed(rewards, i)) }))
-  writeFileSync(values.out, curvesChart(curves, `Addition, seed ${values.seed}: mean reward over ${smoothing} steps`))
-  console.log(`${Math.round((performance.now() - begin) / 1000)} s in all. The curves are in ${values.out}`)
+  writeFileSync(options.out, curvesChart(curves, `Addition, seed ${options.seed}: mean reward over ${smoothing} steps`))
+  console.log(`${Math.round((performance.now() - begin) / 1000)} s in all. The curves are in ${options.out}`)
 }
-
-// Caught here, because the WASM module prints its whole source with an error that nobody catches.
-main().catch((error) => {
-  console.error(error)
-  process.exitCode = 1
-})

@@ -3,16 +3,8 @@ import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import ts from 'typescript'
 import { describe, expect, test } from 'vitest'
-import {
-  answer,
-  list,
-  makeOf,
-  names,
-  nearNames,
-  presetNames,
-  recipeOf,
-  snippet,
-} from '../../examples/recipes/describe.js'
+import { near } from '../../bench/command.mjs'
+import { answer, list, makeOf, names, presetNames, recipeOf, snippet } from '../../examples/recipes/describe.js'
 import { needs } from '../../examples/recipes/needs.js'
 import { methodsTable } from '../docs/methods.js'
 
@@ -97,7 +89,7 @@ describe('what a method needs of the columns of every method', () => {
   })
 
   test('is printed, with what is used if given and what advantages replace', () => {
-    expect(answer('grpo').text).toContain(`
+    expect(answer(['grpo']).text).toContain(`
   prepareStep needs rewards, groupStart
   the loss needs sequenceStart, refLogp unless klCoef is 0, the policy (logp, logits or hidden)
   used if given: oldLogp
@@ -115,9 +107,9 @@ describe('the command line', () => {
   })
 
   test.each(all)('describes %s', (name) => {
-    const { text, known } = answer(name)
+    const { text, status } = answer([name])
     const { paper, description } = recipeOf(name)
-    expect(known).toBe(true)
+    expect(status).toBe(0)
     for (const part of [paper.title, paper.arxiv ?? '', description.equation, snippet(name)])
       expect(text).toContain(part)
     for (const [column, meaning] of Object.entries(description.columns ?? {}))
@@ -129,15 +121,13 @@ describe('the command line', () => {
   })
 
   test('an unknown name gets the names that are near', () => {
-    expect(nearNames('gpro')).toContain('grpo')
-    expect(nearNames('DCPO')[0]).toBe('dcpo')
-    expect(nearNames('zzzzzzzz')).toEqual([])
-    expect(answer('gpro')).toEqual({
-      text: `no method is called gpro: near are ${nearNames('gpro').join(', ')}`,
-      known: false,
-    })
-    expect(answer('zzzzzzzz').text).toBe('no method is called zzzzzzzz: npm run recipes -- list shows all')
-    expect(answer(undefined).known).toBe(false)
+    expect(near('gpro', all)).toContain('grpo')
+    expect(near('DCPO', all)[0]).toBe('dcpo')
+    expect(near('zzzzzzzz', all)).toEqual([])
+    const { text, status } = answer(['gpro'])
+    expect(text).toContain(`npm run recipes: there is no method gpro; near are ${near('gpro', all).join(', ')}`)
+    expect(status).toBe(2)
+    expect(answer([]).status).toBe(2)
   })
 })
 
