@@ -26,8 +26,7 @@ function nodeEnvironment() {
   return env
 }
 
-function run(command, args) {
-  const env = nodeEnvironment()
+function run(command, args, env = nodeEnvironment()) {
   const { status, error } = spawnSync(process.execPath, [command, ...args], { cwd: root, env, stdio: 'inherit' })
   if (error) throw error
   if (status !== 0) process.exit(status ?? 1)
@@ -110,12 +109,11 @@ function ship(from, name, ...flags) {
   renameSync(draft, join(prebuilds, name))
 }
 
-/** What the tarball has: the addon under the name that node-gyp-build looks for, and the CUDA library beside it. */
+/** What the tarball has: the addon, by prebuildify, and the CUDA library beside it, where nvcc is installed. */
 function prebuild() {
-  addon()
-  const libc = existsSync('/etc/alpine-release') ? 'musl' : 'glibc'
-  const all = process.platform === 'darwin' ? '-Sx' : '--strip-all'
-  ship(join(root, 'build/Release/grpo_kernels.node'), `grpo-kernels.${libc}.node`, all)
+  const env = { ...nodeEnvironment(), PREBUILD_NODE_GYP: join(root, 'native/node_gyp.mjs') }
+  run(bin('prebuildify', 'bin.js'), ['--napi', '--strip', '--tag-libc', '--target', process.versions.node], env)
+  addon() // prebuildify has moved it away
   const library = 'libgrpo_kernels_cuda.so'
   if (findNvcc() === undefined) {
     rmSync(join(prebuilds, library), { force: true })
