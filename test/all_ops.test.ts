@@ -9,9 +9,9 @@ import { allocate, type HostArray } from '../lib/arrays/array.js'
 import { call } from '../lib/call/run.js'
 import { cpu } from '../lib/index.js'
 import type { OperationName } from '../lib/ops.js'
-import { backend, cpuTest } from './backend_kind.js'
-import { identical, refuses } from './compare.js'
-import { type Sample, sample } from './samples.js'
+import { backend, cpuTest } from './support/backend_kind.js'
+import { identical, refuses } from './support/compare.js'
+import { type Sample, sample } from './support/samples.js'
 
 const root = join(__dirname, '..')
 const snakeCase = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)

@@ -12,9 +12,9 @@ import {
   tokenLogprob,
   tokenLogprobBackward,
 } from '../lib/index.js'
-import { cpuTest } from './backend_kind.js'
-import { accurate, close, identical, values } from './compare.js'
-import { dtypes, type Logits, type LogitsDType, logitsOf } from './logits_cases.js'
+import { cpuTest } from './support/backend_kind.js'
+import { accurate, close, identical, values } from './support/compare.js'
+import { dtypes, type Logits, type LogitsDType, logitsOf } from './support/logits_cases.js'
 import {
   aggregates,
   fits,
@@ -27,8 +27,8 @@ import {
   surrogates,
   takesBounds,
   tenDecimals,
-} from './policy_cases.js'
-import { random } from './random.js'
+} from './support/policy_cases.js'
+import { random } from './support/random.js'
 import { type PolicyCase, policyObjective } from './references/policy_objective.js'
 import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 

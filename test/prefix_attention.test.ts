@@ -13,9 +13,9 @@ import {
   toF16,
   treeLayout,
 } from '../lib/index.js'
-import { cpuTest } from './backend_kind.js'
-import { accurate, golden, identical, refuses, values } from './compare.js'
-import { random } from './random.js'
+import { cpuTest } from './support/backend_kind.js'
+import { accurate, golden, identical, refuses, values } from './support/compare.js'
+import { random } from './support/random.js'
 import { type AttentionShape, attentionGradients, attentionReference } from './references/attention.js'
 import { randomForest, type Tree, visibility } from './references/forest.js'
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type Layout, mergeMoments, prefixLayout, treeLayout } from '../lib/index.js'
-import { refuses } from './compare.js'
+import { refuses } from './support/compare.js'
 import { layoutReference } from './references/forest.js'
 
 const plain = ({ pack: _, ...arrays }: Layout) =>

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { type Layout, treeLayout } from '../lib/index.js'
-import { refuses } from './compare.js'
-import { random } from './random.js'
+import { refuses } from './support/compare.js'
+import { random } from './support/random.js'
 import { layoutReference, randomForest } from './references/forest.js'
 
 const plain = ({ pack: _, ...arrays }: Layout) =>

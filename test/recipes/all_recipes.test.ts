@@ -17,7 +17,7 @@ import {
   toJSON,
 } from '../../lib/recipes/index.js'
 import { parseColumn } from '../../lib/recipes/step/columns.js'
-import { ulp } from '../compare.js'
+import { ulp } from '../support/compare.js'
 
 type Batch = Record<string, unknown>
 type Step = ReturnType<typeof prepareStep> & Partial<StepLoss>
