@@ -9,12 +9,12 @@ import {
   tokenLogprob,
 } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
+import { type LinearInputs, linearGradients, linearLogits } from './references/linear.js'
+import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { backend } from './support/backend_kind.js'
 import { accurate, close, golden, identical, values } from './support/compare.js'
 import { filled, floats, gradientNames, matrix, type Types } from './support/linear_cases.js'
 import { random } from './support/random.js'
-import { type LinearInputs, linearGradients, linearLogits } from './references/linear.js'
-import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 
 const outputNames = ['logp', 'entropy', 'logsumexp'] as const
 

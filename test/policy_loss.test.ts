@@ -9,6 +9,7 @@ import {
   type PolicyLossInputs,
   policyLoss,
 } from '../lib/index.js'
+import { type PolicyCase, policyObjective } from './references/policy_objective.js'
 import { backend } from './support/backend_kind.js'
 import { close, identical, ulp } from './support/compare.js'
 import {
@@ -28,7 +29,6 @@ import {
   tenDecimals,
 } from './support/policy_cases.js'
 import { random } from './support/random.js'
-import { type PolicyCase, policyObjective } from './references/policy_objective.js'
 
 const number = (x: HostArray) => x.data[0] as number
 

@@ -12,6 +12,8 @@ import {
   tokenLogprob,
   tokenLogprobBackward,
 } from '../lib/index.js'
+import { type PolicyCase, policyObjective } from './references/policy_objective.js'
+import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { cpuTest } from './support/backend_kind.js'
 import { accurate, close, identical, values } from './support/compare.js'
 import { dtypes, type Logits, type LogitsDType, logitsOf } from './support/logits_cases.js'
@@ -29,8 +31,6 @@ import {
   tenDecimals,
 } from './support/policy_cases.js'
 import { random } from './support/random.js'
-import { type PolicyCase, policyObjective } from './references/policy_objective.js'
-import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 
 const names = ['loss', 'gradLogits', 'logp', 'entropy', 'stats'] as const
 const number = (x: HostArray) => x.data[0] as number

@@ -13,11 +13,11 @@ import {
   toF16,
   treeLayout,
 } from '../lib/index.js'
+import { type AttentionShape, attentionGradients, attentionReference } from './references/attention.js'
+import { randomForest, type Tree, visibility } from './references/forest.js'
 import { cpuTest } from './support/backend_kind.js'
 import { accurate, golden, identical, refuses, values } from './support/compare.js'
 import { random } from './support/random.js'
-import { type AttentionShape, attentionGradients, attentionReference } from './references/attention.js'
-import { randomForest, type Tree, visibility } from './references/forest.js'
 
 type Floating = 'f32' | 'bf16' | 'f16'
 type FloatArray = HostArray<Floating>

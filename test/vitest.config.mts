@@ -43,7 +43,9 @@ const onDevice = {
       `import * as lib from '${join(root, 'lib/index.ts')}'`,
       `import { onDevice, promised } from '${backend}'`,
       `export * from '${join(root, `lib/${door}.ts`)}'`,
-      ...rowsOf(root).filter((name) => name !== 'treeLayout').map(wrap),
+      ...rowsOf(root)
+        .filter((name) => name !== 'treeLayout')
+        .map(wrap),
     ].join('\n')
   },
 }

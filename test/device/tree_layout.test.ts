@@ -3,8 +3,8 @@
 import { expect, test } from 'vitest'
 import { call } from '../../lib/call/run.js'
 import { cuda, type DeviceArray, treeLayout } from '../../lib/index.js'
-import { random } from '../support/random.js'
 import { layoutReference, randomForest } from '../references/forest.js'
+import { random } from '../support/random.js'
 
 type Forest = { length: number[]; parent: number[]; end?: number[] }
 type Sizes = { P: number; N: number; T: number; G: number }

@@ -58,7 +58,10 @@ function filesOf(root: string, source: string): string[] {
 function contentOf(root: string, sources: string[]): string {
   const hash = createHash('sha256')
   for (const file of sources.flatMap((source) => filesOf(root, source))) {
-    hash.update(`${file}\0`).update(readFileSync(join(root, file))).update('\0')
+    hash
+      .update(`${file}\0`)
+      .update(readFileSync(join(root, file)))
+      .update('\0')
   }
   return hash.digest('hex')
 }
@@ -80,9 +83,7 @@ export function bringUpToDate(root: string, names: (keyof typeof parts)[], say: 
     say(`building the ${name} anew where its sources have changed`)
     part.before?.(root)
     const [command, args] =
-      typeof part.command === 'string'
-        ? ['npm', ['run', '--silent', part.command]]
-        : [process.execPath, part.command]
+      typeof part.command === 'string' ? ['npm', ['run', '--silent', part.command]] : [process.execPath, part.command]
     const { status, stdout, stderr } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28 })
     if (status !== 0 || !complete()) {
       process.stderr.write(`${stdout}${stderr}`)

@@ -1,10 +1,10 @@
 // What the tests of the linear operations share.
 import { array, type HostArray, toBf16, toF16 } from '../../lib/index.js'
+import { type LinearInputs, linearLogits } from '../references/linear.js'
+import { tokenLogprobReference } from '../references/token_logprob.js'
 import { values } from './compare.js'
 import { policyBatch } from './policy_cases.js'
 import { random } from './random.js'
-import { type LinearInputs, linearLogits } from '../references/linear.js'
-import { tokenLogprobReference } from '../references/token_logprob.js'
 
 export type FloatType = 'f32' | 'bf16' | 'f16'
 export interface Types {

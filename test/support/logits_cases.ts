@@ -1,8 +1,8 @@
 // Logits that the tests of tokenLogprob and policyLossFromLogits share.
 import { array, type HostArray, toBf16, toF16 } from '../../lib/index.js'
+import type { LogitsInputs } from '../references/token_logprob.js'
 import { values } from './compare.js'
 import { random } from './random.js'
-import type { LogitsInputs } from '../references/token_logprob.js'
 
 export type Logits = HostArray<'f32' | 'bf16' | 'f16'>
 export type LogitsDType = Logits['dtype']

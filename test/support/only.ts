@@ -3,5 +3,7 @@
 const wanted = process.env.GRPO_TEST_ONLY?.split(',')
 
 /** The names of a sweep that this run is about: all of them, or those whose file was asked for. */
-export const only = <Name extends string>(names: readonly Name[], fileOf: (name: Name) => string = (name) => name): Name[] =>
-  names.filter((name) => wanted === undefined || wanted.includes(fileOf(name)))
+export const only = <Name extends string>(
+  names: readonly Name[],
+  fileOf: (name: Name) => string = (name) => name,
+): Name[] => names.filter((name) => wanted === undefined || wanted.includes(fileOf(name)))

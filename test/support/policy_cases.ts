@@ -2,9 +2,9 @@
 // combinations of options.
 import { expect } from 'vitest'
 import { type HostArray, lossStats, type Objective, type PolicyLossInputs, policyLoss } from '../../lib/index.js'
+import { type PolicyCase, policyObjective } from '../references/policy_objective.js'
 import { ulp } from './compare.js'
 import { random } from './random.js'
-import { type PolicyCase, policyObjective } from '../references/policy_objective.js'
 
 /**
  * That `actual` is the float64 result rounded once. Twice that is allowed, and 1e-12 of the largest: sums in another order,
