@@ -103,7 +103,8 @@ describe('against float64', () => {
   )
   // Small heads get more of them, so that the yardstick is the largest error of hundreds of numbers and not of a few.
   test.each([1, 3, 7, 15, 17, 33, 64, 96, 128, 256])('head size %i', (D) => {
-    check(deep, { H: D < 33 ? 24 : 2, K: D < 33 ? 12 : 1, D, E: D === 7 ? 5 : D })
+    const K = D < 8 ? 12 : D < 33 ? 4 : 1
+    check(deep, { H: 2 * K, K, D, E: D === 7 ? 5 : D })
   })
   test('one key head for all; a given scale', () => check(prompts, { H: 5, K: 1, D: 6, E: 3, scale: 0.31 }))
   test('no children: ordinary packed causal attention', () =>

@@ -4,13 +4,13 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { native } from '../../lib/addon/native.js'
-import { operationNames, signatures } from '../../lib/addon/spec.js'
+import { signatures } from '../../lib/addon/spec.js'
 import type { HostArray } from '../../lib/arrays/array.js'
 import { call } from '../../lib/call/run.js'
 import { cuda, type DeviceArray, gatherRows, maskIndex, mergeTokenLogprob, moments } from '../../lib/index.js'
 import * as promises from '../../lib/promises.js'
 import { identical, refuses } from '../support/compare.js'
-import { sample } from '../support/samples.js'
+import { sample, sampled } from '../support/samples.js'
 
 const simulated = join(__dirname, '../../build-simt/libgrpo_kernels_cuda.so')
 process.env.GRPO_KERNELS_CUDA = simulated
@@ -148,7 +148,7 @@ describe.skipIf(!existsSync(simulated))('two streams', () => {
     for (const name of Object.keys(here)) identical(there[name]!.readSync(), here[name]!.readSync())
   })
 
-  const operations = operationNames.filter((name) => signatures[name].inputs.length > 0)
+  const operations = sampled.filter((name) => signatures[name].inputs.length > 0)
   test.each(operations)('%s: inputs of a stream, the call on another, the same bits', (name) => {
     const { inputs, options, sizes } = sample(name)
     const run = (uploads: bigint | undefined, calls: bigint | undefined) => {

@@ -1,8 +1,13 @@
 // A reporter whose last line is "N passed, M failed, K skipped", for whoever reads only the end. Before it: how many numbers
-// of the literature the recipes' tests have compared (test/recipes/golden.ts).
+// of the literature the recipes' tests have compared (test/recipes/golden.ts). A sweep adds up what GRPO_TEST_COUNTS gets.
+import { writeFileSync } from 'node:fs'
+import process from 'node:process'
+
+const copies = process.env.GRPO_SIMT_COPIES ?? 'late'
+const landing = copies === 'random' ? 'at random' : copies
 const names = {
   cpu: 'on the CPU',
-  simt: `as CUDA kernels on the interpreter, sm_${process.env.GRPO_SIMT_ARCH ?? 90}`,
+  simt: `as CUDA kernels on the interpreter, sm_${process.env.GRPO_SIMT_ARCH ?? 90}, copies landing ${landing}`,
   'simt sm_80': 'as CUDA kernels on the interpreter, sm_80, copies landing at random',
   'simt early': 'as CUDA kernels on the interpreter, sm_90, copies landing early',
   cuda: 'as CUDA kernels on a GPU',
@@ -27,6 +32,7 @@ export default class ClosingLine {
     }
     if (golden > 0) console.log(`${golden} golden numbers of the recipes compared`)
     for (const [backend, cases] of backends) console.log(`${cases} cases passed ${names[backend] ?? backend}`)
+    if (process.env.GRPO_TEST_COUNTS) writeFileSync(process.env.GRPO_TEST_COUNTS, JSON.stringify(count))
     console.log(`${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`)
   }
 }

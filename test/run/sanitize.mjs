@@ -1,4 +1,4 @@
-// Runs the CPU's tests on the sanitizer build of the addon (native/build.mjs sanitize). Extra arguments go to vitest.
+// Builds the addon with the sanitizers and runs the CPU's tests on it. Arguments go to vitest.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
@@ -7,6 +7,9 @@ import { fileURLToPath } from 'node:url'
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const runtime = (name) =>
   execFileSync(process.env.CXX ?? 'g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim()
+
+const build = spawnSync(process.execPath, [join(root, 'native/build.mjs'), 'sanitize'], { stdio: 'inherit' })
+if (build.status !== 0) process.exit(1)
 
 const vitest = [join(root, 'node_modules/vitest/vitest.mjs'), 'run', '--config', 'test/vitest.config.mts']
 const { status } = spawnSync(process.execPath, [...vitest, '--project', 'cpu', ...process.argv.slice(2)], {

@@ -2,17 +2,17 @@
 // of whoever adds one.
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { only } from '../support/only.js'
-import { methodFiles, nextMethodStep, nextStep, rowsOf, snakeCase } from './next_step.mjs'
+import { onlyMethodFiles, onlyOperations } from '../support/only.js'
+import { methodFiles, nextMethodStep, nextStep, rowsOf } from './next_step.mjs'
 
 const root = join(__dirname, '..', '..')
 
-test.each(only(rowsOf(root), snakeCase))('%s has all that an operation has', (row) => {
+test.each(onlyOperations(rowsOf(root)))('%s has all that an operation has', (row) => {
   const step = nextStep(root, row)
   if (step !== undefined) expect.fail(`${row}: next step: ${step.text}`)
 })
 
-test.each(only(methodFiles(root)))('lib/recipes/methods/%s.ts has all that a method has', (file) => {
+test.each(onlyMethodFiles(methodFiles(root)))('lib/recipes/methods/%s.ts has all that a method has', (file) => {
   const step = nextMethodStep(root, file)
   if (step !== undefined) expect.fail(`${file}: next step: ${step}`)
 })

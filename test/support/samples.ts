@@ -2,8 +2,9 @@
 // parents, which of two inputs to give) stands in `special`.
 
 import type { DType } from '../../lib/addon/dtypes.js'
-import { type ArraySpec, signatures } from '../../lib/addon/spec.js'
+import { type ArraySpec, operationNames, signatures } from '../../lib/addon/spec.js'
 import { allocate, type HostArray } from '../../lib/arrays/array.js'
+import { call } from '../../lib/call/run.js'
 import { toBf16, toF16 } from '../../lib/index.js'
 import type { OperationName } from '../../lib/ops.js'
 import { random } from './random.js'
@@ -114,3 +115,17 @@ export function sample(name: OperationName, dtype: DType = 'f32', empty = false,
     sizes: name === 'maskIndex' ? { M: empty ? 0 : 5 } : name === 'groupBy' ? { G: empty ? 0 : 3 } : known,
   }
 }
+
+/** Why the CPU refuses the sample of an operation; undefined if it computes. */
+export function refusal(name: OperationName): string | undefined {
+  try {
+    const { inputs, options, sizes } = sample(name)
+    call(name, inputs as never, options as never, sizes).now()
+    return undefined
+  } catch (error) {
+    return (error as Error).message
+  }
+}
+
+/** The operations that a sweep can call. Of the others all_ops.test.ts says what their samples lack. */
+export const sampled = operationNames.filter((name) => refusal(name) === undefined)
