@@ -120,31 +120,34 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
 
 describe.skipIf(backend === 'cpu')('any contents', () => {
   const strange = [none, Infinity, -Infinity, 0, -0, 1e-45, 3e38]
-  test.each(Array.from({ length: sweep ? 40 : 16 }, (_, seed) => seed))('selections, places and groups, seed %d', (seed) => {
-    const r = random(seed)
-    const N = [0, 1, 31, 32, 33, 257, 1023, 1024, 1025, 4097][r.integer(10)] as number
-    const cuts = N === 0 ? [] : Array.from({ length: [0, 1, 6, 40][r.integer(4)] as number }, () => r.integer(N + 1))
-    const start = Int32Array.from([0, ...cuts.sort((a, b) => a - b), N])
-    const share = [0.01, 0.3, 1][r.integer(3)] as number
-    const one = () => (r.uniform() < share ? (strange[r.integer(7)] as number) : r.integer(4))
-    const numbers = () => Float32Array.from({ length: N }, one)
-    const given = r.uniform() < 0.5 && { mask: r.mask(N, share) }
-    const counts = [{ count: 0 }, { count: 3 }, { count: N }, { fraction: 0 }, { fraction: 0.07 }, { fraction: 1 }]
-    const count = counts[r.integer(6)] as object
-    for (const scope of ['group', 'batch'])
-      for (const rule of ['max_variance', 'top', 'top_bottom'])
-        same('selectRollouts', { score: numbers(), groupStart: start, ...given }, { ...count, scope, rule })
-    for (const scope of ['batch', 'sequence']) {
-      const inputs = { tokenAdvantage: numbers(), entropy: numbers(), sequenceStart: start, ...given }
-      for (const rule of ['advantage_entropy', 'entropy', 'advantage'])
-        same('selectTokens', inputs, { ...count, scope, rule })
-    }
-    const mask = r.mask(N, share)
-    same('maskIndex', { mask }, {}, { M: mask.reduce((sum, x) => sum + x, 0) })
-    const ids = Int32Array.from(
-      { length: N },
-      () => [2 ** 31 - 1, -(2 ** 31), -1, 0, 1, 256, 65_536][r.integer(7)] as number,
-    )
-    same('groupBy', { ids }, {}, { G: new Set(ids).size })
-  })
+  test.each(Array.from({ length: sweep ? 40 : 16 }, (_, seed) => seed))(
+    'selections, places and groups, seed %d',
+    (seed) => {
+      const r = random(seed)
+      const N = [0, 1, 31, 32, 33, 257, 1023, 1024, 1025, 4097][r.integer(10)] as number
+      const cuts = N === 0 ? [] : Array.from({ length: [0, 1, 6, 40][r.integer(4)] as number }, () => r.integer(N + 1))
+      const start = Int32Array.from([0, ...cuts.sort((a, b) => a - b), N])
+      const share = [0.01, 0.3, 1][r.integer(3)] as number
+      const one = () => (r.uniform() < share ? (strange[r.integer(7)] as number) : r.integer(4))
+      const numbers = () => Float32Array.from({ length: N }, one)
+      const given = r.uniform() < 0.5 && { mask: r.mask(N, share) }
+      const counts = [{ count: 0 }, { count: 3 }, { count: N }, { fraction: 0 }, { fraction: 0.07 }, { fraction: 1 }]
+      const count = counts[r.integer(6)] as object
+      for (const scope of ['group', 'batch'])
+        for (const rule of ['max_variance', 'top', 'top_bottom'])
+          same('selectRollouts', { score: numbers(), groupStart: start, ...given }, { ...count, scope, rule })
+      for (const scope of ['batch', 'sequence']) {
+        const inputs = { tokenAdvantage: numbers(), entropy: numbers(), sequenceStart: start, ...given }
+        for (const rule of ['advantage_entropy', 'entropy', 'advantage'])
+          same('selectTokens', inputs, { ...count, scope, rule })
+      }
+      const mask = r.mask(N, share)
+      same('maskIndex', { mask }, {}, { M: mask.reduce((sum, x) => sum + x, 0) })
+      const ids = Int32Array.from(
+        { length: N },
+        () => [2 ** 31 - 1, -(2 ** 31), -1, 0, 1, 256, 65_536][r.integer(7)] as number,
+      )
+      same('groupBy', { ids }, {}, { G: new Set(ids).size })
+    },
+  )
 })

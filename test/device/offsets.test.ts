@@ -72,51 +72,64 @@ describe.skipIf(backend === 'cpu')('beyond 2^31', { timeout: 300_000 }, () => {
     ['bf16', 2 ** 32 + 7],
     ['f32', 2 ** 31 + 8],
   ] as const)('elements between two rows of %s logits: %d', (dtype, stride) => {
-    test.each(few(dtype === 'f32' ? [1001, 70_000] : [1001], dtype === 'f32' ? [8200] : [8200, 70_000]))('%d columns', (V) => {
-      const [R, T] = [3, 4]
-      const dense = floats(dtype, r.normals(R * V), [R, V])
-      const tokens = { token: i32(5, V - 1, 0, 7), row: i32(0, 2, 1, 2) }
-      const whole = reserve(dtype, 2 * stride + V)
-      const apart = part(whole, dtype, 0, [R, V])
-      const fill = () => rowsOf(dense, V).forEach((row, i) => write(whole, i * stride, row))
-      const gradient = () => rowsOf(dense, V).map((_, i) => part(whole, dtype, i * stride, [V]).readSync())
-      const check = (expected: Device) => {
-        const rows = rowsOf(expected.readSync(), V)
-        gradient().forEach((row, i) => identical(row, rows[i] as HostArray))
-      }
-      const logits = up(dense)
+    test.each(few(dtype === 'f32' ? [1001, 70_000] : [1001], dtype === 'f32' ? [8200] : [8200, 70_000]))(
+      '%d columns',
+      (V) => {
+        const [R, T] = [3, 4]
+        const dense = floats(dtype, r.normals(R * V), [R, V])
+        const tokens = { token: i32(5, V - 1, 0, 7), row: i32(0, 2, 1, 2) }
+        const whole = reserve(dtype, 2 * stride + V)
+        const apart = part(whole, dtype, 0, [R, V])
+        const fill = () => rowsOf(dense, V).forEach((row, i) => write(whole, i * stride, row))
+        const gradient = () => rowsOf(dense, V).map((_, i) => part(whole, dtype, i * stride, [V]).readSync())
+        const check = (expected: Device) => {
+          const rows = rowsOf(expected.readSync(), V)
+          gradient().forEach((row, i) => identical(row, rows[i] as HostArray))
+        }
+        const logits = up(dense)
 
-      fill()
-      const forward = lib.tokenLogprob({ logits, ...tokens })
-      same(lib.tokenLogprob({ logits: apart, ...tokens }, { stride }), forward, ['logp', 'entropy', 'logsumexp'])
-
-      const gradLogp = f32(...r.normals(T))
-      const given = { ...tokens, logsumexp: forward.logsumexp, gradLogp }
-      const backward = lib.tokenLogprobBackward({ logits, ...given })
-      same(lib.tokenLogprobBackward({ logits: apart, ...given }, { stride, out: { gradLogits: apart } }), backward, [])
-      check(backward.gradLogits as unknown as Device)
-
-      const policy = { ...tokens, sequenceStart: i32(0, 1, 4), advantage: f32(0.5, -2) }
-      for (const ratio of ['token', 'sequence'] as const) {
         fill()
-        const expected = lib.policyLossFromLogits({ logits, ...policy }, { ratio })
-        const out = { gradLogits: apart }
-        same(lib.policyLossFromLogits({ logits: apart, ...policy }, { ratio, stride, out }), expected, ['loss', 'logp'])
-        check(expected.gradLogits as unknown as Device)
-      }
-    })
+        const forward = lib.tokenLogprob({ logits, ...tokens })
+        same(lib.tokenLogprob({ logits: apart, ...tokens }, { stride }), forward, ['logp', 'entropy', 'logsumexp'])
+
+        const gradLogp = f32(...r.normals(T))
+        const given = { ...tokens, logsumexp: forward.logsumexp, gradLogp }
+        const backward = lib.tokenLogprobBackward({ logits, ...given })
+        same(
+          lib.tokenLogprobBackward({ logits: apart, ...given }, { stride, out: { gradLogits: apart } }),
+          backward,
+          [],
+        )
+        check(backward.gradLogits as unknown as Device)
+
+        const policy = { ...tokens, sequenceStart: i32(0, 1, 4), advantage: f32(0.5, -2) }
+        for (const ratio of ['token', 'sequence'] as const) {
+          fill()
+          const expected = lib.policyLossFromLogits({ logits, ...policy }, { ratio })
+          const out = { gradLogits: apart }
+          same(lib.policyLossFromLogits({ logits: apart, ...policy }, { ratio, stride, out }), expected, [
+            'loss',
+            'logp',
+          ])
+          check(expected.gradLogits as unknown as Device)
+        }
+      },
+    )
   })
 
-  test.each(few([['rows read twice', 2 ** 20 + 8] as const], [['rows read once', 400_000] as const]))('logits: %s', (_, V) => {
-    const R = Math.floor(2 ** 31 / V) + 3
-    const whole = reserve('bf16', R * V)
-    const logits = part(whole, 'bf16', 0, [R, V])
-    const row = floats('bf16', r.normals(V), [1, V])
-    write(whole, (R - 1) * V, row)
-    const tokens = { token: i32(3, V - 1) }
-    const expected = lib.tokenLogprob({ logits: up(row), ...tokens, row: i32(0, 0) })
-    same(lib.tokenLogprob({ logits, ...tokens, row: i32(R - 1, R - 1) }), expected, ['logp', 'entropy', 'logsumexp'])
-  })
+  test.each(few([['rows read twice', 2 ** 20 + 8] as const], [['rows read once', 400_000] as const]))(
+    'logits: %s',
+    (_, V) => {
+      const R = Math.floor(2 ** 31 / V) + 3
+      const whole = reserve('bf16', R * V)
+      const logits = part(whole, 'bf16', 0, [R, V])
+      const row = floats('bf16', r.normals(V), [1, V])
+      write(whole, (R - 1) * V, row)
+      const tokens = { token: i32(3, V - 1) }
+      const expected = lib.tokenLogprob({ logits: up(row), ...tokens, row: i32(0, 0) })
+      same(lib.tokenLogprob({ logits, ...tokens, row: i32(R - 1, R - 1) }), expected, ['logp', 'entropy', 'logsumexp'])
+    },
+  )
 
   test.each([
     ['u8', 65_537, 65_538],

@@ -14,7 +14,9 @@ const testFiles = readdirSync(join(root, 'test'), { recursive: true, encoding: '
 
 const operations = new Map(rowsOf(root).map((row) => [snakeCase(row), fileOf(root, row)]))
 const methods = new Map(
-  methodFiles(root).flatMap((file) => [file, ...methodsIn(root, file).map(snakeCase)].map((name) => [name, file] as const)),
+  methodFiles(root).flatMap((file) =>
+    [file, ...methodsIn(root, file).map(snakeCase)].map((name) => [name, file] as const),
+  ),
 )
 
 /** test/<operation>.test.ts and what goes on from it (policy_loss_surrogates), but not another operation's. */

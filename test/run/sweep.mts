@@ -78,7 +78,15 @@ const tenth: Part[] = [
   { ...mode(90, 'early', 3), files: ofLogits },
   { ...truncated, files: ofAttention },
   whole('simt', testsOf('device/offsets')),
-  sanitizers(['test/all_ops', 'test/linear', 'test/policy_loss', 'test/prefix', 'test/select', 'test/token', 'test/call']),
+  sanitizers([
+    'test/all_ops',
+    'test/linear',
+    'test/policy_loss',
+    'test/prefix',
+    'test/select',
+    'test/token',
+    'test/call',
+  ]),
 ]
 
 function fail(text: string): never {

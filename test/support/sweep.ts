@@ -4,4 +4,5 @@
 export const sweep = process.env.GRPO_TEST_SWEEP !== undefined
 
 /** Cases of which a run has `some`, each kind among them, and the sweep all. */
-export const few = <Case>(some: readonly Case[], more: readonly Case[]): Case[] => (sweep ? [...some, ...more] : [...some])
+export const few = <Case>(some: readonly Case[], more: readonly Case[]): Case[] =>
+  sweep ? [...some, ...more] : [...some]
