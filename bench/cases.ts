@@ -1,7 +1,7 @@
 // What a benchmark consists of. bench/<operation>.ts exports `cases`: each names its size, makes the inputs and calls this
 // package; the peers do the same work on the same inputs under the same name, in bench/peers/.
 import { array, type HostArray, type TypedArray, toBf16 } from '../lib/index.js'
-import { random } from '../test/random.js'
+import { random } from '../test/support/random.js'
 
 export type Arrays = Record<string, HostArray>
 export type Outputs = Record<string, HostArray | TypedArray | number | null | undefined>

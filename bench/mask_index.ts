@@ -1,5 +1,5 @@
 import { array, maskIndex } from '../lib/index.js'
-import { random } from '../test/random.js'
+import { random } from '../test/support/random.js'
 import { type Case, thousands } from './cases.js'
 
 const N = 16777216

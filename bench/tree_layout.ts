@@ -1,5 +1,5 @@
 import { array, prefixLayout, treeLayout } from '../lib/index.js'
-import { random } from '../test/random.js'
+import { random } from '../test/support/random.js'
 import { type Case, thousands } from './cases.js'
 
 const prompts = 128

@@ -1,6 +1,4 @@
 // Sweeps the table: what must hold for every operation, whoever wrote it.
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { type DType, dtypes, type TypedArray } from '../lib/addon/dtypes.js'
 import { native } from '../lib/addon/native.js'
@@ -9,21 +7,10 @@ import { allocate, type HostArray } from '../lib/arrays/array.js'
 import { call } from '../lib/call/run.js'
 import { cpu } from '../lib/index.js'
 import type { OperationName } from '../lib/ops.js'
-import { backend, cpuTest } from './backend_kind.js'
-import { identical, refuses } from './compare.js'
-import { type Sample, sample } from './samples.js'
-
-const root = join(__dirname, '..')
-const snakeCase = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
-
-/** A backward pass, a plan and a layout's builder share the file of what they belong to. */
-const shares: Partial<Record<OperationName, string>> = {
-  tokenLogprobBackward: 'token_logprob',
-  linearTokenLogprobBackward: 'linear_token_logprob',
-  gaussianLogprobBackward: 'gaussian_logprob',
-  prefixAttentionBackward: 'prefix_attention',
-  linearPolicyLossPlan: 'linear_policy_loss',
-}
+import { backend, cpuTest } from './support/backend_kind.js'
+import { identical, refuses } from './support/compare.js'
+import { onlyOperations } from './support/only.js'
+import { refusal, type Sample, sample, sampled } from './support/samples.js'
 
 type Outputs = Record<string, HostArray>
 const run = (
@@ -47,23 +34,16 @@ afterEach(() => {
 })
 
 /** A plan has no arrays that could lie on a device. */
-const operations = operationNames.filter((name) => backend === 'cpu' || signatures[name].inputs.length > 0)
+const operations = onlyOperations(sampled).filter((name) => backend === 'cpu' || signatures[name].inputs.length > 0)
+
+cpuTest.each(onlyOperations(operationNames))('%s can be called with its sample', (name) => {
+  const why = refusal(name)
+  const step = 'next step: what the row alone does not say of its inputs, in `special` of test/support/samples.ts'
+  if (why !== undefined) expect.fail(`${name}: ${step}. With a sample made from the row: ${why}`)
+})
 
 describe.each(operations)('%s', (name) => {
   const { inputs, outputs, options } = signatures[name]
-
-  test('has its file in every layer', () => {
-    const file = shares[name] ?? snakeCase(name)
-    const steps = [
-      [`lib/${file}.ts`, 'the TypeScript function'],
-      [`native/${file}.cc`, 'the plain C++ version'],
-      [`test/${file}.test.ts`, 'the test with its float64 equation'],
-      [`cuda/${file}.cu`, 'the CUDA kernel'],
-      [`bench/${file}.ts`, 'the benchmark'],
-    ] as const
-    for (const [path, what] of steps) expect(existsSync(join(root, path)), `next step: ${what}, ${path}`).toBe(true)
-    expect(readFileSync(join(root, `lib/${file}.ts`), 'utf8'), 'a docstring with shapes').toMatch(/@param|@returns/)
-  })
 
   describe.each(dtypesOf(name))('%s', (dtype) => {
     test('two runs, and any number of threads, give the same bits', () => {

@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { cpu, discountedSum, sequenceSum } from '../lib/index.js'
-import { accurate, golden, identical, refuses } from './compare.js'
-import { random } from './random.js'
+import { accurate, golden, identical, refuses } from './support/compare.js'
+import { random } from './support/random.js'
 
 /** y[t] = x[t] + decay y[next unmasked t]; with round = Math.fround the plain float32 sums. */
 function reference(

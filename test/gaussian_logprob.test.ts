@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { array, cpu, gaussianLogprob, gaussianLogprobBackward } from '../lib/index.js'
-import { accurate, close, identical, refuses } from './compare.js'
-import { random } from './random.js'
+import { accurate, close, identical, refuses } from './support/compare.js'
+import { random } from './support/random.js'
 
 type Numbers = ArrayLike<number>
 interface Case {

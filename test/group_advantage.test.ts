@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type GroupAdvantageOptions, groupAdvantage } from '../lib/index.js'
-import { accurate, golden, identical, refuses } from './compare.js'
-import { random } from './random.js'
+import { accurate, golden, identical, refuses } from './support/compare.js'
+import { random } from './support/random.js'
 
 // The float64 equation, from the papers: a divisor of exactly 0 divides nothing. With round = Math.fround it is the
 // plain float32 formula that the kernel's accuracy is measured against.

@@ -10,14 +10,21 @@ import {
   policyLossFromLogits,
 } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
-import { backend, cpuTest } from './backend_kind.js'
-import { accurate, identical, ulp } from './compare.js'
-import { filled, gradientNames, type PolicyLinearBatch, policyLinearBatch, type Types, V } from './linear_cases.js'
-import { policyBatch } from './policy_cases.js'
-import { random } from './random.js'
 import { linearGradients, linearLogits } from './references/linear.js'
 import { policyObjective } from './references/policy_objective.js'
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
+import { backend, cpuTest } from './support/backend_kind.js'
+import { accurate, identical, ulp } from './support/compare.js'
+import {
+  filled,
+  gradientNames,
+  type PolicyLinearBatch,
+  policyLinearBatch,
+  type Types,
+  V,
+} from './support/linear_cases.js'
+import { policyBatch } from './support/policy_cases.js'
+import { random } from './support/random.js'
 
 /** Everything in float64, or the products and the softmax in plain float32. */
 function reference(

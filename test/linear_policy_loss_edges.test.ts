@@ -2,10 +2,10 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { native } from '../lib/addon/native.js'
 import { array, cpu, type HostArray, type LinearPolicyLossInputs, linearPolicyLoss, lossStats } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
-import { cpuTest } from './backend_kind.js'
-import { close, identical, refuses } from './compare.js'
-import { D, filled, floats, gradientNames, matrix, policyLinearBatch, R } from './linear_cases.js'
-import { random } from './random.js'
+import { cpuTest } from './support/backend_kind.js'
+import { close, identical, refuses } from './support/compare.js'
+import { D, filled, floats, gradientNames, matrix, policyLinearBatch, R } from './support/linear_cases.js'
+import { random } from './support/random.js'
 
 const threads = cpu.threads
 afterEach(() => {

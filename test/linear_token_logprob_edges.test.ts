@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { array, linearTokenLogprob, linearTokenLogprobBackward } from '../lib/index.js'
-import { golden, identical, refuses } from './compare.js'
-import { filled, floats, matrix } from './linear_cases.js'
-import { random } from './random.js'
+import { golden, identical, refuses } from './support/compare.js'
+import { filled, floats, matrix } from './support/linear_cases.js'
+import { random } from './support/random.js'
 
 const outputNames = ['logp', 'entropy', 'logsumexp'] as const
 

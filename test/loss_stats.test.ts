@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { array, lossStats } from '../lib/index.js'
-import { refuses } from './compare.js'
+import { refuses } from './support/compare.js'
 
 // tokens, sequences, policy, klLoss, entropy, low, high, dual, ratio, min, max, approxKl, kl, nonFinite, badIndex
 const first = Float64Array.of(4, 2, 1, 0.5, 8, 1, 2, 0, 4.4, 0.5, 2, 0.2, 0.1, 1, 0)

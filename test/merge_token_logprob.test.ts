@@ -2,10 +2,10 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { array, type HostArray, mergeTokenLogprob, tokenLogprob, tokenLogprobBackward } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
-import { backend } from './backend_kind.js'
-import { accurate, golden, identical, refuses } from './compare.js'
-import { random } from './random.js'
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
+import { backend } from './support/backend_kind.js'
+import { accurate, golden, identical, refuses } from './support/compare.js'
+import { random } from './support/random.js'
 
 type F32 = HostArray<'f32'>
 interface Part {

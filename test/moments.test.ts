@@ -2,8 +2,8 @@ import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cpu, type Moments, mergeMoments, moments } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
-import { refuses } from './compare.js'
-import { random } from './random.js'
+import { refuses } from './support/compare.js'
+import { random } from './support/random.js'
 
 // The float64 equation: mean = (1 / n) sum x, m2 = sum (x - mean)^2 over the unmasked x. The sum of these inputs is exact
 // in float64, since they are whole multiples of 2^-10 (`grid`).

@@ -1,7 +1,7 @@
 // Where the parts of an objective contradict each other or the inputs: the same errors in every operation that takes one.
 import { describe, expect, test } from 'vitest'
 import { array, type Objective, policyLoss, policyLossFromLogits } from '../lib/index.js'
-import { refuses } from './compare.js'
+import { refuses } from './support/compare.js'
 
 type Extra = Record<string, Float32Array | undefined>
 const shared = {

@@ -9,8 +9,9 @@ import {
   type PolicyLossInputs,
   policyLoss,
 } from '../lib/index.js'
-import { backend } from './backend_kind.js'
-import { close, identical, ulp } from './compare.js'
+import { type PolicyCase, policyObjective } from './references/policy_objective.js'
+import { backend } from './support/backend_kind.js'
+import { close, identical, ulp } from './support/compare.js'
 import {
   aggregates,
   agrees,
@@ -26,9 +27,8 @@ import {
   surrogates,
   takesBounds,
   tenDecimals,
-} from './policy_cases.js'
-import { random } from './random.js'
-import { type PolicyCase, policyObjective } from './references/policy_objective.js'
+} from './support/policy_cases.js'
+import { random } from './support/random.js'
 
 const number = (x: HostArray) => x.data[0] as number
 

@@ -12,9 +12,11 @@ import {
   tokenLogprob,
   tokenLogprobBackward,
 } from '../lib/index.js'
-import { cpuTest } from './backend_kind.js'
-import { accurate, close, identical, values } from './compare.js'
-import { dtypes, type Logits, type LogitsDType, logitsOf } from './logits_cases.js'
+import { type PolicyCase, policyObjective } from './references/policy_objective.js'
+import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
+import { cpuTest } from './support/backend_kind.js'
+import { accurate, close, identical, values } from './support/compare.js'
+import { dtypes, type Logits, type LogitsDType, logitsOf } from './support/logits_cases.js'
 import {
   aggregates,
   fits,
@@ -27,19 +29,17 @@ import {
   surrogates,
   takesBounds,
   tenDecimals,
-} from './policy_cases.js'
-import { random } from './random.js'
-import { type PolicyCase, policyObjective } from './references/policy_objective.js'
-import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
+} from './support/policy_cases.js'
+import { random } from './support/random.js'
 
 const names = ['loss', 'gradLogits', 'logp', 'entropy', 'stats'] as const
 const number = (x: HostArray) => x.data[0] as number
 
-/** Logits for the tokens of policyBatch: 20 rows of V columns, of which the last names no token and the first several. */
-function batch(seed: number, dtype: LogitsDType = 'f32', V = 67) {
+/** Logits for the tokens of policyBatch: rows of V columns, of which the last names no token and the first several. */
+function batch(seed: number, dtype: LogitsDType = 'f32', V = 67, R = 20) {
   const { logp: _, entropy: __, ratioLow, ratioHigh, tokenAdvantage, ...policy } = policyBatch(seed)
   const r = random(seed + 100)
-  const [R, T] = [20, 26]
+  const T = 26
   const data = r.normals(R * V, 2)
   for (let i = 0; i < data.length; i++) if (r.uniform() < 0.03) data[i] = -Infinity
   const row = Int32Array.from({ length: T }, (_, t) => (t < 4 ? 0 : r.integer(R - 1)))
@@ -189,7 +189,7 @@ describe('against float64', () => {
     ['bf16', 151_936],
     ['f32', 151_936],
   ] as const)('long rows of %s: %i columns', (dtype, V) => {
-    const { inputs } = batch(9, dtype, V)
+    const { inputs } = batch(9, dtype, V, 5)
     const objective = { klCoef: 0.1, entropyCoef: 0.02 } as const
     const result = policyLossFromLogits(inputs, { ...objective, temperature: 0.8 })
     const c = plainCase(inputs, V, 0.8)

@@ -3,9 +3,9 @@
 import { describe, expect, test } from 'vitest'
 import { array, lossStats, type PolicyLossFromLogitsInputs, policyLossFromLogits } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
-import { golden, identical, refuses } from './compare.js'
-import { aggregates, ratios } from './policy_cases.js'
-import { random } from './random.js'
+import { golden, identical, refuses } from './support/compare.js'
+import { aggregates, ratios } from './support/policy_cases.js'
+import { random } from './support/random.js'
 
 const f32 = (...x: number[]) => Float32Array.from(x)
 const i32 = (...x: number[]) => Int32Array.from(x)

@@ -2,10 +2,10 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { native } from '../lib/addon/native.js'
 import { cpu, type HostArray, lossStats, type Objective, policyLoss } from '../lib/index.js'
-import { backend } from './backend_kind.js'
-import { identical } from './compare.js'
-import { agrees, arraysOf, fixture, ownOptions, policyBatch, publishedKl, surrogates } from './policy_cases.js'
 import { binaryKl, type PolicyCase, policyObjective } from './references/policy_objective.js'
+import { backend } from './support/backend_kind.js'
+import { identical } from './support/compare.js'
+import { agrees, arraysOf, fixture, ownOptions, policyBatch, publishedKl, surrogates } from './support/policy_cases.js'
 
 const number = (x: HostArray) => x.data[0] as number
 const vespo = { surrogate: 'vespo', ratio: 'sequence_product' } as const

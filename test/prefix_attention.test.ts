@@ -13,11 +13,11 @@ import {
   toF16,
   treeLayout,
 } from '../lib/index.js'
-import { cpuTest } from './backend_kind.js'
-import { accurate, golden, identical, refuses, values } from './compare.js'
-import { random } from './random.js'
 import { type AttentionShape, attentionGradients, attentionReference } from './references/attention.js'
 import { randomForest, type Tree, visibility } from './references/forest.js'
+import { cpuTest } from './support/backend_kind.js'
+import { accurate, golden, identical, refuses, values } from './support/compare.js'
+import { random } from './support/random.js'
 
 type Floating = 'f32' | 'bf16' | 'f16'
 type FloatArray = HostArray<Floating>
@@ -103,7 +103,8 @@ describe('against float64', () => {
   )
   // Small heads get more of them, so that the yardstick is the largest error of hundreds of numbers and not of a few.
   test.each([1, 3, 7, 15, 17, 33, 64, 96, 128, 256])('head size %i', (D) => {
-    check(deep, { H: D < 33 ? 24 : 2, K: D < 33 ? 12 : 1, D, E: D === 7 ? 5 : D })
+    const K = D < 8 ? 12 : D < 33 ? 4 : 1
+    check(deep, { H: 2 * K, K, D, E: D === 7 ? 5 : D })
   })
   test('one key head for all; a given scale', () => check(prompts, { H: 5, K: 1, D: 6, E: 3, scale: 0.31 }))
   test('no children: ordinary packed causal attention', () =>

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { array, cpu, fromF16, scatterRows, toBf16, toF16 } from '../lib/index.js'
-import { identical, refuses } from './compare.js'
-import { random } from './random.js'
+import { identical, refuses } from './support/compare.js'
+import { random } from './support/random.js'
 
 // y[r] = sum of x[m] with index[m] = r, in the order of m.
 describe('scatterRows', () => {

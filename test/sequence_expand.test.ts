@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { sequenceExpand } from '../lib/index.js'
-import { refuses } from './compare.js'
+import { refuses } from './support/compare.js'
 
 // y[t] = x[s] at the unmasked tokens, 0 at the masked; divided by their number with `mean`.
 describe('sequenceExpand', () => {

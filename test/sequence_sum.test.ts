@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { cpu, sequenceExpand, sequenceSum } from '../lib/index.js'
-import { accurate, golden, identical, refuses } from './compare.js'
-import { random } from './random.js'
+import { accurate, golden, identical, refuses } from './support/compare.js'
+import { random } from './support/random.js'
 
 /** Sum or mean over the unmasked tokens of each sequence; with round = Math.fround the plain float32 sum. */
 function reference(x: ArrayLike<number>, start: Int32Array, mask?: Uint8Array, mean = false, round = (v: number) => v) {

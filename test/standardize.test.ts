@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cpu, type Moments, mergeMoments, moments, type StandardizeOptions, standardize } from '../lib/index.js'
-import { accurate, golden, identical, refuses } from './compare.js'
-import { random } from './random.js'
+import { accurate, golden, identical, refuses } from './support/compare.js'
+import { random } from './support/random.js'
 
 type Options = Omit<StandardizeOptions, 'moments'>
 

@@ -1,13 +1,13 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { array, tokenLogprob, tokenLogprobBackward } from '../lib/index.js'
-import { accurate, close, golden, identical, ulp, values } from './compare.js'
-import { batch, dtypes, filled, forwardOf, logitsOf, plainOf, rows } from './logits_cases.js'
-import { random } from './random.js'
 import {
   tokenLogprobBackwardReference as backwardReference,
   tokenLogprobReference as reference,
 } from './references/token_logprob.js'
+import { accurate, close, golden, identical, ulp, values } from './support/compare.js'
+import { batch, dtypes, filled, forwardOf, logitsOf, plainOf, rows } from './support/logits_cases.js'
+import { random } from './support/random.js'
 
 describe('golden numbers', () => {
   const logits = rows([2, 1, 0, -1])

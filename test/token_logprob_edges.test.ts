@@ -2,9 +2,9 @@
 // are held in token_logprob.test.ts.
 import { describe, expect, test } from 'vitest'
 import { array, toBf16, tokenLogprob, tokenLogprobBackward } from '../lib/index.js'
-import { backend, cpuTest } from './backend_kind.js'
-import { golden, identical, refuses, values } from './compare.js'
-import { batch, filled, forwardOf, logitsOf, rows } from './logits_cases.js'
+import { backend, cpuTest } from './support/backend_kind.js'
+import { golden, identical, refuses, values } from './support/compare.js'
+import { batch, filled, forwardOf, logitsOf, rows } from './support/logits_cases.js'
 
 describe('edges', () => {
   const one = (list: number[], token = 0) => {

@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { type Layout, treeLayout } from '../lib/index.js'
-import { refuses } from './compare.js'
-import { random } from './random.js'
 import { layoutReference, randomForest } from './references/forest.js'
+import { refuses } from './support/compare.js'
+import { random } from './support/random.js'
 
 const plain = ({ pack: _, ...arrays }: Layout) =>
   Object.fromEntries(Object.entries(arrays).map(([name, x]) => [name, Array.from(x.data)]))

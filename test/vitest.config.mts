@@ -1,93 +1,109 @@
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
 import { defineConfig, type TestProjectConfiguration } from 'vitest/config'
+import { blocked, root, unfinished } from './run/blocked.mjs'
+import { rowsOf } from './steps/next_step.mjs'
 
-const here = dirname(fileURLToPath(import.meta.url))
+// What a folder holds decides where its tests run:
+//   test/*.test.ts        operations: on the CPU, and as CUDA kernels on the interpreter (or a GPU)
+//   test/device/          what only device arrays can have wrong: on the interpreter (or a GPU)
+//   test/simt/, arrays/   the interpreter itself; device memory, with simulated GPUs of their own
+//   the other folders     on the CPU
+const operations = 'test/*.test.ts'
+const onDeviceOnly = 'test/device/**/*.test.ts'
+const withInterpreter = [
+  'test/simt/**',
+  'test/arrays/**',
+  'test/docs/pages.test.ts',
+  'test/programs/bench_cuda.test.ts',
+]
+const ofPrograms = ['test/docs/**', 'test/programs/commands.test.ts', 'test/programs/declarations.test.ts']
 
-/** The test files of operations, which run on both backends. */
-const numeric = [
-  'all_ops', 'discounted_sum', 'gather_rows', 'gaussian_logprob', 'group_advantage', 'group_by', 'linear_policy_loss', 'linear_policy_loss_edges',
-  'linear_token_logprob', 'linear_token_logprob_edges', 'mask_index',
-  'loss_stats', 'merge_token_logprob', 'moments', 'objective', 'policy_loss', 'policy_loss_surrogates', 'policy_loss_from_logits',
-  'policy_loss_from_logits_edges', 'prefix_attention', 'scatter_rows', 'select_rollouts', 'select_tokens',
-  'sequence_expand', 'sequence_sum', 'standardize', 'token_logprob', 'token_logprob_edges',
-].map((name) => `test/${name}.test.ts`) // biome-ignore format: lines
+/** Some of the files that differ between architectures: rows of logits are read twice before sm_90, and then once. */
+const few = ['token_logprob_edges', 'policy_loss_from_logits_edges'].map((name) => `test/${name}.test.ts`)
 
-/** What only device arrays can have wrong. */
-const onDeviceOnly = [
-  'test/device_contents.test.ts',
-  'test/device_rows.test.ts',
-  'test/device_tree_layout.test.ts',
-  'test/device_linear_plan.test.ts',
-  'test/device_mask_index.test.ts',
-  'test/device_offsets.test.ts',
-  'test/device_edges.test.ts',
+/** The sanitizers have no part in what needs the interpreter, nor in programs that load an addon of their own. */
+const sanitized = process.env.GRPO_KERNELS_SANITIZED !== undefined
+const withoutKernels = blocked.has('the kernels on a device')
+const exclude = [
+  ...unfinished,
+  ...(sanitized || withoutKernels ? withInterpreter : []),
+  ...(sanitized ? ofPrograms : []),
 ]
 
-/** Rows of logits are read twice before sm_90, and from there on brought by bulk copies to a cluster of blocks. */
-const ofLogits = [
-  'policy_loss_from_logits',
-  'policy_loss_from_logits_edges',
-  'token_logprob',
-  'token_logprob_edges',
-  'device_rows',
-].map((name) => `test/${name}.test.ts`)
-
-/** They start programs of their own, or need the simulated library: the sanitizers have no part in them. */
-const unsanitized = ['simt/**', 'device_*.test.ts', 'docs/**', 'commands.test.ts', 'declarations.test.ts']
-const notSanitized = process.env.GRPO_KERNELS_SANITIZED ? unsanitized.map((name) => `test/${name}`) : []
-
-/** The tests import lib/index.js, lib/call/run.js and lib/promises.js; here they get test/backend.ts, which computes on device arrays. */
+/** The tests import lib/index.js, lib/call/run.js and lib/promises.js; here they get what computes on device arrays. */
+const backend = join(root, 'test/support/backend.ts')
 const onDevice = {
   name: 'device arrays in place of host arrays',
   enforce: 'pre' as const,
-  resolveId(source: string, importer: string | undefined) {
-    const wanted = /(?:^|\/)lib\/(index|run|promises)\.js$/.exec(source)?.[1]
-    const fromTest =
-      importer?.startsWith(`${here}/`) && !/\/(backend|backend_promises|device_\w+\.test)\.ts$/.test(importer)
-    if (wanted === undefined || !fromTest) return undefined
-    return join(here, wanted === 'promises' ? 'backend_promises.ts' : 'backend.ts')
+  resolveId(source: string, importer = '') {
+    const wanted = /(?:^|\/)lib\/(index|promises|call\/run)\.js$/.exec(source)?.[1]
+    const here = importer.startsWith(join(root, 'test/'))
+    if (wanted === undefined || !here || /\/test\/(device\/|support\/(backend|samples)\.ts)/.test(importer)) return
+    return wanted === 'call/run' ? backend : `\0on device: ${wanted}`
+  },
+  load(id: string) {
+    const door = /^\0on device: (\w+)$/.exec(id)?.[1]
+    if (door === undefined) return
+    // A row without a function of its own name (convert, linearPolicyLossPlan) stays undefined, as it is in lib/index.ts.
+    const wrap = (name: string) => {
+      const operation = `lib.${name} && onDevice(lib.${name})`
+      return `export const ${name} = ${door === 'index' ? operation : `lib.${name} && promised(onDevice(lib.${name}))`}`
+    }
+    return [
+      `import * as lib from '${join(root, 'lib/index.ts')}'`,
+      `import { onDevice, promised } from '${backend}'`,
+      `export * from '${join(root, `lib/${door}.ts`)}'`,
+      ...rowsOf(root)
+        .filter((name) => name !== 'treeLayout')
+        .map(wrap),
+    ].join('\n')
   },
 }
 
 const common = {
   pool: 'forks' as const, // native code: a crash ends one file, not the run
-  setupFiles: ['./test/setup.ts'],
+  setupFiles: ['./test/run/each_file.ts'],
   testTimeout: 180_000,
 }
 
 const device = (
   name: string,
-  include = [...numeric, ...onDeviceOnly],
+  include = [operations, onDeviceOnly],
   environment: Record<string, string> = {},
 ): TestProjectConfiguration => ({
   plugins: [onDevice],
-  test: { ...common, name, include, env: { GRPO_TEST_BACKEND: name, ...environment } },
+  test: { ...common, name, include, exclude, env: { GRPO_TEST_BACKEND: name, ...environment } },
 })
 
 /** On the interpreter, in a mode of test/simt/runtime.hpp: by default an sm_90 whose asynchronous copies land late. */
 const simulated = (name: string, include?: string[], mode: Record<string, string> = {}) =>
   device(name, include, {
     GRPO_TEST_BACKEND: 'simt',
-    GRPO_KERNELS_CUDA: join(here, '../build-simt/libgrpo_kernels_cuda.so'),
+    GRPO_KERNELS_CUDA: join(root, 'build-simt/libgrpo_kernels_cuda.so'),
     ...mode,
   })
+
+const projects = [
+  { test: { ...common, name: 'cpu', include: ['test/**/*.test.ts'], exclude: [onDeviceOnly, ...exclude] } },
+  ...(withoutKernels
+    ? []
+    : [
+        simulated('simt'),
+        // Seeds with which ex2.approx in every softmax is not accurate enough.
+        simulated('simt sm_80', few, { GRPO_SIMT_ARCH: '80', GRPO_SIMT_SEED: '4', GRPO_SIMT_COPIES: 'random' }),
+        simulated('simt early', few, { GRPO_SIMT_ARCH: '90', GRPO_SIMT_SEED: '3', GRPO_SIMT_COPIES: 'early' }),
+      ]),
+  ...(process.env.GRPO_TEST_CUDA ? [device('cuda')] : []),
+]
 
 export default defineConfig({
   test: {
     maxWorkers: 2,
-    reporters: ['default', './test/closing_line.mjs'],
-    projects: [
-      { test: { ...common, name: 'cpu', include: ['test/**/*.test.ts'], exclude: [...onDeviceOnly, ...notSanitized] } },
-      simulated('simt'),
-      // Seeds with which ex2.approx in every softmax is not accurate enough.
-      simulated('simt sm_80', [...ofLogits, 'test/prefix_attention.test.ts'], {
-        GRPO_SIMT_ARCH: '80',
-        GRPO_SIMT_SEED: '4',
-        GRPO_SIMT_COPIES: 'random',
-      }),
-      simulated('simt early', ofLogits, { GRPO_SIMT_ARCH: '90', GRPO_SIMT_SEED: '3', GRPO_SIMT_COPIES: 'early' }),
-      ...(process.env.GRPO_TEST_CUDA ? [device('cuda')] : []),
-    ],
+    reporters: ['default', './test/run/closing_line.mjs'],
+    globalSetup: ['./test/run/setup.ts'],
+    // Where nothing can be loaded yet, what is missing is all that there is to say.
+    projects: blocked.has('everything')
+      ? [{ test: { ...common, name: 'cpu', include: ['test/steps/steps.test.ts'] } }]
+      : projects,
   },
 })

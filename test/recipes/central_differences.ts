@@ -1,6 +1,6 @@
 // Gradients of a float64 function, to hold hand-derived ones against.
 import { expect } from 'vitest'
-import { ulp } from '../compare.js'
+import { ulp } from '../support/compare.js'
 
 type Numbers = ArrayLike<number>
 

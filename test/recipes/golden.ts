@@ -1,7 +1,7 @@
 // The tests of a method: `golden` for the numbers of the literature, which are counted (see closing_line.mjs), and `edge`
 // for what its formula leaves open. all_recipes.test.ts fails for a method that lacks either.
 import { expect, test } from 'vitest'
-import { ulp } from '../compare.js'
+import { ulp } from '../support/compare.js'
 
 type Numbers = ArrayLike<number>
 declare module 'vitest' {

@@ -12,7 +12,7 @@ import {
   toJSON,
   withCorrection,
 } from '../../lib/recipes/index.js'
-import { refuses } from '../compare.js'
+import { refuses } from '../support/compare.js'
 import { advantage, fixture } from './fixture.js'
 
 const { simpo, dcpo, disco, dapo, grpo, d3s } = recipes

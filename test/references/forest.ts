@@ -1,5 +1,5 @@
 // Layouts in the contract's words: every sequence and every packed token spelled out, nothing clever.
-import type { random } from '../random.js'
+import type { random } from '../support/random.js'
 
 export interface Tree {
   length: number[]

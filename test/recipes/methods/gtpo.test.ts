@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { fromJSON, optimizationStep, prepareStep, toJSON } from '../../../lib/recipes/index.js'
 import { gtpo } from '../../../lib/recipes/methods/gtpo.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 import { fixture } from '../fixture.js'
 import { edge, golden } from '../golden.js'
 import { starts } from '../masked.js'

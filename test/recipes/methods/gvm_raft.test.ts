@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { optimizationStep, prepareStep } from '../../../lib/recipes/index.js'
 import { gvmRaft } from '../../../lib/recipes/methods/gvm_raft.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 import { fixture } from '../fixture.js'
 import { edge, golden } from '../golden.js'
 

@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { optimizationStep, prepareStep } from '../../../lib/recipes/index.js'
 import { igpo } from '../../../lib/recipes/methods/igpo.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 import { fixture } from '../fixture.js'
 import { edge, golden } from '../golden.js'
 

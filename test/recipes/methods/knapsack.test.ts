@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { fromJSON, prepareStep, toJSON } from '../../../lib/recipes/index.js'
 import { knapsack } from '../../../lib/recipes/methods/knapsack.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 import { edge, golden } from '../golden.js'
 import { learnsNothing } from '../masked.js'
 

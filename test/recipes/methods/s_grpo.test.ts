@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { optimizationStep, prepareStep } from '../../../lib/recipes/index.js'
 import { sGrpo } from '../../../lib/recipes/methods/s_grpo.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 import { advantage, fixture } from '../fixture.js'
 import { edge, golden } from '../golden.js'
 import { learnsNothing } from '../masked.js'

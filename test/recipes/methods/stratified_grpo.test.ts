@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { prepareStep } from '../../../lib/recipes/index.js'
 import { stratifiedGrpo } from '../../../lib/recipes/methods/stratified_grpo.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 import { edge, golden } from '../golden.js'
 import { learnsNothing } from '../masked.js'
 

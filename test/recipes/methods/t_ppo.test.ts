@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { optimizationStep, prepareStep } from '../../../lib/recipes/index.js'
 import { tPpo } from '../../../lib/recipes/methods/t_ppo.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 import { advantage, fixture, unmasked } from '../fixture.js'
 import { edge, golden } from '../golden.js'
 import { learnsNothing } from '../masked.js'

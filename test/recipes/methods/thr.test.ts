@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { optimizationStep, prepareStep } from '../../../lib/recipes/index.js'
 import { thr } from '../../../lib/recipes/methods/thr.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 import { edge, golden } from '../golden.js'
 
 // c 1.3: onehot(y) - p on three tokens. The first rollout is right, the second one wrong.

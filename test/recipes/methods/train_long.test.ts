@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { optimizationStep, prepareStep } from '../../../lib/recipes/index.js'
 import { trainLong } from '../../../lib/recipes/methods/train_long.js'
-import { close } from '../../compare.js'
+import { close } from '../../support/compare.js'
 import { advantage, fixture, unmasked } from '../fixture.js'
 import { edge, golden } from '../golden.js'
 import { learnsNothing, starts } from '../masked.js'

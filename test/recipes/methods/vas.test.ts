@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { fromJSON, prepareStep, toJSON } from '../../../lib/recipes/index.js'
 import { vas } from '../../../lib/recipes/methods/vas.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 import { edge, golden } from '../golden.js'
 import { learnsNothing } from '../masked.js'
 

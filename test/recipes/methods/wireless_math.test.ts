@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { optimizationStep, prepareStep } from '../../../lib/recipes/index.js'
 import { wirelessMath } from '../../../lib/recipes/methods/wireless_math.js'
-import { close } from '../../compare.js'
+import { close } from '../../support/compare.js'
 import { advantage, fixture, unmasked } from '../fixture.js'
 import { edge, golden } from '../golden.js'
 import { learnsNothing } from '../masked.js'

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { edgeTree, nodeValues } from '../../../lib/recipes/parts/edge_tree.js'
 import { layoutOf, prefixTree, type Rollouts, segmentValues } from '../../../lib/recipes/parts/prefix_tree.js'
 import { mean, sum } from '../../../lib/recipes/parts/statistics.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 import { starts } from '../masked.js'
 
 const batchOf = (groups: number[][][]) => {

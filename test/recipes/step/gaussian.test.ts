@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { array } from '../../../lib/index.js'
 import { optimizationStep, prepareStep, recipes } from '../../../lib/recipes/index.js'
 import { recipe } from '../../../lib/recipes/step/recipe.js'
-import { random } from '../../random.js'
+import { random } from '../../support/random.js'
 
 const paper = { title: 'a method of these tests' }
 const plain = recipe({ name: 'plain', paper, source: 'inferred', equation: '' }, () => ({ gaussian: 'logp' }))

@@ -1,0 +1,153 @@
+// Sizes and contents at which the launches of an operation change, on device arrays, against the CPU's kernels; and
+// offsets that nobody could check.
+import { afterEach, describe, expect, test } from 'vitest'
+import { array, type HostArray } from '../../lib/arrays/array.js'
+import { call } from '../../lib/call/run.js'
+import * as lib from '../../lib/index.js'
+import type { OperationName } from '../../lib/ops.js'
+import { backend } from '../support/backend_kind.js'
+import { identical } from '../support/compare.js'
+import { random } from '../support/random.js'
+import { sweep } from '../support/sweep.js'
+
+type Device = lib.DeviceArray
+type Bag = Record<string, HostArray | Float32Array | Int32Array | Uint8Array>
+const { cuda } = lib
+const made: Device[] = []
+afterEach(() => {
+  for (const x of made.splice(0)) x.dispose()
+})
+const i32 = (...x: number[]) => array(Int32Array.from(x))
+const f32 = (...x: number[]) => array(Float32Array.from(x))
+
+/** What the operation gives on the device, with offsets and ids there too. */
+function onDevice(name: OperationName, inputs: Bag, options: object = {}, sizes = {}): Record<string, HostArray> {
+  const there = Object.entries(inputs).map(([key, x]) => [key, cuda.upload(x) as Device] as const)
+  const result = call(name, Object.fromEntries(there) as never, options as never, sizes).now()
+  const outputs = Object.entries(result as unknown as Record<string, Device>)
+  made.push(...there.map(([, x]) => x), ...outputs.map(([, x]) => x))
+  return Object.fromEntries(outputs.map(([key, x]) => [key, x.readSync()]))
+}
+
+/** The same bits on the device as on the host. */
+function same(name: OperationName, inputs: Bag, options: object = {}, sizes = {}) {
+  const expected = call(name, inputs as never, options as never, sizes).now() as unknown as Record<string, HostArray>
+  const actual = onDevice(name, inputs, options, sizes)
+  for (const [key, x] of Object.entries(expected)) identical(actual[key] as HostArray, x)
+}
+
+const values = (x: HostArray | undefined) => Array.from((x as HostArray).data)
+const none = Number.NaN
+
+describe.skipIf(backend === 'cpu')('offsets that nobody could check', () => {
+  const rewards = f32(1, 2, 4, 8)
+  test.each([
+    ['groups that meet', [0, 2, 1, 4]],
+    ['groups that leave some out', [1, 3]],
+    ['an end beyond the end', [0, 2, 5]],
+    ['no groups', [0]],
+  ])('groupAdvantage: %s', (_, start) => {
+    for (const options of [{}, { center: 'leave_one_out', scale: 'leave_one_out_std' }, { scale: 'batch_std' }]) {
+      expect(values(onDevice('groupAdvantage', { rewards, groupStart: i32(...start) }, options).advantage)).toEqual(
+        Array(4).fill(none),
+      )
+    }
+  })
+  test('groupAdvantage: mean and std of the groups whose own offsets are good', () => {
+    const { mean, std } = onDevice('groupAdvantage', { rewards, groupStart: i32(0, 2, 1, 4) })
+    expect(values(mean)).toEqual([1.5, none, Math.fround(14 / 3)])
+    expect(values(std).map(Number.isNaN)).toEqual([false, true, false])
+  })
+  test('the only set of many, which does not hold them all, keeps nothing beyond it', () => {
+    const n = 17_000
+    const score = array(random(1).normals(n))
+    const { mask } = onDevice('selectRollouts', { score, groupStart: i32(5, n) }, { count: 3 })
+    expect(values(mask).every((kept) => kept === 0)).toBe(true)
+    const inputs = { entropy: score, sequenceStart: i32(5, n) }
+    const tokens = onDevice('selectTokens', inputs, { count: n, scope: 'sequence', rule: 'entropy' })
+    expect(values(tokens.mask)).toEqual(Array.from({ length: n }, (_, t) => Number(t >= 5)))
+  })
+})
+
+describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
+  test('groupBy of more blocks than one step of the scan has counts', () => {
+    const r = random(2)
+    const ids = Int32Array.from({ length: 140_000 }, () => (r.integer(300) - 150) * 77_777)
+    same('groupBy', { ids }, {}, { G: new Set(ids).size })
+  })
+  test.each([1, 31, 32, 33, 70])('sequenceSum and sequenceExpand over %d pieces', (pieces) => {
+    const r = random(pieces)
+    const T = pieces * 1024 - 3
+    const x = Float32Array.from({ length: T + 40 }, () => r.integer(9))
+    const sequenceStart = Int32Array.of(0, 40, 40, T + 40)
+    for (const mean of [false, true]) {
+      same('sequenceSum', { x, sequenceStart }, { mean })
+      same('sequenceSum', { x, sequenceStart, mask: r.mask(T + 40) }, { mean })
+      const expand = { x: Float32Array.of(3, 5, 7), sequenceStart, mask: r.mask(T + 40) }
+      same('sequenceExpand', expand, { mean }, { T: T + 40 })
+    }
+  })
+  test.each([511, 512, 513, 70_000])('the variance of a batch of %d groups', (G) => {
+    const r = random(G)
+    const groupStart = r.offsets(G, 2)
+    const rewards = Float32Array.from({ length: groupStart[G] as number }, () => r.integer(2)) // sums are exact
+    const { advantage } = onDevice('groupAdvantage', { rewards, groupStart }, { center: 'none', scale: 'batch_std' })
+    const n = rewards.length
+    const mean = rewards.reduce((sum, x) => sum + x, 0) / n
+    const std = Math.sqrt(rewards.reduce((sum, x) => sum + (x - mean) ** 2, 0) / (n - 1))
+    const lengths = Array.from({ length: G }, (_, g) => (groupStart[g + 1] as number) - (groupStart[g] as number))
+    const alone = lengths.flatMap((length) => Array<boolean>(length).fill(length === 1))
+    values(advantage).forEach((x, i) => {
+      if (alone[i] || rewards[i] === 0) expect(x).toBe(0)
+      else expect(Math.abs(x - 1 / (std + 1e-4))).toBeLessThan(2 ** -22) // float32 of about 2
+    })
+  })
+  test.each([16_384, 16_385, 20_001])('one group and one sequence of %d', (n) => {
+    const r = random(n)
+    const start = Int32Array.of(0, n)
+    const score = Float32Array.from({ length: n }, () => (r.uniform() < 0.01 ? Number.NaN : r.integer(50) - 25))
+    const mask = r.mask(n)
+    for (const rule of ['max_variance', 'top', 'top_bottom'])
+      same('selectRollouts', { score, groupStart: start, mask }, { fraction: 0.3, rule })
+    for (const fraction of [0.001, 0.3])
+      same(
+        'selectTokens',
+        { entropy: score, sequenceStart: start, mask },
+        { fraction, scope: 'sequence', rule: 'entropy' },
+      )
+  })
+})
+
+describe.skipIf(backend === 'cpu')('any contents', () => {
+  const strange = [none, Infinity, -Infinity, 0, -0, 1e-45, 3e38]
+  test.each(Array.from({ length: sweep ? 40 : 16 }, (_, seed) => seed))(
+    'selections, places and groups, seed %d',
+    (seed) => {
+      const r = random(seed)
+      const N = [0, 1, 31, 32, 33, 257, 1023, 1024, 1025, 4097][r.integer(10)] as number
+      const cuts = N === 0 ? [] : Array.from({ length: [0, 1, 6, 40][r.integer(4)] as number }, () => r.integer(N + 1))
+      const start = Int32Array.from([0, ...cuts.sort((a, b) => a - b), N])
+      const share = [0.01, 0.3, 1][r.integer(3)] as number
+      const one = () => (r.uniform() < share ? (strange[r.integer(7)] as number) : r.integer(4))
+      const numbers = () => Float32Array.from({ length: N }, one)
+      const given = r.uniform() < 0.5 && { mask: r.mask(N, share) }
+      const counts = [{ count: 0 }, { count: 3 }, { count: N }, { fraction: 0 }, { fraction: 0.07 }, { fraction: 1 }]
+      const count = counts[r.integer(6)] as object
+      for (const scope of ['group', 'batch'])
+        for (const rule of ['max_variance', 'top', 'top_bottom'])
+          same('selectRollouts', { score: numbers(), groupStart: start, ...given }, { ...count, scope, rule })
+      for (const scope of ['batch', 'sequence']) {
+        const inputs = { tokenAdvantage: numbers(), entropy: numbers(), sequenceStart: start, ...given }
+        for (const rule of ['advantage_entropy', 'entropy', 'advantage'])
+          same('selectTokens', inputs, { ...count, scope, rule })
+      }
+      const mask = r.mask(N, share)
+      same('maskIndex', { mask }, {}, { M: mask.reduce((sum, x) => sum + x, 0) })
+      const ids = Int32Array.from(
+        { length: N },
+        () => [2 ** 31 - 1, -(2 ** 31), -1, 0, 1, 256, 65_536][r.integer(7)] as number,
+      )
+      same('groupBy', { ids }, {}, { G: new Set(ids).size })
+    },
+  )
+})

@@ -1,0 +1,61 @@
+// linearPolicyLoss.plan on a device, held to its word: a call gets along with the memory that it names, and not with less.
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { backend } from '../support/backend_kind.js'
+
+const [R, D, V, T, S] = [90, 32, 1501, 120, 9]
+
+/** Prints how a call ends on a simulated GPU with room for its inputs, its outputs and this part of what the plan says. */
+const program = `
+  const g = require('./dist/index.js')
+  const [R, D, V, T, S] = ${JSON.stringify([R, D, V, T, S])}
+  const { dtype, ratio, chunkRows, part } = JSON.parse(process.argv[1])
+  if (process.argv[2] === 'plan') {
+    console.log(g.linearPolicyLoss.plan({ R, T, S, D, V, dtype, device: 0 }, { ratio, chunkRows }).peakBytes)
+    process.exit()
+  }
+  const numbers = (n, shape = [n]) => {
+    const x = Float32Array.from({ length: n }, (_, i) => Math.sin(i))
+    return g.cuda.upload(dtype === 'f32' ? g.array(x, shape) : g.array(dtype === 'bf16' ? g.toBf16(x) : g.toF16(x), shape, dtype))
+  }
+  const inputs = {
+    hidden: numbers(R * D, [R, D]), head: numbers(V * D, [V, D]), headBias: numbers(V),
+    token: Int32Array.from({ length: T }, (_, t) => (37 * t) % V),
+    row: Int32Array.from({ length: T }, (_, t) => t % R),
+    advantage: g.cuda.upload(Float32Array.from({ length: S }, (_, s) => s - 4)),
+    mask: g.cuda.upload(new Uint8Array(T).fill(1)),
+    sequenceStart: Int32Array.from({ length: S + 1 }, (_, s) => Math.floor((T * s) / S)),
+  }
+  try {
+    g.linearPolicyLoss(inputs, { ratio, chunkRows, entropyCoef: 0.1 })
+    console.log('done')
+  } catch (error) {
+    console.log(error.cudaCode)
+  }
+  process.exit()`
+
+function run(choices: object, memory: number | 'plan'): string {
+  const env = { ...process.env, ...(memory !== 'plan' && { GRPO_SIMT_MEMORY: String(Math.floor(memory)) }) }
+  const { stdout, stderr, status } = spawnSync(
+    process.execPath,
+    ['-e', program, JSON.stringify(choices), ...(memory === 'plan' ? ['plan'] : [])],
+    { cwd: join(__dirname, '..', '..'), env, encoding: 'utf8' },
+  )
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+  return stdout.trim()
+}
+
+describe.skipIf(backend !== 'simt')('plan', () => {
+  const cases = (['f32', 'bf16', 'f16'] as const).flatMap((dtype) =>
+    (['token', 'sequence'] as const).flatMap((ratio) => [null, 30].map((chunkRows) => ({ dtype, ratio, chunkRows }))),
+  )
+  test.each(cases)('holds a call to its word: %j', ({ dtype, ...options }) => {
+    const bytes = dtype === 'f32' ? 4 : 2
+    // hidden, head, headBias and their gradients; advantage and mask; loss, logp, entropy and statistics.
+    const arrays = 2 * bytes * (R * D + V * D + V) + 4 * S + T + 4 + 8 * T + 8 * 15
+    const peakBytes = Number(run({ dtype, ...options }, 'plan'))
+    expect(run({ dtype, ...options }, arrays + peakBytes)).toBe('done')
+    expect(run({ dtype, ...options }, arrays + 0.95 * peakBytes)).toBe('cudaErrorMemoryAllocation')
+  })
+})

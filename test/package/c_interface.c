@@ -1,0 +1,78 @@
+// The C interface from plain C: defaults, a call, an error. Built and run by `npm run test:library`.
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../../native/ops.h"
+
+static int failures = 0;
+
+static void expect(int condition, const char* what) {
+  if (!condition) failures++, printf("failed: %s\n", what);
+}
+
+static DLTensor vector_of(void* data, int64_t* length, uint8_t code, uint8_t bits) {
+  DLTensor tensor = {data, {1, 0}, 1, {code, bits, 1}, length, NULL, 0};
+  return tensor;
+}
+
+int main(void) {
+  const grpo_api* api = grpo_kernels_api(GRPO_API_VERSION);
+  expect(grpo_kernels_api(GRPO_API_VERSION + 1) == NULL, "a newer interface than this library has");
+
+  float rewards[4] = {1, 0, 0.5f, 0}, advantage[4];
+  int32_t start[2] = {0, 4};
+  int64_t four = 4, two = 2;
+  DLTensor rewards_tensor = vector_of(rewards, &four, 2, 32), advantage_tensor = vector_of(advantage, &four, 2, 32);
+  DLTensor start_tensor = vector_of(start, &two, 0, 32);
+
+  grpo_group_advantage_args args = {.size = sizeof args};
+  expect(api->defaults("group_advantage", &args, NULL) == GRPO_OK, "defaults");
+  expect(args.ddof == 1 && args.eps == 1e-4 && isnan(args.virtual_reward), "the defaults of the descriptor");
+  args.rewards = &rewards_tensor, args.group_start = &start_tensor, args.advantage = &advantage_tensor;
+  expect(api->group_advantage(&args, NULL) == GRPO_OK, "group_advantage");
+  expect(fabsf(advantage[0] - 1.3053097f) < 1e-6f, "its value");
+
+  start[1] = 3;
+  advantage[0] = 77;
+  grpo_error error;
+  expect(api->group_advantage(&args, NULL) == GRPO_VALUE, "an offset that does not end with N");
+  api->last_error(&error);
+  expect(strcmp(error.operation, "group_advantage") == 0 && strcmp(error.argument, "group_start") == 0, "error fields");
+  expect(strcmp(error.problem, "ends with 3, expected 4 (N = 4 from {rewards})") == 0, "error text");
+  expect(advantage[0] == 77, "nothing written");
+
+  grpo_objective objective = {.size = sizeof objective};
+  grpo_policy_loss_args loss = {.size = sizeof loss};
+  expect(api->defaults("policy_loss", &loss, &objective) == GRPO_OK, "defaults of an objective");
+  expect(loss.objective == &objective && objective.clip_low == 0.2 && isnan(objective.dual_clip), "their values");
+
+  // A caller with an older header: its objective ends before `power_positive`, and nothing behind it is touched.
+  float logp[4] = {-1, -2, -1, -3}, value[1] = {77};
+  int64_t one = 1;
+  DLTensor logp_tensor = vector_of(logp, &four, 2, 32), value_tensor = vector_of(value, &one, 2, 32);
+  start[1] = 4;
+  DLTensor sequence_tensor = vector_of(start, &two, 0, 32), group_tensor = vector_of(rewards, &one, 2, 32);
+  objective.size = offsetof(grpo_objective, power_positive);
+  objective.power_positive = 77;
+  expect(api->defaults("policy_loss", &loss, &objective) == GRPO_OK, "defaults of a shorter objective");
+  expect(objective.power_positive == 77, "not written beyond its size");
+  loss.logp = &logp_tensor, loss.sequence_start = &sequence_tensor, loss.advantage = &group_tensor, loss.loss = &value_tensor;
+  expect(api->policy_loss(&loss, NULL) == GRPO_OK && value[0] == -1, "a loss with a shorter objective");
+  objective.size = sizeof objective + 8;
+  expect(api->policy_loss(&loss, NULL) == GRPO_OPTION, "an objective of a newer header");
+
+  uint8_t mask[4] = {1, 0, 1, 1};
+  double count[1] = {77};
+  int32_t index[2] = {77, 77};
+  DLTensor mask_tensor = vector_of(mask, &four, 1, 8), count_tensor = vector_of(count, &one, 2, 64);
+  DLTensor index_tensor = vector_of(index, &two, 0, 32);
+  grpo_mask_index_args selected = {.size = sizeof selected, .mask = &mask_tensor, .count = &count_tensor};
+  selected.index = &index_tensor;
+  expect(api->mask_index(&selected, NULL) == GRPO_SHAPE && count[0] == 77, "an index of another length: nothing written");
+
+  expect(api->defaults("no_such_operation", &args, NULL) == GRPO_OPTION, "an unknown operation");
+  printf("%s\n", failures == 0 ? "the C interface works" : "the C interface fails");
+  return failures;
+}

@@ -1,0 +1,66 @@
+// The shared library for other languages: from C (test/package/c_interface.c) and, where python3 is there, through ctypes.
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import process from 'node:process'
+import { fileURLToPath } from 'node:url'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
+const release = join(root, 'build-library/Release')
+process.stdout.write(execFileSync(join(release, 'c_interface'), { encoding: 'utf8' }))
+
+const program = `
+import ctypes, sys
+class Operation(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p)]
+class Api(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("version", ctypes.c_uint32), ("backend", ctypes.c_char_p),
+                ("operations", ctypes.POINTER(ctypes.POINTER(Operation))), ("operation_count", ctypes.c_int32)]
+library = ctypes.CDLL(sys.argv[1])
+library.grpo_kernels_api.restype = ctypes.POINTER(Api)
+api = library.grpo_kernels_api(1).contents
+names = [api.operations[i].contents.name.decode() for i in range(api.operation_count)]
+assert api.backend == b"cpu" and names[0] == "group_advantage", names
+print(f"python: {len(names)} operations")
+`
+const { error, status } = spawnSync('python3', ['-c', program, join(release, 'libgrpo_kernels.so')], {
+  stdio: 'inherit',
+})
+if (error) console.log('python3 is not installed: the library was not loaded from Python')
+
+/** A program of docs/python_and_c.md, and the output that stands after it. */
+function programOf(language) {
+  const page = readFileSync(join(root, 'docs/python_and_c.md'), 'utf8')
+  const [, text, output] = page.match(
+    new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\`\\n\\n\`\`\`\\n([\\s\\S]*?)\`\`\``),
+  )
+  return { text, output }
+}
+
+function compare(language, printed) {
+  if (printed === programOf(language).output)
+    console.log(`docs/python_and_c.md: the program in ${language} prints what it says`)
+  else throw new Error(`docs/python_and_c.md: the program in ${language} printed ${JSON.stringify(printed)}`)
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'grpo-kernels-library-'))
+try {
+  const [source, binary] = [join(folder, 'example.c'), join(folder, 'example')]
+  writeFileSync(source, programOf('c').text)
+  const flags = [
+    '-std=c11',
+    '-Wall',
+    '-Werror',
+    '-I',
+    join(root, 'native'),
+    join(release, 'libgrpo_kernels.so'),
+    `-Wl,-rpath,${release}`,
+  ]
+  execFileSync('cc', [source, ...flags, '-o', binary], { stdio: 'inherit' })
+  compare('c', execFileSync(binary, { encoding: 'utf8' }))
+  if (!error) compare('py', execFileSync('python3', ['-c', programOf('py').text], { cwd: root, encoding: 'utf8' }))
+} finally {
+  rmSync(folder, { recursive: true })
+}
+process.exit(status ?? 0)

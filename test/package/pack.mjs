@@ -1,0 +1,54 @@
+// Packs the package, installs the tarball into an empty folder without scripts, and computes through `import` and
+// `require`, as a user would. Ends with an error if any step does.
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import process from 'node:process'
+import { fileURLToPath } from 'node:url'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
+const folder = mkdtempSync(join(tmpdir(), 'grpo-kernels-pack-'))
+const run = (command, args, cwd) =>
+  execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 2 ** 26 })
+
+const body = `
+  const groups = { rewards: new Float32Array([1, 0, 0.5, 0]), groupStart: new Int32Array([0, 4]) }
+  const show = (x) => console.log(Array.from(x.data, (v) => v.toFixed(4)).join(' '))
+  show(groupAdvantage(groups).advantage)
+  show({ data: recipes.prepareStep(recipes.recipes.grpo(), groups).advantage })
+  promises.groupAdvantage(groups).then((result) => show(result.advantage))
+`
+const programs = {
+  'import.mjs': `import { groupAdvantage } from 'grpo-kernels'\nimport * as promises from 'grpo-kernels/promises'\nimport * as recipes from 'grpo-kernels/recipes'\n${body}`,
+  'require.cjs': `const { groupAdvantage } = require('grpo-kernels')\nconst promises = require('grpo-kernels/promises')\nconst recipes = require('grpo-kernels/recipes')\n${body}`,
+}
+const expected = `${'1.3053 -0.7832 0.2611 -0.7832\n'.repeat(3)}`
+
+try {
+  // What a source that is gone left behind.
+  mkdirSync(join(root, 'dist/gone'), { recursive: true })
+  writeFileSync(join(root, 'dist/gone/gone.js'), '')
+  run('npm', ['pack', '--silent', '--pack-destination', folder], root)
+  const tarball = readdirSync(folder).find((name) => name.endsWith('.tgz'))
+  writeFileSync(join(folder, 'package.json'), '{ "private": true }')
+  run('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--silent', join(folder, tarball)], folder)
+  const installed = join(folder, 'node_modules/grpo-kernels')
+  if (existsSync(join(installed, 'dist/gone'))) throw new Error('dist/ has a file without a source')
+  for (const [name, text] of Object.entries(programs)) {
+    writeFileSync(join(folder, name), text)
+    const output = run(process.execPath, [name], folder)
+    if (output !== expected) throw new Error(`${name} printed ${JSON.stringify(output)}`)
+  }
+  // With nvcc the tarball has the CUDA kernels too: a reason for no GPU is not that they are missing.
+  const kernels = existsSync(join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'libgrpo_kernels_cuda.so'))
+  const reason = run(process.execPath, ['-p', "require('grpo-kernels').cuda.reason"], folder)
+  if (/has no CUDA library|cannot be loaded/.test(reason) === kernels) throw new Error(`cuda.reason is ${reason}`)
+  run(process.execPath, [join(root, 'node_modules/publint/src/cli.js'), '--strict', root], root)
+  console.log(
+    `${tarball}: installed without scripts, import and require both compute, ${kernels ? 'with' : 'without'} CUDA kernels`,
+  )
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+  rmSync(join(root, 'dist/gone'), { recursive: true, force: true })
+}

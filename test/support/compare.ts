@@ -1,0 +1,94 @@
+// Comparisons that say where numbers differ. No tolerance here is a guess: `accurate` takes it from the error of a plain
+// version of the same formula in the same dtype, `golden` from the dtype itself.
+import { expect } from 'vitest'
+import type { DType, HostArray } from '../../lib/index.js'
+import { fromBf16, fromF16 } from '../../lib/index.js'
+
+type Numbers = ArrayLike<number>
+
+/** Distance from |x| to the next number of that dtype. */
+export function ulp(x: number, dtype: DType = 'f32'): number {
+  const digits = { f32: 23, bf16: 7, f16: 10, f64: 52, i32: 0, u8: 0 }[dtype]
+  const smallest = { f32: -126, bf16: -126, f16: -14, f64: -1022, i32: 0, u8: 0 }[dtype]
+  const exponent = x === 0 ? smallest : Math.max(smallest, Math.floor(Math.log2(Math.abs(x))))
+  return 2 ** (exponent - digits)
+}
+
+/** The values of a host array as numbers, whatever its dtype. */
+export function values(x: HostArray): Numbers {
+  if (x.dtype === 'bf16') return fromBf16(x.data as Uint16Array)
+  if (x.dtype === 'f16') return fromF16(x.data as Uint16Array)
+  return x.data
+}
+
+function compare(actual: Numbers, expected: Numbers, limit: (i: number) => number): void {
+  expect(actual.length, 'length').toBe(expected.length)
+  const wrong: string[] = []
+  let count = 0
+  for (let i = 0; i < expected.length; i++) {
+    const a = actual[i] as number
+    const e = expected[i] as number
+    const same = Object.is(a, e) || a === e || (Number.isFinite(a) && Number.isFinite(e) && Math.abs(a - e) <= limit(i))
+    if (same) continue
+    if (count++ < 5) {
+      const where =
+        Number.isFinite(a) === Number.isFinite(e) ? `off by ${Math.abs(a - e)}, limit ${limit(i)}` : 'not both finite'
+      wrong.push(`[${i}] is ${a}, expected ${e} (${where})`)
+    }
+  }
+  if (count > 0) expect.fail(`${count} of ${expected.length} values differ:\n${wrong.join('\n')}`)
+}
+
+/**
+ * The accuracy rule: against the float64 result, at most twice the largest error of the plain formula computed in the
+ * array's own precision (float32, or float32 on inputs rounded to bf16), plus the last digit of the result. Where a test
+ * asks for another number of `times`, it says why.
+ */
+export function accurate(actual: HostArray, exact: Numbers, plain: Numbers, times = 2): void {
+  let error = 0
+  for (let i = 0; i < exact.length; i++) {
+    const difference = Math.abs((plain[i] as number) - (exact[i] as number))
+    if (Number.isFinite(difference)) error = Math.max(error, difference)
+  }
+  compare(values(actual), exact, (i) => times * error + ulp(exact[i] as number, actual.dtype))
+}
+
+/** Golden numbers, to `digits` ulps of the array's dtype at the largest magnitude among them (default 4). */
+export function golden(actual: HostArray, expected: Numbers, digits = 4): void {
+  const largest = Math.max(...Array.from(expected, Math.abs).filter(Number.isFinite), 0)
+  compare(values(actual), expected, () => digits * ulp(largest, actual.dtype))
+}
+
+/** The same to the last bit. */
+export function identical(actual: HostArray, expected: HostArray): void {
+  expect(actual.dtype).toBe(expected.dtype)
+  expect(actual.shape).toEqual(expected.shape)
+  expect(Buffer.compare(bytes(actual), bytes(expected)), 'bits differ').toBe(0)
+}
+
+const bytes = (x: HostArray) => Buffer.from(x.data.buffer, x.data.byteOffset, x.data.byteLength)
+
+/** For float64 against float64: relative to the largest magnitude. */
+export function close(actual: Numbers, expected: Numbers, relative: number): void {
+  const largest = Math.max(...Array.from(expected, Math.abs).filter(Number.isFinite), 1e-300)
+  compare(actual, expected, () => relative * largest)
+}
+
+/** What a failing call throws: class, code, operation and argument, and nothing written is the caller's to check. */
+export function refuses(
+  call: () => unknown,
+  expected: { error: typeof TypeError | typeof RangeError; code: string; argument?: string; message?: RegExp },
+): void {
+  try {
+    call()
+  } catch (error) {
+    expect(error).toBeInstanceOf(expected.error)
+    expect(error).toMatchObject({
+      code: expected.code,
+      ...(expected.argument !== undefined && { argument: expected.argument }),
+    })
+    if (expected.message) expect((error as Error).message).toMatch(expected.message)
+    return
+  }
+  expect.fail('expected an error')
+}
