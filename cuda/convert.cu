@@ -2,6 +2,7 @@
 //
 // kPack elements per thread as one vector on either side, where one shift of the start aligns both; the elements before
 // and after are converted one by one, and all of them where no shift does. Each element is read and written once.
+#include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
 
 namespace grpo::cuda {

@@ -6,6 +6,7 @@
 // 9 with a mask; sums are float64. A launch before looks at the offsets: where one of them is bad, which sequences meet
 // is not known, and all tokens are NaN.
 #include "blocks/offsets.cuh"
+#include "launch/operation.cuh"
 
 namespace grpo::cuda {
 namespace {

@@ -3,6 +3,7 @@
 // A power of two of threads per row, at most a block, in words as wide as the row and both addresses allow: up to 16
 // bytes. Every byte of a row is read and written once. An index outside the rows gives a row of NaN, of zeros where the
 // dtype has no NaN.
+#include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
 
 namespace grpo::cuda {

@@ -5,6 +5,7 @@
 // on nothing but its own values. Sums are float64. Rows of more than a piece take a second launch, one warp per row,
 // which adds the pieces. Forward 8 bytes per element (12 with old_mean), backward 12 (16); masked rows, and rows whose
 // gradients are 0, are not read.
+#include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
 
 namespace grpo::cuda {

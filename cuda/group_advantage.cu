@@ -5,8 +5,9 @@
 // passes, combined over the lanes in a fixed order. The batch's variance takes two launches more: one moment per group,
 // then one block that merges them in order. A launch before looks at the offsets: where one of them is bad, groups may
 // meet, and all advantages are NaN; mean and std are so where the group's own offsets are bad.
-#include "native/formulas/moments.h"
 #include "blocks/offsets.cuh"
+#include "launch/operation.cuh"
+#include "native/formulas/moments.h"
 
 namespace grpo::cuda {
 namespace {
@@ -70,8 +71,8 @@ __device__ Moments warp_moments(const float* x, const uint8_t* mask, int64_t beg
   return {count, mean, warp_reduce(squares, Add{})};
 }
 
-// The others of rollout i: the group's moments before it and after it, merged. The lanes hold one rollout each; `before`
-// and `after` come in from the pieces of 32 on either side.
+// The others of rollout i: the group's moments before it and after it, merged. The lanes hold one rollout each;
+// `before` and `after` come in from the pieces of 32 on either side.
 __device__ Moments scan_lanes(Moments own, bool from_the_right) {
   for (int distance = 1; distance < kWarp; distance *= 2) {
     const int from = from_the_right ? lane_index() + distance : lane_index() - distance;
@@ -216,7 +217,8 @@ int run(const Args& args, const Axes& axes, Launch& on) {
                      args.ddof,
                      args.eps,
                      args.eps_under_root != 0,
-                     repeated(args.virtual_count > 0 ? args.virtual_reward : 0, static_cast<double>(args.virtual_count))};
+                     repeated(args.virtual_count > 0 ? args.virtual_reward : 0,
+                              static_cast<double>(args.virtual_count))};
   const bool each = p.center == kCenterLeaveOneOut || p.scale == kLeaveOneOutStd;
   Moments* suffix = each ? on.scratch<Moments>(N) : nullptr;
   double* batch_variance = nullptr;

@@ -3,7 +3,9 @@
 //
 // Where `group_start` has another length than there are ids, which the host knows only if it waits: groups that it has
 // no room for belong to the last one, and those that are too many are empty.
+#include "blocks/flags.cuh"
 #include "blocks/radix_sort.cuh"
+#include "launch/operation.cuh"
 
 namespace grpo::cuda {
 namespace {

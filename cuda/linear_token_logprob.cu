@@ -1,7 +1,9 @@
 // Log-probabilities of tokens and the entropy of the policy from hidden states, and the way back, without the logits of
-// all rows: chunks of rows as in linear.cuh. Forward one product for each chunk, backward three, of which the first gives
-// the chunk's logits again.
-#include "linear/linear.cuh"
+// all rows: chunks of rows as in linear/chunk.cuh. Forward one product for each chunk, backward three, of which the
+// first gives the chunk's logits again.
+#include "launch/operation.cuh"
+#include "linear/chunk.cuh"
+#include "native/logits/logits.h"
 
 namespace grpo::cuda {
 namespace {
@@ -25,6 +27,7 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, L
   const Linear linear = linear_of(args, axes);
   const LinearGradients gradients = linear_gradients_of(args);
   const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);
+  const float* entropy = grad_entropy == nullptr ? nullptr : data<float>(args.entropy);
   LinearChunk chunk = linear_chunk(linear, &gradients, args.chunk_rows, on);
   TokenRows tokens = token_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask));
   tokens.grad_logp = grad_logp, tokens.grad_entropy = grad_entropy;
@@ -32,8 +35,7 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, L
   begin_gradients(linear, chunk, gradients, on);
   for (int64_t begin = 0; begin < linear.R; begin += chunk.rows) {
     chunk_softmax(linear, chunk, begin, nullptr, nullptr, nullptr, on);
-    chunk_gradient(linear, chunk, data<float>(args.logsumexp), grad_entropy == nullptr ? nullptr : data<float>(args.entropy),
-                   grad_logp, grad_entropy, gradients, on);
+    chunk_gradient(linear, chunk, data<float>(args.logsumexp), entropy, grad_logp, grad_entropy, gradients, on);
   }
   end_gradients(linear, chunk, gradients, on);
   return GRPO_OK;

@@ -1,8 +1,9 @@
 // The log-probabilities of a vocabulary from those of two parts of it, each of which measured its own columns.
 //
 // One thread per token, 36 bytes each, in float64.
-#include "native/formulas/merge_token_logprob.h"
+#include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
+#include "native/formulas/merge_token_logprob.h"
 
 namespace grpo::cuda {
 namespace {

@@ -3,6 +3,8 @@
 //
 // A block has kBlockTokens tokens, whatever their sequences, which its threads look up in sequence_start. Everything is
 // float64, summed in a fixed order. 17 bytes are read and written per token with oldLogp, refLogp and a mask.
+#include "blocks/lanes.cuh"
+#include "launch/operation.cuh"
 #include "loss/policy_loss.cuh"
 
 namespace grpo::cuda {

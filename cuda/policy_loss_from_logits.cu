@@ -3,6 +3,7 @@
 // tokens, their coefficients and the gradient follow each other in one kernel. The ratio of a sequence needs the
 // log-probabilities of all its rows: then a first kernel reads the logits and keeps 24 bytes per row, and a second one
 // reads them again for the gradient. Either way loss and statistics come from policy_loss at the end.
+#include "launch/operation.cuh"
 #include "logits/logits_cluster.cuh"
 #include "loss/policy_loss.cuh"
 

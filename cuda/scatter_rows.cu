@@ -7,6 +7,7 @@
 // the list of a row once for each of its warps.
 //
 // Halves are summed in float32 and rounded once; whole numbers wrap. An index outside the rows adds to nothing.
+#include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
 
 namespace grpo::cuda {

@@ -8,7 +8,10 @@
 //
 // max_variance: the k smallest, of which one after the other is exchanged for the next of the largest while that adds
 // to the variance. One warp looks at 32 exchanges at a time, in float64 and in an order that depends on the set only.
+#include "blocks/offsets.cuh"
 #include "blocks/radix_sort.cuh"
+#include "blocks/scan.cuh"
+#include "launch/operation.cuh"
 #include "selection/selection.cuh"
 
 namespace grpo::cuda {

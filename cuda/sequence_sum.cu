@@ -1,8 +1,9 @@
 // Sum or mean of the unmasked values of each sequence.
 //
-// Two launches: one warp per piece of a sequence (sequence_sum.cuh), then one warp per sequence, which adds its
+// Two launches: one warp per piece of a sequence (piece_sums.cuh), then one warp per sequence, which adds its
 // pieces. 4 bytes per token, 5 with a mask. Sums are float64. A sequence with bad offsets is NaN.
-#include "blocks/sequence_sum.cuh"
+#include "blocks/piece_sums.cuh"
+#include "launch/operation.cuh"
 
 namespace grpo::cuda {
 namespace {

@@ -2,8 +2,8 @@
 //
 // kPer values per thread, which computes the divisor once. 8 bytes per value, 9 with a mask; float64, rounded once. A
 // count that is negative or NaN and a negative m2, which the host cannot see, give NaN.
-#include "native/formulas/moments.h"
 #include "launch/operation.cuh"
+#include "native/formulas/moments.h"
 
 namespace grpo::cuda {
 namespace {

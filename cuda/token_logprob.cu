@@ -2,6 +2,7 @@
 // logits_cluster.cuh and logits_rows.cuh. A row of logits is read from memory once, whatever the number of its tokens,
 // and not at all without one; so neither forward nor backward reads the rows of masked tokens, and backward not those
 // whose coefficients are 0.
+#include "launch/operation.cuh"
 #include "logits/logits_cluster.cuh"
 
 namespace grpo::cuda {

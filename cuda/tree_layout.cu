@@ -9,7 +9,9 @@
 //
 // Arrays on the device that are no forest, or have too many tokens, give sizes and outputs of -1; so does an output
 // whose length is not what `sizes` says, for itself.
-#include "blocks/scan.cuh"
+#include "blocks/flags.cuh"
+#include "blocks/offsets.cuh"
+#include "launch/operation.cuh"
 
 namespace grpo::cuda {
 namespace {
@@ -113,14 +115,8 @@ __device__ bool find_sequences(const Tree& tree, Sizes& sizes, Shared& shared) {
       bad |= !inside(own) || !inside(before) || tree.group[before] > tree.group[own];
     }
   } else {
-    N = 0;
-    for (int64_t base = 0; base < tree.B; base += kSizesThreads) {
-      const int64_t b = base + threadIdx.x;
-      const bool ends = b < tree.B && tree.parent[b] >= 0 && (b + 1 == tree.B || tree.parent[b + 1] != b);
-      const Scanned<int64_t> scanned = block_scan(int64_t{ends}, shared.partial);
-      if (ends) tree.leaf[N + scanned.before] = static_cast<int32_t>(b);
-      N += scanned.total;
-    }
+    const auto ends = [&](int64_t b) { return tree.parent[b] >= 0 && (b + 1 == tree.B || tree.parent[b + 1] != b); };
+    N = block_list(tree.B, shared.partial, ends, [&](int64_t n, int64_t b) { tree.leaf[n] = static_cast<int32_t>(b); });
   }
   if (__syncthreads_or(bad) != 0) return false;
   int64_t total = 0;

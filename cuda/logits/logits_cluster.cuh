@@ -8,6 +8,7 @@
 // are copied by the threads, element by element.
 #pragma once
 
+#include "launch/operation.cuh"
 #include "logits/logits_rows.cuh"
 
 namespace grpo::cuda {

@@ -11,6 +11,7 @@
 // each way; the cost of tokens is 40 bytes each.
 #pragma once
 
+#include "blocks/reduce.cuh"
 #include "logits/logits_softmax.cuh"
 
 namespace grpo::cuda {

@@ -3,6 +3,8 @@
 // how many of the row's come before it. 24 bytes are read and written per token, 16 per row. Without `row` there is
 // nothing to do: a row looks at the token of its number.
 #include "logits/row_tokens.cuh"
+
+#include "blocks/lanes.cuh"
 #include "blocks/scan.cuh"
 
 namespace grpo::cuda {
@@ -69,7 +71,7 @@ RowTokens row_token_lists(const TokenRows& in, Launch& on) {
   on.zero(start, (in.R + 1) * int64_t{sizeof *start});
   on.zero(placed, in.R * int64_t{sizeof *placed});
   on(count_tokens_kernel, {ceil_div(in.T, kThreads), kThreads}, in, start);
-  on(scan_counts_kernel, {1, kScanThreads, sizeof(ScanShared)}, reinterpret_cast<uint32_t*>(start), nullptr, in.R);
+  scan_counts(reinterpret_cast<uint32_t*>(start), nullptr, in.R, on);
   on(place_tokens_kernel, {ceil_div(in.T, kThreads), kThreads}, in, start, placed, unordered);
   on(order_tokens_kernel, {ceil_div(in.R, kWarps), kThreads}, start, unordered, ordered, in.R);
   return {in, start, ordered};
