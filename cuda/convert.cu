@@ -15,6 +15,7 @@ struct alignas(kPack * sizeof(T)) Pack {
   T element[kPack];
 };
 
+// Grid: ceil(N / 1,024). Block: 256. Shared: 0. Work: each element read and written once. Bound: memory.
 template <class From, class To>
 __global__ void __launch_bounds__(kThreads)
     convert_kernel(const From* x,  // [N]

@@ -32,6 +32,7 @@ __device__ __forceinline__ Step scan_lanes(Step run, double smallest) {
   return run;
 }
 
+// Grid: ceil(S / 4). Block: 128. Shared: 0. Work: 8 bytes per token, 9 with a mask. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     discounted_sum_kernel(const float* x,        // [T]
                           const int32_t* start,  // [S+1]

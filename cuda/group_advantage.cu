@@ -89,6 +89,8 @@ __device__ __forceinline__ Moments from_lane(const Moments& own, int source) {
           __shfl_sync(kAllLanes, own.m2, source)};
 }
 
+// Grid: ceil(G / 8). Block: 256. Shared: 0. Work: 4 bytes per rollout, 5 with a mask, twice; 24 per group. Bound:
+// issue.
 __global__ void __launch_bounds__(kThreads)
     group_moments_kernel(const float* rewards,        // [N]
                          const int32_t* group_start,  // [G+1]
@@ -107,6 +109,7 @@ struct BatchShared {
 };
 
 // One block: the variance of the batch. Thread i merges groups i, i + kBatchThreads, ...
+// Grid: 1. Block: 512. Shared: 384. Work: 24 bytes per group. Bound: latency.
 __global__ void __launch_bounds__(kBatchThreads)
     batch_variance_kernel(const Moments* moments,  // [G]
                           double* variance_out,    // [1]
@@ -124,6 +127,7 @@ __global__ void __launch_bounds__(kBatchThreads)
 }
 
 // Two blocks of a multiprocessor: without that number ptxas aims at three, and spills.
+// Grid: ceil(G / 8). Block: 256. Shared: 0. Work: 8 bytes per rollout, 9 with a mask. Bound: issue.
 __global__ void __launch_bounds__(kThreads, 2)
     group_advantage_kernel(const float* rewards,          // [N]
                            const int32_t* group_start,    // [G+1]

@@ -13,6 +13,7 @@ namespace {
 constexpr int kThreads = 256;
 
 // Ascending as int32.
+// Grid: ceil(N / 256). Block: 256. Shared: 0. Work: 8 bytes per rollout. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     keys_kernel(const int32_t* ids,  // [N]
                 uint32_t* keys,      // [N]
@@ -21,6 +22,7 @@ __global__ void __launch_bounds__(kThreads)
   if (i < N) keys[i] = static_cast<uint32_t>(ids[i]) ^ 0x80000000u;
 }
 
+// Grid: ceil((N + 1) / 256). Block: 256. Shared: 0. Work: 8 bytes per rollout. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     order_kernel(const uint32_t* places,  // [N]
                  int32_t* order,          // [N], may be null

@@ -12,6 +12,8 @@ namespace {
 constexpr int kThreads = 128;
 
 // The derivatives of the loss by the logp and the entropy of the chunk's tokens: one thread per row.
+// Grid: ceil(rows of the chunk / 128). Block: 128. Shared: 0. Work: about 40 bytes per token. Bound: float64
+// arithmetic.
 __global__ void __launch_bounds__(kThreads)
     coefficients_kernel(LossPass pass, NamedRows named, int64_t begin, const int32_t* live, float* grad_logp,
                         float* grad_entropy) {

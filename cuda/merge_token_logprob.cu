@@ -17,6 +17,7 @@ struct Whole {
   float *logp, *entropy, *logsumexp;  // [T], may be null
 };
 
+// Grid: ceil(T / 256). Block: 256. Shared: 0. Work: 36 bytes per token. Bound: memory.
 __global__ void __launch_bounds__(kThreads) merge_token_logprob_kernel(Part a, Part b, Whole out, int64_t T) {
   const int64_t t = thread_index();
   if (t >= T) return;

@@ -26,6 +26,7 @@ struct Higher {
   __device__ __forceinline__ float operator()(float x, float y) const { return fmaxf(x, y); }
 };
 
+// Grid: ceil(N / 4,096). Block: 256. Shared: 160. Work: 4 bytes per value, 5 with a mask. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     moments_kernel(const float* x,       // [N]
                    const uint8_t* mask,  // [N], may be null
@@ -80,6 +81,7 @@ struct MergeShared {
 };
 
 // One block: thread i merges moments i, i + kThreads, ..., then halves of the threads merge with each other.
+// Grid: 1. Block: 256. Shared: 6,144. Work: 24 bytes per block of moments_kernel. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     merge_kernel(const Moments* moments,  // [blocks]
                  double* out,             // [3]

@@ -44,6 +44,7 @@ struct Sequences {
   }
 };
 
+// Grid: ceil(T / 2,048). Block: 256. Shared: 0. Work: 4 to 9 bytes read per token, 4 written. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     keys_kernel(Scores scores,
                 uint32_t* keys) {  // [T]
@@ -77,6 +78,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- the mask -------------------------------------------------------------------------------------------------------
 
+// Grid: ceil(T / 2,048). Block: 256. Shared: 0. Work: 5 bytes per token. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     write_kernel(const uint32_t* keys,           // [T]
                  const int32_t* sequence_start,  // [S+1], null: one set of all tokens

@@ -22,6 +22,7 @@ const onDeviceOnly = [
   'test/device_mask_index.test.ts',
   'test/device_offsets.test.ts',
   'test/device_edges.test.ts',
+  'test/device_kernels.test.ts',
 ]
 
 /** Rows of logits are read twice before sm_90, and from there on brought by bulk copies to a cluster of blocks. */

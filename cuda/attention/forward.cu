@@ -59,6 +59,8 @@ __device__ void attend(const Forward& on, const Forest& forest, const AttentionS
 }
 
 // The tile and head of an item: heads that share keys and values are neighbours.
+// Grid: tiles of queries x H, at most 3 per multiprocessor. Block: 256. Shared: 67,584. Work: 64 x 64 x (D + E)
+// products per pair of tiles. Bound: issue.
 template <class T>
 __global__ void __launch_bounds__(kPlainThreads, 1)
     prefix_attention_kernel(Forward on, Forest forest, AttentionShape shape, WorkList work,

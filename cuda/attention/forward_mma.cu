@@ -96,6 +96,8 @@ __device__ bool attend(const Forward& on, const Forest& forest, const AttentionS
   return finite;
 }
 
+// Grid: tiles of queries x H, at most 2 per multiprocessor. Block: 128. Shared: 46,080, 66,560 or 87,040. Work: 64 x 64
+// x (D + 3 E) products per pair of tiles, 2 E in f16. Bound: issue.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kMatrixThreads, 2)
     prefix_attention_mma_kernel(Forward on, Forest forest, AttentionShape shape, WorkList work,

@@ -81,6 +81,7 @@ struct KeyTiles {
   }
 };
 
+// Grid: 1. Block: 256. Shared: 32,804. Work: 12 bytes per segment a few times, 16 per tile twice. Bound: latency.
 template <class Tiles>
 __global__ void __launch_bounds__(kThreads, 1)
     list_tiles_kernel(Forest forest,

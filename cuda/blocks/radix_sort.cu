@@ -80,6 +80,7 @@ __device__ __forceinline__ int64_t first_key() {
   return int64_t{blockIdx.x} * kBlock + warp_index() * kPiece;
 }
 
+// Grid: ceil(N / 4,096). Block: 256. Shared: 8,224. Work: 4 bytes per key and digit. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     sort_count_kernel(const uint32_t* keys,  // [N]
                       uint32_t* counts,      // [kDigits, gridDim.x]
@@ -90,6 +91,7 @@ __global__ void __launch_bounds__(kThreads)
   counts[int64_t{threadIdx.x} * gridDim.x + blockIdx.x] = count_of_block(shared);
 }
 
+// Grid: ceil(N / 4,096). Block: 256. Shared: 8,224. Work: 20 bytes per key and digit, 12 without places. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     sort_move_kernel(const uint32_t* keys,    // [N]
                      const uint32_t* values,  // [N], null: 0, 1, ...
@@ -105,6 +107,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // At most kBlock keys: one block moves them there and back twice.
+// Grid: 1. Block: 256. Shared: 8,224. Work: 24 bytes per key and digit, from cache. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     sort_few_kernel(uint32_t* keys,          // [N]
                     uint32_t* values,        // [N], written; may be null

@@ -9,6 +9,7 @@ struct Shared {
   uint32_t partial[kWarps];
 };
 
+// Grid: 1. Block: 1,024. Shared: 128. Work: 8 bytes per count. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     scan_counts_kernel(uint32_t* counts,  // [n+1]
                        double* total,     // [1], may be null

@@ -20,6 +20,7 @@ struct CompactShared {
 
 // z becomes (sum of grad_logp[t] over the tokens t of v - p coefficient - p (log p + entropy) entropy_coefficient)
 // scale; zeros past the end of the row.
+// Grid: rows of the chunk. Block: 256. Shared: 32. Work: 8 bytes per logit. Bound: issue.
 __global__ void __launch_bounds__(kThreads)
     gradient_kernel(LinearChunk chunk, const int32_t* token, float scale, int64_t V, const float* logsumexp,
                     const float* entropy, const float* grad_logp, const float* grad_entropy) {
@@ -67,6 +68,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // One block: the rows with a gradient, in order.
+// Grid: 1. Block: 256. Shared: 32. Work: 12 bytes per row. Bound: latency.
 __global__ void __launch_bounds__(kThreads) compact_kernel(LinearChunk chunk) {
   DYN_SMEM(CompactShared, shared);
   const int32_t kept = block_list(
@@ -78,6 +80,7 @@ __global__ void __launch_bounds__(kThreads) compact_kernel(LinearChunk chunk) {
   if (threadIdx.x == 0) *chunk.kept_count = kept;
 }
 
+// Grid: ceil(V / 256). Block: 256. Shared: 0. Work: 4 bytes per logit of the chunk. Bound: memory.
 __global__ void column_largest_kernel(LinearChunk chunk, int64_t V) {
   const int64_t v = thread_index();
   if (v >= V) return;
@@ -87,6 +90,7 @@ __global__ void column_largest_kernel(LinearChunk chunk, int64_t V) {
   chunk.column_largest[v] = largest;
 }
 
+// Grid: ceil(V / 256). Block: 256. Shared: 0. Work: 4 bytes per logit of the chunk. Bound: memory.
 __global__ void bias_kernel(LinearChunk chunk, float* sum, int64_t V) {
   const int64_t v = thread_index();
   if (v >= V) return;
@@ -95,6 +99,7 @@ __global__ void bias_kernel(LinearChunk chunk, float* sum, int64_t V) {
   sum[v] = static_cast<float>(total);
 }
 
+// Grid: ceil(V D / 256). Block: 256. Shared: 0. Work: 6 bytes per element. Bound: memory.
 __global__ void convert_kernel(const float* from, void* to, Float type, int64_t n) {
   const int64_t i = thread_index();
   if (i < n) store_float(to, type, i, from[i]);

@@ -32,6 +32,7 @@ __device__ __forceinline__ uint32_t find_digit(uint32_t own, uint32_t rank, uint
   return shared.digit;
 }
 
+// Grid: 1 per set. Block: 256. Shared: 1,128. Work: 4 bytes per token, five or six times. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     sets_kernel(const uint32_t* keys,          // [T]
                 const int32_t* sequence_start,  // [S+1], null: one set of all tokens
@@ -94,6 +95,8 @@ struct BatchShared {
   uint32_t last;
 };
 
+// Grid: ceil(T / 4,096), at most 8 per multiprocessor. Block: 256. Shared: 9,328. Work: 4 bytes per token. Bound:
+// issue.
 __global__ void __launch_bounds__(kThreads)
     digits_kernel(const uint32_t* keys,  // [T]
                   State* state,
@@ -168,6 +171,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Where the last of the tied tokens that are kept lies.
+// Grid: ceil(T / 4,096), at most 8 per multiprocessor. Block: 256. Shared: 9,328. Work: 4 bytes per token. Bound:
+// memory.
 __global__ void __launch_bounds__(kThreads)
     ties_kernel(const uint32_t* keys,  // [T]
                 State* state,
