@@ -3,6 +3,7 @@
 // A power of two of threads per row, at most a block, in words as wide as the row and both addresses allow: up to 16
 // bytes. Every byte of a row is read and written once. An index outside the rows gives a row of NaN, of zeros where the
 // dtype has no NaN.
+#include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
 
 namespace grpo::cuda {
@@ -20,6 +21,8 @@ __device__ __forceinline__ Word repeat(uint64_t pattern) {
   }
 }
 
+// Grid: a power of two of threads per row. Block: 256. Shared: 0. Work: each byte of a row read and written once, 4
+// bytes per index. Bound: memory.
 template <class Word>
 __global__ void __launch_bounds__(kThreads)
     gather_rows_kernel(const Word* x,         // [R, words]

@@ -5,6 +5,7 @@
 // on nothing but its own values. Sums are float64. Rows of more than a piece take a second launch, one warp per row,
 // which adds the pieces. Forward 8 bytes per element (12 with old_mean), backward 12 (16); masked rows, and rows whose
 // gradients are 0, are not read.
+#include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
 
 namespace grpo::cuda {
@@ -53,6 +54,7 @@ __device__ __forceinline__ bool is_nothing(const Rows& rows, int64_t t) {
   return rows.D == 0 || (rows.mask != nullptr && rows.mask[t] == 0);
 }
 
+// Grid: ceil(T ceil(D / 2,048) / 8). Block: 256. Shared: 0. Work: 8 bytes per element, 12 with old_mean. Bound: memory.
 template <bool kWithOld>
 __global__ void __launch_bounds__(kThreads)
     gaussian_logprob_kernel(Rows rows,
@@ -79,6 +81,7 @@ __global__ void __launch_bounds__(kThreads)
   else write_row(rows, piece.row, nothing, {squares, products}, logp, log_ratio);
 }
 
+// Grid: ceil(T / 8). Block: 256. Shared: 0. Work: 16 bytes per piece, 8 per row. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     join_pieces_kernel(Rows rows,
                        const Sums* sums,    // [T, pieces]
@@ -96,6 +99,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // grad_mean = a (x - mean) + b (x - old_mean)
+// Grid: ceil(T ceil(D / 2,048) / 8). Block: 256. Shared: 0. Work: 12 bytes per element, 16 with old_mean. Bound:
+// memory.
 __global__ void __launch_bounds__(kThreads)
     gaussian_logprob_backward_kernel(Rows rows,
                                      const float* grad_logp,       // [T], may be null

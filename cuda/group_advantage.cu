@@ -5,8 +5,9 @@
 // passes, combined over the lanes in a fixed order. The batch's variance takes two launches more: one moment per group,
 // then one block that merges them in order. A launch before looks at the offsets: where one of them is bad, groups may
 // meet, and all advantages are NaN; mean and std are so where the group's own offsets are bad.
-#include "native/formulas/moments.h"
 #include "blocks/offsets.cuh"
+#include "launch/operation.cuh"
+#include "native/formulas/moments.h"
 
 namespace grpo::cuda {
 namespace {
@@ -70,8 +71,8 @@ __device__ Moments warp_moments(const float* x, const uint8_t* mask, int64_t beg
   return {count, mean, warp_reduce(squares, Add{})};
 }
 
-// The others of rollout i: the group's moments before it and after it, merged. The lanes hold one rollout each; `before`
-// and `after` come in from the pieces of 32 on either side.
+// The others of rollout i: the group's moments before it and after it, merged. The lanes hold one rollout each;
+// `before` and `after` come in from the pieces of 32 on either side.
 __device__ Moments scan_lanes(Moments own, bool from_the_right) {
   for (int distance = 1; distance < kWarp; distance *= 2) {
     const int from = from_the_right ? lane_index() + distance : lane_index() - distance;
@@ -88,6 +89,8 @@ __device__ __forceinline__ Moments from_lane(const Moments& own, int source) {
           __shfl_sync(kAllLanes, own.m2, source)};
 }
 
+// Grid: ceil(G / 8). Block: 256. Shared: 0. Work: 4 bytes per rollout, 5 with a mask, twice; 24 per group. Bound:
+// issue.
 __global__ void __launch_bounds__(kThreads)
     group_moments_kernel(const float* rewards,        // [N]
                          const int32_t* group_start,  // [G+1]
@@ -106,6 +109,7 @@ struct BatchShared {
 };
 
 // One block: the variance of the batch. Thread i merges groups i, i + kBatchThreads, ...
+// Grid: 1. Block: 512. Shared: 384. Work: 24 bytes per group. Bound: latency.
 __global__ void __launch_bounds__(kBatchThreads)
     batch_variance_kernel(const Moments* moments,  // [G]
                           double* variance_out,    // [1]
@@ -123,6 +127,7 @@ __global__ void __launch_bounds__(kBatchThreads)
 }
 
 // Two blocks of a multiprocessor: without that number ptxas aims at three, and spills.
+// Grid: ceil(G / 8). Block: 256. Shared: 0. Work: 8 bytes per rollout, 9 with a mask. Bound: issue.
 __global__ void __launch_bounds__(kThreads, 2)
     group_advantage_kernel(const float* rewards,          // [N]
                            const int32_t* group_start,    // [G+1]
@@ -216,7 +221,8 @@ int run(const Args& args, const Axes& axes, Launch& on) {
                      args.ddof,
                      args.eps,
                      args.eps_under_root != 0,
-                     repeated(args.virtual_count > 0 ? args.virtual_reward : 0, static_cast<double>(args.virtual_count))};
+                     repeated(args.virtual_count > 0 ? args.virtual_reward : 0,
+                              static_cast<double>(args.virtual_count))};
   const bool each = p.center == kCenterLeaveOneOut || p.scale == kLeaveOneOutStd;
   Moments* suffix = each ? on.scratch<Moments>(N) : nullptr;
   double* batch_variance = nullptr;

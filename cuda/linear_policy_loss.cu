@@ -1,10 +1,12 @@
-// The policy loss from hidden states, with its gradients, without the logits of all rows. With token-level ratios a chunk
-// of rows goes through three products: its logits, then, these having become their own gradient in place, gradHidden and
-// gradHead. The ratio of a sequence needs the log-probabilities of all its rows first: a pass of one product, the sums of
-// policy_loss, and the three products for the rows that have a gradient.
+// The policy loss from hidden states, with its gradients, without the logits of all rows. With token-level ratios a
+// chunk of rows goes through three products: its logits, then, these having become their own gradient in place,
+// gradHidden and gradHead. The ratio of a sequence needs the log-probabilities of all its rows first: a pass of one
+// product, the sums of policy_loss, and the three products for the rows that have a gradient.
 //
 // Which kernel runs: the products as in linear_token_logprob.cu.
+#include "launch/operation.cuh"
 #include "linear/linear_policy_loss.cuh"
+#include "native/logits/logits.h"
 
 namespace grpo::cuda {
 namespace {
@@ -12,6 +14,8 @@ namespace {
 constexpr int kThreads = 128;
 
 // The derivatives of the loss by the logp and the entropy of the chunk's tokens: one thread per row.
+// Grid: ceil(rows of the chunk / 128). Block: 128. Shared: 0. Work: about 40 bytes per token. Bound: float64
+// arithmetic.
 __global__ void __launch_bounds__(kThreads)
     coefficients_kernel(LossPass pass, NamedRows named, int64_t begin, const int32_t* live, float* grad_logp,
                         float* grad_entropy) {
@@ -29,9 +33,9 @@ __global__ void __launch_bounds__(kThreads)
 int run(const grpo_linear_policy_loss_args& args, const Axes& axes, Launch& on) {
   if (const int status = check_rows(args.row, axes, "hidden")) return status;
   if (const int status = check_objective(args, true)) return status;
-  linear_policy_loss({linear_of(args, axes), linear_gradients_of(args), data<int32_t>(args.row), loss_inputs(args, axes),
-                      objective_of(*args.objective), args.chunk_rows, data<float>(args.logp), data<float>(args.entropy),
-                      data<float>(args.loss), data<double>(args.stats)},
+  linear_policy_loss({linear_of(args, axes), linear_gradients_of(args), data<int32_t>(args.row),
+                      loss_inputs(args, axes), objective_of(*args.objective), args.chunk_rows, data<float>(args.logp),
+                      data<float>(args.entropy), data<float>(args.loss), data<double>(args.stats)},
                      on);
   return GRPO_OK;
 }

@@ -1,5 +1,6 @@
-// How much device memory linear_policy_loss takes beyond its inputs and outputs at most: the sum of what its launcher asks
-// for, in a rehearsal of the call with all that is optional; and the copies of inputs that may lie on the host.
+// How much device memory linear_policy_loss takes beyond its inputs and outputs at most: the sum of what its launcher
+// asks for, in a rehearsal of the call with all that is optional; and the copies of inputs that may lie on the host.
+#include "launch/operation.cuh"
 #include "linear/linear_policy_loss.cuh"
 
 namespace grpo::cuda {

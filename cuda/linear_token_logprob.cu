@@ -1,12 +1,14 @@
 // Log-probabilities of tokens and the entropy of the policy from hidden states, and the way back, without the logits of
-// all rows: chunks of rows as in linear.cuh. Forward one product for each chunk, backward three, of which the first gives
-// the chunk's logits again.
+// all rows: chunks of rows as in linear/chunk.cuh. Forward one product for each chunk, backward three, of which the
+// first gives the chunk's logits again.
 //
 // Which kernel runs: where D is a multiple of 8 and the data begin at multiples of 16 bytes, matrix instructions (mma,
 // from compute capability 8.0 on; matmul_mma.cu) form the logits of hidden and head of one 16-bit dtype, gradHidden
 // where head is bf16 or f16, and gradHead where hidden is. All other products take the tiles of matmul.cu, in float32
 // without matrix instructions.
-#include "linear/linear.cuh"
+#include "launch/operation.cuh"
+#include "linear/chunk.cuh"
+#include "native/logits/logits.h"
 
 namespace grpo::cuda {
 namespace {
@@ -30,6 +32,7 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, L
   const Linear linear = linear_of(args, axes);
   const LinearGradients gradients = linear_gradients_of(args);
   const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);
+  const float* entropy = grad_entropy == nullptr ? nullptr : data<float>(args.entropy);
   LinearChunk chunk = linear_chunk(linear, &gradients, args.chunk_rows, on);
   TokenRows tokens = token_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask));
   tokens.grad_logp = grad_logp, tokens.grad_entropy = grad_entropy;
@@ -37,8 +40,7 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, L
   begin_gradients(linear, chunk, gradients, on);
   for (int64_t begin = 0; begin < linear.R; begin += chunk.rows) {
     chunk_softmax(linear, chunk, begin, nullptr, nullptr, nullptr, on);
-    chunk_gradient(linear, chunk, data<float>(args.logsumexp), grad_entropy == nullptr ? nullptr : data<float>(args.entropy),
-                   grad_logp, grad_entropy, gradients, on);
+    chunk_gradient(linear, chunk, data<float>(args.logsumexp), entropy, grad_logp, grad_entropy, gradients, on);
   }
   end_gradients(linear, chunk, gradients, on);
   return GRPO_OK;

@@ -4,7 +4,8 @@
 // and writes. A thread has 16 neighbouring values, in one load where they lie inside the mask. 2 bytes per value are
 // read, 4 per place written. Places beyond the number of values that are set, where `index` is longer, are -1; what it
 // has no room for is left out.
-#include "blocks/scan.cuh"
+#include "blocks/flags.cuh"
+#include "launch/operation.cuh"
 
 namespace grpo::cuda {
 namespace {

@@ -3,8 +3,9 @@
 // One block per kPer * kThreads values, which stay in registers between the two passes: each value is read once, 4
 // bytes, 5 with a mask. One block then merges the moments of those blocks, always in the same order: the bits depend
 // on nothing but the values. All in float64.
-#include "native/formulas/moments.h"
+#include "blocks/reduce.cuh"
 #include "launch/operation.cuh"
+#include "native/formulas/moments.h"
 
 namespace grpo::cuda {
 namespace {
@@ -25,17 +26,7 @@ struct Higher {
   __device__ __forceinline__ float operator()(float x, float y) const { return fmaxf(x, y); }
 };
 
-// combine() over the block; every thread receives it. `partial` is used once in the life of the block.
-template <class F>
-__device__ __forceinline__ float block_reduce(float value, float* partial, F combine) {
-  value = warp_reduce(value, combine);
-  if (lane_index() == 0) partial[warp_index()] = value;
-  __syncthreads();
-  value = partial[0];
-  for (int warp = 1; warp < kWarps; ++warp) value = combine(value, partial[warp]);
-  return value;
-}
-
+// Grid: ceil(N / 4,096). Block: 256. Shared: 160. Work: 4 bytes per value, 5 with a mask. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     moments_kernel(const float* x,       // [N]
                    const uint8_t* mask,  // [N], may be null
@@ -90,6 +81,7 @@ struct MergeShared {
 };
 
 // One block: thread i merges moments i, i + kThreads, ..., then halves of the threads merge with each other.
+// Grid: 1. Block: 256. Shared: 6,144. Work: 24 bytes per block of moments_kernel. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     merge_kernel(const Moments* moments,  // [blocks]
                  double* out,             // [3]

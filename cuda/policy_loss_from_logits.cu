@@ -6,6 +6,7 @@
 //
 // Which kernel runs: for each pass that of token_logprob.cu, by the length of a row and the GPU; the second pass of
 // ratios of sequences is always two_read_kernel, which reads a row once there.
+#include "launch/operation.cuh"
 #include "logits/logits_cluster.cuh"
 #include "loss/policy_loss.cuh"
 

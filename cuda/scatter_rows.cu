@@ -7,6 +7,7 @@
 // the list of a row once for each of its warps.
 //
 // Halves are summed in float32 and rounded once; whole numbers wrap. An index outside the rows adds to nothing.
+#include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
 
 namespace grpo::cuda {
@@ -22,6 +23,7 @@ struct Shared {
 };
 
 // head and next hold m + 1; 0 ends a list.
+// Grid: ceil(M / 256). Block: 256. Shared: 0. Work: 16 bytes per index. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     lists_kernel(const int32_t* index,  // [M]
                  uint32_t* head,        // [R], 0 before
@@ -67,6 +69,8 @@ __device__ __forceinline__ T narrowed(Sum sum) {
   else return from_float<T>(sum);
 }
 
+// Grid: ceil(R ceil(D / 256) / 8). Block: 256. Shared: 16,384. Work: each element of x read once, of y written once.
+// Bound: memory.
 template <class T, class Sum>
 __global__ void __launch_bounds__(kThreads)
     scatter_rows_kernel(const T* x,            // [M, D]

@@ -4,12 +4,13 @@
 // What is kept is described by the key of the last token that is, and by its place, since of equal keys the first win;
 // a last launch writes the mask from that: 4 bytes read per token, 1 written.
 // - Few tokens, or each of several sequences for itself: one block per set finds the key, 8 bits at a time.
-// - A batch, or one sequence: all blocks count digits of 11, 11 and 10 bits, each time those keys that share the digits found before;
-//   the block that finishes last finds the digit. Then ties are counted, where not all of them are kept. 4 bytes per
-//   token and launch.
+// - A batch, or one sequence: all blocks count digits of 11, 11 and 10 bits, each time those keys that share the digits
+//   found before; the block that finishes last finds the digit. Then ties are counted, where not all of them are kept.
+//   4 bytes per token and launch.
 // Counts are integers, so that neither their order nor the number of blocks shows in the result. How many are kept is
 // computed on the device.
-#include "selection/select_tokens.cuh"
+#include "launch/operation.cuh"
+#include "selection/token_cuts.cuh"
 
 namespace grpo::cuda {
 namespace {
@@ -17,6 +18,7 @@ namespace {
 enum Scope : int32_t { kBatch, kSequence };
 enum Rule : int32_t { kAdvantageEntropy, kEntropy, kAdvantage };
 
+constexpr int kThreads = 256, kWarps = kThreads / kWarp;
 constexpr int kPer = 8, kPiece = kPer * kWarp;  // tokens of a thread and of a warp
 constexpr int64_t kFew = 16384;                 // the only set, if it is left to one block
 
@@ -42,6 +44,7 @@ struct Sequences {
   }
 };
 
+// Grid: ceil(T / 2,048). Block: 256. Shared: 0. Work: 4 to 9 bytes read per token, 4 written. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     keys_kernel(Scores scores,
                 uint32_t* keys) {  // [T]
@@ -75,6 +78,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- the mask -------------------------------------------------------------------------------------------------------
 
+// Grid: ceil(T / 2,048). Block: 256. Shared: 0. Work: 5 bytes per token. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     write_kernel(const uint32_t* keys,           // [T]
                  const int32_t* sequence_start,  // [S+1], null: one set of all tokens
@@ -131,7 +135,7 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   const int32_t* start = batch ? nullptr : sequence_start;
   on(keys_kernel, {blocks, kThreads}, scores, keys);
   if (sets > 1 || T <= kFew) {
-    on(sets_kernel, {sets, kThreads, sizeof(SetShared)}, keys, start, cuts, T, args.count, args.fraction);
+    cut_sets(keys, start, cuts, sets, T, args.count, args.fraction, on);
   } else {
     cut_batch(keys, cuts, T, args.count, args.fraction, on);
   }

@@ -1,19 +1,22 @@
 // The value of each sequence at its unmasked tokens, 0 at the others: the transpose of sequence_sum.
 //
-// One block per kTile tokens. Two threads look up the sequences of its first and last token; each token then finds its
-// own between those. 4 bytes per token, 5 with a mask. A mean under a mask takes two launches more, which count the
-// unmasked tokens (sequence_sum.cuh) and divide. A token that lies in no sequence, since offsets are bad, is NaN.
-#include "blocks/sequence_sum.cuh"
+// One block per kBlockTokens tokens. Two threads look up the sequences of its first and last token; each token then
+// finds its own between those. 4 bytes per token, 5 with a mask. A mean under a mask takes two launches more, which
+// count the unmasked tokens (piece_sums.cuh) and divide. A token that lies in no sequence, since offsets are bad, is
+// NaN.
+#include "blocks/piece_sums.cuh"
+#include "launch/operation.cuh"
 
 namespace grpo::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / kWarp, kTile = 4 * kThreads;
+constexpr int kThreads = 256, kWarps = kThreads / kWarp, kBlockTokens = 4 * kThreads;
 
 struct Shared {
-  int64_t bound[2];  // sequences of the first and last token of the tile
+  int64_t bound[2];  // sequences of the first and last token of the block
 };
 
+// Grid: ceil(S / 8). Block: 256. Shared: 0. Work: 16 bytes per piece, 8 per sequence. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     share_kernel(const float* x,        // [S]
                  const int32_t* start,  // [S+1]
@@ -27,6 +30,7 @@ __global__ void __launch_bounds__(kThreads)
     share[s] = static_cast<float>(whole.count == 0 ? whole.total : x[s] / static_cast<double>(whole.count));
 }
 
+// Grid: ceil(T / 1,024). Block: 256. Shared: 16. Work: 4 bytes per token, 5 with a mask. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     sequence_expand_kernel(const float* x,        // [S]
                            const int32_t* start,  // [S+1]
@@ -34,11 +38,8 @@ __global__ void __launch_bounds__(kThreads)
                            float* y,              // [T]
                            int64_t S, int64_t T, bool divide) {
   DYN_SMEM(Shared, shared);
-  const int64_t begin = int64_t{blockIdx.x} * kTile, end = begin + kTile < T ? begin + kTile : T;
-  const auto sequence_of = [&](int64_t low, int64_t high, int64_t t) {
-    return last_where(low, high, [&](int64_t s) { return start[s] <= t; });
-  };
-  if (threadIdx.x < 2) shared.bound[threadIdx.x] = sequence_of(0, S - 1, threadIdx.x == 0 ? begin : end - 1);
+  const int64_t begin = int64_t{blockIdx.x} * kBlockTokens, end = begin + kBlockTokens < T ? begin + kBlockTokens : T;
+  if (threadIdx.x < 2) shared.bound[threadIdx.x] = last_at_most(start, 0, S - 1, threadIdx.x == 0 ? begin : end - 1);
   __syncthreads();
   for (int64_t t = begin + threadIdx.x; t < end; t += kThreads) {
     if (mask != nullptr && mask[t] == 0) {
@@ -47,7 +48,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     float value = NAN;
     if (S > 0) {
-      const int64_t s = sequence_of(shared.bound[0], shared.bound[1], t);
+      const int64_t s = last_at_most(start, shared.bound[0], shared.bound[1], t);
       const Range range = range_of(start, s, T);
       if (range.begin <= t && t < range.end) {
         const double length = static_cast<double>(range.end - range.begin);
@@ -72,8 +73,8 @@ int run(const Args& args, const Axes& axes, Launch& on) {
     on(share_kernel, {ceil_div(S, kWarps), kThreads}, x, start, counts, share, S, T);
     x = share;
   }
-  on(sequence_expand_kernel, {ceil_div(T, kTile), kThreads, sizeof(Shared)}, x, start, mask, data<float>(args.out_x), S,
-     T, args.mean != 0 && mask == nullptr);
+  on(sequence_expand_kernel, {ceil_div(T, kBlockTokens), kThreads, sizeof(Shared)}, x, start, mask,
+     data<float>(args.out_x), S, T, args.mean != 0 && mask == nullptr);
   return GRPO_OK;
 }
 

@@ -2,8 +2,8 @@
 //
 // kPer values per thread, which computes the divisor once. 8 bytes per value, 9 with a mask; float64, rounded once. A
 // count that is negative or NaN and a negative m2, which the host cannot see, give NaN.
-#include "native/formulas/moments.h"
 #include "launch/operation.cuh"
+#include "native/formulas/moments.h"
 
 namespace grpo::cuda {
 namespace {
@@ -17,6 +17,7 @@ struct Parameters {
   bool eps_under_root, center;
 };
 
+// Grid: ceil(N / 2,048). Block: 256. Shared: 0. Work: 8 bytes per value, 9 with a mask. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     standardize_kernel(const float* x,         // [N]
                        const uint8_t* mask,    // [N], may be null

@@ -7,6 +7,7 @@
 // fit the shared memory of eight blocks (227 KiB each on an H100: V up to some 460,000 in float32) take one_read_kernel; on older
 // GPUs, and for other rows, two_read_kernel reads a row again for its gradient, mostly from the L2 cache. Dtypes differ
 // in neither. Rows that do not begin at a multiple of 16 bytes are loaded element by element.
+#include "launch/operation.cuh"
 #include "logits/logits_cluster.cuh"
 
 namespace grpo::cuda {

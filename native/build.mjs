@@ -1,6 +1,15 @@
 // Builds the native code: node native/build.mjs addon | prebuild | library | cuda | simt | sanitize | sources
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -82,16 +91,19 @@ function cuda(...targets) {
       console.error(stdout, stderr)
       process.exit(status ?? 1)
     }
-    return `${stdout}\n${stderr}`
   }
-  const kernels = resources(build('grpo_kernels_cuda'))
+  build('grpo_kernels_cuda')
   for (const target of targets) build(target)
+  const kernels = resources()
+  const { stdout } = spawnSync(nvcc, ['--version'], { encoding: 'utf8' })
+  const report = { nvcc: /release ([\d.]+)/.exec(stdout)?.[1], kernels }
+  writeFileSync(join(root, 'build-cuda', 'kernels.json'), `${JSON.stringify(report, null, 1)}\n`)
   for (const { name, architecture, registers, shared, spilled } of kernels) {
     const spill = spilled > 0 ? `, SPILLS ${spilled} bytes` : ''
     console.log(`${architecture} ${name}: ${registers} registers, ${shared} bytes of shared memory${spill}`)
   }
   const bad = kernels.filter(({ spilled }) => spilled > 0)
-  console.log(`build:cuda: ${kernels.length} kernels compiled, ${bad.length} of them spill registers`)
+  console.log(`build:cuda: ${kernels.length} kernels, ${bad.length} of them spill registers`)
   if (bad.length > 0) process.exit(1)
 }
 
@@ -124,20 +136,43 @@ function prebuild() {
   ship(join(root, 'build-cuda', library), library, '--strip-unneeded')
 }
 
-/** What ptxas -v says of each kernel. */
-function resources(text) {
-  const mangled = [
-    ...text.matchAll(/Compiling entry function '(\S+)' for '(\S+)'([\s\S]*?)Used (\d+) registers([^\n]*)/g),
-  ]
+/** Compiles a file of cuda/, and keeps what nvcc says of it beside the object. */
+function compile(command, ...args) {
+  const object = args[args.lastIndexOf('-o') + 1]
+  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 2 ** 28 })
+  if (error) throw error
+  process.stdout.write(stdout)
+  process.stderr.write(stderr)
+  if (status !== 0) process.exit(status ?? 1)
+  writeFileSync(`${object}.log`, stdout + stderr)
+}
+
+/** What ptxas -v has said of each kernel, file by file. */
+function resources() {
+  const objects = join(root, 'build-cuda-objects/CMakeFiles/grpo_kernels_cuda.dir')
+  const files = readdirSync(join(root, 'cuda'), { recursive: true }).map((name) => name.replaceAll('\\', '/'))
+  const found = files.filter((name) => name.endsWith('.cu')).sort()
+  return found.flatMap((file) => kernelsIn(file, readFileSync(join(objects, 'cuda', `${file}.o.log`), 'utf8')))
+}
+
+function kernelsIn(file, text) {
+  const pattern = /Compiling entry function '(\S+)' for '(\S+)'([\s\S]*?)Used (\d+) registers([^\n]*)/g
+  const mangled = [...text.matchAll(pattern)]
   const names = spawnSync('c++filt', ['-p'], { input: mangled.map(([, name]) => name).join('\n'), encoding: 'utf8' })
   const readable = names.status === 0 ? names.stdout.split('\n') : mangled.map(([, name]) => name)
   return mangled.map(([, name, architecture, frame, registers, rest], i) => ({
+    file,
     name: (readable[i] ?? name).replace(/^grpo::cuda::(\(anonymous namespace\)::)?/, ''),
     architecture,
     registers: Number(registers),
     shared: Number(/(\d+) bytes smem/.exec(rest)?.[1] ?? 0),
     spilled: Number(/(\d+) bytes spill stores/.exec(frame)?.[1] ?? 0),
   }))
+}
+
+/** Fails where cuda/README.md gives a kernel other registers than this build has. */
+function checkTable() {
+  run(bin('tsx', 'dist/cli.mjs'), ['test/docs/cuda.ts', 'check'])
 }
 
 switch (process.argv[2]) {
@@ -155,6 +190,10 @@ switch (process.argv[2]) {
     break
   case 'cuda':
     cuda('self_test')
+    checkTable()
+    break
+  case 'compile': // called by CMake
+    compile(...process.argv.slice(3))
     break
   case 'sanitize':
     run(bin('cmake-js', 'bin/cmake-js'), ['build', '-O', 'build-sanitize', '--CDGRPO_SANITIZE=ON', '--parallel', jobs])

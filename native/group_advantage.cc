@@ -63,7 +63,8 @@ void group_advantage(const float* rewards,     // [n], of one group
       advantage[i] = 0;
       continue;
     }
-    const double baseline = p.center == kCenterNone ? 0 : each && p.center == kCenterLeaveOneOut ? others[i].mean : center;
+    const bool by_others = each && p.center == kCenterLeaveOneOut;
+    const double baseline = p.center == kCenterNone ? 0 : by_others ? others[i].mean : center;
     double divisor = 1;
     if (p.scale == kScaleMean) {
       divisor = raw ? 1 : group.mean + p.eps;
@@ -94,7 +95,8 @@ int run(const Args& args, const Axes& axes) {
                      args.ddof,
                      args.eps,
                      args.eps_under_root != 0,
-                     repeated(args.virtual_count > 0 ? args.virtual_reward : 0, static_cast<double>(args.virtual_count))};
+                     repeated(args.virtual_count > 0 ? args.virtual_reward : 0,
+                              static_cast<double>(args.virtual_count))};
 
   int64_t longest = 0;
   for (int64_t g = 0; g < groups; ++g) longest = std::max<int64_t>(longest, start[g + 1] - start[g]);

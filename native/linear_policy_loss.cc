@@ -1,7 +1,7 @@
 // The policy loss from hidden states, with its gradients, without the logits. With token-level ratios a chunk of rows
 // goes through three products: its logits, then, these having become their own gradient in place, gradHidden and
-// gradHead. The ratio of a sequence needs the log-probabilities of all its rows first: a pass of one product, policy_loss,
-// and the three products for the rows that have a gradient.
+// gradHead. The ratio of a sequence needs the log-probabilities of all its rows first: a pass of one product,
+// policy_loss, and the three products for the rows that have a gradient.
 #include "linear/linear_policy_loss.h"
 
 #include "loss/policy_loss_args.h"

@@ -1,5 +1,5 @@
-// How much memory linear_policy_loss takes beyond its inputs and outputs, before it is called: the shapes go through the
-// functions that lay out the memory of a call.
+// How much memory linear_policy_loss takes beyond its inputs and outputs, before it is called: the shapes go through
+// the functions that lay out the memory of a call.
 #include "linear/linear_policy_loss.h"
 
 namespace grpo {

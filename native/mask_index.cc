@@ -43,8 +43,9 @@ int run(const Args& args, const Axes& axes) {
   });
   for (int64_t b = 0; b < blocks; ++b) first[b + 1] += first[b];
   if (index != nullptr && axes['M'] != first[blocks])
-    return fail(GRPO_SHAPE, "index", "has length " + std::to_string(axes['M']) + ", expected " +
-                                         std::to_string(first[blocks]) + ", the number of values in {mask} that are not 0");
+    return fail(GRPO_SHAPE, "index",
+                "has length " + std::to_string(axes['M']) + ", expected " + std::to_string(first[blocks]) +
+                    ", the number of values in {mask} that are not 0");
   if (args.count != nullptr) *data<double>(args.count) = static_cast<double>(first[blocks]);
   if (index == nullptr) return GRPO_OK;
   parallel_for(blocks, 1, [&](int64_t begin, int64_t end, int) {

@@ -8,11 +8,11 @@
 //   if (api->group_advantage(&args, NULL) != GRPO_OK) { grpo_error error; api->last_error(&error); ... }
 //
 // Arrays are DLTensors (DLPack's published memory layout), row-major and dense; only logits may have a row stride.
-// A null input is absent, a null output is not wanted. Outputs belong to the caller. A struct begins with its size, which
-// the caller writes; members are only ever appended, with a default that means "as before". A caller that was compiled
-// with an older header has shorter structs: what they lack has its default.
-// Options: double, int64_t, or int32_t for booleans and choices (numbered in the order of the descriptor). A null option
-// is NaN, -1 or -1. What an operation means, and its paper: the docstring of the TypeScript function of that name.
+// A null input is absent, a null output is not wanted. Outputs belong to the caller. A struct begins with its size,
+// which the caller writes; members are only ever appended, with a default that means "as before". A caller that was
+// compiled with an older header has shorter structs: what they lack has its default. Options: double, int64_t, or
+// int32_t for booleans and choices (numbered in the order of the descriptor). A null option is NaN, -1 or -1. What an
+// operation means, and its paper: the docstring of the TypeScript function of that name.
 #ifndef GRPO_KERNELS_OPS_H
 #define GRPO_KERNELS_OPS_H
 
@@ -362,7 +362,7 @@ __attribute__((visibility("default")))
 #endif
 const grpo_api* grpo_kernels_api(uint32_t version);
 
-// ---- devices: the library libgrpo_kernels_cuda has this one symbol ----------------------------------------------------
+// ---- devices: the library libgrpo_kernels_cuda has this one symbol --------------------------------------------------
 
 typedef struct {
   char name[256];
@@ -371,9 +371,9 @@ typedef struct {
   int64_t memory;        // bytes
 } grpo_device;
 
-// Functions return a status; last_error() of the operations has the text, cuda_code() the CUDA error's name. A stream is
-// a cudaStream_t; null is the library's own stream of the device, which is ordered with the legacy default stream. An
-// operation runs on the device on which its arrays lie, enqueues and returns. i32 inputs may lie on the host.
+// Functions return a status; last_error() of the operations has the text, cuda_code() the CUDA error's name. A stream
+// is a cudaStream_t; null is the library's own stream of the device, which is ordered with the legacy default stream.
+// An operation runs on the device on which its arrays lie, enqueues and returns. i32 inputs may lie on the host.
 typedef struct {
   size_t size;
   uint32_t version;

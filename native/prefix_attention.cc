@@ -1,15 +1,14 @@
-// Forward pass of shared-prefix attention, see prefix_attention.h.
+// Forward pass of shared-prefix attention, see attention/tiles.h.
 //
 // One thread owns a query tile. Scores are held transposed, [keys, queries], so that the running softmax has a query
 // per vector lane and never sums across lanes. Queries are packed and scaled once per tile; keys and values are copied
 // a tile at a time, also where they are float32: the rows of one head lie K * D apart, a multiple of the cache's own
 // stride at the usual sizes, and in place the products were 3 % slower than with the copy.
-#include "attention/prefix_attention.h"
-
 #include <cmath>
 
-#include "interface/operation.h"
-#include "attention/tree_layout.h"
+#include "attention/attention.h"
+#include "attention/rows.h"
+#include "attention/work.h"
 
 namespace grpo {
 namespace {
@@ -55,8 +54,6 @@ void add_values(const Workspace& work, const TilePair& pair, const int32_t* visi
   for (int64_t r = 0; r < rows; ++r)
     kernels.matmul_tile(work.scores + r, 1, kTileRows, work.v, E, out + r * E, E, 1, E, visible[r], true);
 }
-
-}  // namespace
 
 void prefix_attention(const void* q,  // [P,H,D]
                       const void* k,  // [P,K,D]
@@ -109,28 +106,6 @@ void prefix_attention(const void* q,  // [P,H,D]
 
 // ---- the C interface ------------------------------------------------------------------------------------------------
 
-namespace {
-
-template <class Args>
-Segments segments_of(const Args& args, const Axes& axes) {
-  return {data<int32_t>(args.segment_start), data<int32_t>(args.segment_parent), data<int32_t>(args.segment_end),
-          axes['B']};
-}
-
-template <class Args>
-AttentionSizes sizes_of(const Args& args, const Axes& axes) {
-  const double scale = is_null(args.scale) ? 1 / std::sqrt(static_cast<double>(axes['D'])) : args.scale;
-  return {axes['P'], axes['H'], axes['K'], axes['D'], axes['E'], float_type(args.q), static_cast<float>(scale)};
-}
-
-int check_layout(const Segments& segments, const AttentionSizes& sizes) {
-  if (sizes.K == 0 ? sizes.H != 0 : sizes.H % sizes.K != 0)
-    return fail(GRPO_SHAPE, "q", "has " + std::to_string(sizes.H) + " heads, expected a multiple of K = " +
-                                     std::to_string(sizes.K) + " from {k}");
-  const LayoutProblem problem = check_segments(segments.parent, segments.end, segments.B);
-  return problem.argument == nullptr ? GRPO_OK : fail(GRPO_VALUE, problem.argument, problem.problem);
-}
-
 using Args = grpo_prefix_attention_args;
 
 int run(const Args& args, const Axes& axes) {
@@ -155,43 +130,8 @@ const grpo_field kFields[] = {
     GRPO_OPT(scale, "number? = null"),
 };
 
-namespace backward {
-
-using Args = grpo_prefix_attention_backward_args;
-
-const grpo_field kFields[] = {
-    GRPO_IN(q, "f32|bf16|f16[P,H,D]"),
-    GRPO_IN(k, "=q[P,K,D]"),
-    GRPO_IN(v, "=q[P,K,E]"),
-    GRPO_IN(grad_out, "=q[P,H,E]"),
-    GRPO_IN(out, "=q[P,H,E]"),
-    GRPO_IN(logsumexp, "f32[P,H]"),
-    GRPO_IN(segment_start, "i32[B+1] offsets P"),
-    GRPO_IN(segment_parent, "i32[B]"),
-    GRPO_IN(segment_end, "i32[B]"),
-    GRPO_OUT(grad_q, "~q[P,H,D]"),
-    GRPO_OUT(grad_k, "~k[P,K,D]"),
-    GRPO_OUT(grad_v, "~v[P,K,E]"),
-    GRPO_OPT(scale, "number? = null"),
-};
-
-}  // namespace backward
-
-int run(const backward::Args& args, const Axes& axes) {
-  const Segments segments = segments_of(args, axes);
-  const AttentionSizes sizes = sizes_of(args, axes);
-  if (int status = check_layout(segments, sizes)) return status;
-  if (sizes.H == 0) return GRPO_OK;
-  const auto gradient = [](DLTensor* x) { return Gradient{data<void>(x), x == nullptr ? Float::kF32 : float_type(x)}; };
-  prefix_attention_backward(data<void>(args.grad_out), data<void>(args.q), data<void>(args.k), data<void>(args.v),
-                            data<void>(args.out), data<float>(args.logsumexp), segments, gradient(args.grad_q),
-                            gradient(args.grad_k), gradient(args.grad_v), sizes);
-  return GRPO_OK;
-}
-
 }  // namespace
 
 GRPO_OPERATION(kPrefixAttention, prefix_attention, kFields);
-GRPO_OPERATION(kPrefixAttentionBackward, prefix_attention_backward, backward::kFields);
 
 }  // namespace grpo

@@ -1,4 +1,4 @@
-// Backward pass of shared-prefix attention, see prefix_attention.h.
+// Backward pass of shared-prefix attention, see attention/tiles.h.
 //
 //   p = exp(scale q.k - logsumexp)   gradV[j] = sum_q p gradOut[q]      delta[q] = gradOut[q] . out[q]
 //   s = scale p (gradOut.v - delta)  gradK[j] = sum_q s q               gradQ[q] = sum_j s k[j]
@@ -10,10 +10,20 @@
 //   owners   threads own query tiles for gradQ, then blocks of keys for gradK and gradV: seven products, since the
 //            scores are formed twice, but as many tasks as there are tiles, and scratch for tiles only. Also where
 //            gradQ or both others are not wanted.
-#include "attention/prefix_attention.h"
+#include <algorithm>
+
+#include "attention/attention.h"
+#include "attention/rows.h"
+#include "attention/work.h"
 
 namespace grpo {
 namespace {
+
+// A gradient has its own type, so that half-precision inputs may have float32 gradients.
+struct Gradient {
+  void* data;  // may be null
+  Float type;
+};
 
 constexpr int64_t kBlockKeys = 4 * kTileKeys;  // of an owner, so that it packs the queries once for four key tiles
 
@@ -157,8 +167,8 @@ void add_query_tile(const Problem& problem, const TokenTile& tile, int64_t key_h
           queries.heads * D);
 }
 
-// Calls add(sums of gradK, sums of gradV) with sums for tokens [begin, end) of a key head that begin as zero, and writes
-// them into the gradients if they are not their own memory.
+// Calls add(sums of gradK, sums of gradV) with sums for tokens [begin, end) of a key head that begin as zero, and
+// writes them into the gradients if they are not their own memory.
 template <class F>
 void with_sums(const Problem& problem, int64_t key_head, int32_t begin, int32_t end, const Workspace& work, F&& add) {
   const int64_t K = problem.sizes.K, D = problem.sizes.D, E = problem.sizes.E;
@@ -269,21 +279,8 @@ void run_owners(const Problem& problem) {
   }, problem.sizes, needs_sums(problem) ? block_keys : 0);
 }
 
-}  // namespace
-
-void prefix_attention_backward(const void* grad_out,    // [P,H,E]
-                               const void* q,           // [P,H,D]
-                               const void* k,           // [P,K,D]
-                               const void* v,           // [P,K,E]
-                               const void* out,         // [P,H,E]
-                               const float* logsumexp,  // [P,H]
-                               const Segments& segments,
-                               Gradient grad_q,  // [P,H,D]
-                               Gradient grad_k,  // [P,K,D]
-                               Gradient grad_v,  // [P,K,E]
-                               const AttentionSizes& sizes) {
-  const Problem problem{grad_out, q,      k,      v,      out,   logsumexp,
-                        segments, grad_q, grad_k, grad_v, sizes, HeadBlocks(sizes)};
+void prefix_attention_backward(const Problem& problem) {
+  const Segments& segments = problem.segments;
   const int64_t G = std::count(segments.parent, segments.parent + segments.B, -1);
   Scratch<int32_t> roots(G + 1);
   int64_t largest = 0;
@@ -296,5 +293,41 @@ void prefix_attention_backward(const void* grad_out,    // [P,H,E]
   if (prefer_trees(problem, roots.data(), G, largest)) return run_trees(problem, roots.data(), G, largest);
   run_owners(problem);
 }
+
+// ---- the C interface ------------------------------------------------------------------------------------------------
+
+using Args = grpo_prefix_attention_backward_args;
+
+int run(const Args& args, const Axes& axes) {
+  const Segments segments = segments_of(args, axes);
+  const AttentionSizes sizes = sizes_of(args, axes);
+  if (int status = check_layout(segments, sizes)) return status;
+  if (sizes.H == 0) return GRPO_OK;
+  const auto gradient = [](DLTensor* x) { return Gradient{data<void>(x), x == nullptr ? Float::kF32 : float_type(x)}; };
+  prefix_attention_backward({data<void>(args.grad_out), data<void>(args.q), data<void>(args.k), data<void>(args.v),
+                             data<void>(args.out), data<float>(args.logsumexp), segments, gradient(args.grad_q),
+                             gradient(args.grad_k), gradient(args.grad_v), sizes, HeadBlocks(sizes)});
+  return GRPO_OK;
+}
+
+const grpo_field kFields[] = {
+    GRPO_IN(q, "f32|bf16|f16[P,H,D]"),
+    GRPO_IN(k, "=q[P,K,D]"),
+    GRPO_IN(v, "=q[P,K,E]"),
+    GRPO_IN(grad_out, "=q[P,H,E]"),
+    GRPO_IN(out, "=q[P,H,E]"),
+    GRPO_IN(logsumexp, "f32[P,H]"),
+    GRPO_IN(segment_start, "i32[B+1] offsets P"),
+    GRPO_IN(segment_parent, "i32[B]"),
+    GRPO_IN(segment_end, "i32[B]"),
+    GRPO_OUT(grad_q, "~q[P,H,D]"),
+    GRPO_OUT(grad_k, "~k[P,K,D]"),
+    GRPO_OUT(grad_v, "~v[P,K,E]"),
+    GRPO_OPT(scale, "number? = null"),
+};
+
+}  // namespace
+
+GRPO_OPERATION(kPrefixAttentionBackward, prefix_attention_backward, kFields);
 
 }  // namespace grpo

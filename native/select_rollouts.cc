@@ -85,8 +85,8 @@ void select(const float* score,   // [n]
   const int64_t k = std::min(candidates, selected_count(unmasked, count, fraction));
   const Cut cut = find_cut(values, candidates, k, rule);
 
-  // Places at the thresholds that those beyond them leave, for the lowest indices. Where the thresholds meet, all places
-  // are for that one value.
+  // Places at the thresholds that those beyond them leave, for the lowest indices. Where the thresholds meet, all
+  // places are for that one value.
   int64_t at_upper = cut.above, at_lower = cut.below;
   for (int64_t i = 0; i < candidates; ++i) {
     at_upper -= cut.above > 0 && values[i] > cut.upper;

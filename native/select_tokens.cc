@@ -1,7 +1,8 @@
-// Which tokens to train on: those with the highest |advantage| * entropy. A score becomes a 32-bit key of the same order,
-// and the key of the last token that is kept is found by counting: once by the upper 16 bits of the keys, and once, among
-// those that share the right ones, by the lower 16. Keys are computed again in each pass instead of being stored, since
-// the passes wait for memory: three times 9 bytes per token (5 with an advantage per sequence), and 1 byte written.
+// Which tokens to train on: those with the highest |advantage| * entropy. A score becomes a 32-bit key of the same
+// order, and the key of the last token that is kept is found by counting: once by the upper 16 bits of the keys, and
+// once, among those that share the right ones, by the lower 16. Keys are computed again in each pass instead of being
+// stored, since the passes wait for memory: three times 9 bytes per token (5 with an advantage per sequence), and 1
+// byte written.
 #include <bit>
 #include <functional>
 

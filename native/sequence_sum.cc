@@ -1,5 +1,5 @@
-// Sum or mean of the unmasked values of each sequence. A sequence is summed in blocks of fixed size, in float64, so that
-// one long sequence uses all threads and the bits depend on nothing but its own values. 4 bytes per token.
+// Sum or mean of the unmasked values of each sequence. A sequence is summed in blocks of fixed size, in float64, so
+// that one long sequence uses all threads and the bits depend on nothing but its own values. 4 bytes per token.
 #include <algorithm>
 #include <cstring>
 
@@ -65,7 +65,8 @@ int run(const Args& args, const Axes& axes) {
   });
   for (int64_t s = 0; s < S; ++s) {
     Sum whole{0, 0};
-    for (int64_t b = first[s]; b < first[s + 1]; ++b) whole = {whole.total + block[b].total, whole.count + block[b].count};
+    for (int64_t b = first[s]; b < first[s + 1]; ++b)
+      whole = {whole.total + block[b].total, whole.count + block[b].count};
     const bool mean = args.mean != 0 && whole.count > 0;
     sum[s] = static_cast<float>(mean ? whole.total / static_cast<double>(whole.count) : whole.total);
   }

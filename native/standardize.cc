@@ -9,8 +9,8 @@ void standardize(const float* x,       // [n]
                  const uint8_t* mask,  // [n], may be null
                  float* out,           // [n]
                  int64_t n, double center, double divisor) {
-  // A division and not a product with 1 / divisor: a value at exactly one standard deviation gives exactly 1. The mask is
-  // bits and not a branch, which a random mask would mispredict.
+  // A division and not a product with 1 / divisor: a value at exactly one standard deviation gives exactly 1. The mask
+  // is bits and not a branch, which a random mask would mispredict.
   const auto one = [&](int64_t i) { return static_cast<float>((x[i] - center) / divisor); };
   if (mask == nullptr) {
     for (int64_t i = 0; i < n; ++i) out[i] = one(i);

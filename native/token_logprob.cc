@@ -1,6 +1,6 @@
-// Log-probabilities of tokens and the entropy of the policy there, and the way back. A row of logits is read from memory
-// once, whatever the number of its tokens, and not at all without one. Forward: one exponential per logit. Backward: two,
-// the second one while the row is in cache, and one write.
+// Log-probabilities of tokens and the entropy of the policy there, and the way back. A row of logits is read from
+// memory once, whatever the number of its tokens, and not at all without one. Forward: one exponential per logit.
+// Backward: two, the second one while the row is in cache, and one write.
 #include "logits/logits.h"
 
 namespace grpo {

@@ -2,11 +2,12 @@
 // factor) with 16 terms by 8 columns (the right one). Rows of a tile are padded so that the eight rows of an 8 x 8
 // matrix lie in different banks.
 //
-// Products of 16-bit inputs are exact, their sums float32. A factor that was computed is float32 and no input: it goes in
-// as the sum of 16-bit numbers, three bf16 or two f16, so that results are as accurate as float32 arithmetic makes them.
+// Products of 16-bit inputs are exact, their sums float32. A factor that was computed is float32 and no input: it goes
+// in as the sum of 16-bit numbers, three bf16 or two f16, so that results are as accurate as float32 arithmetic makes
+// them.
 #pragma once
 
-#include "launch/common.cuh"
+#include "blocks/lanes.cuh"
 
 namespace grpo::cuda {
 
@@ -16,7 +17,8 @@ __device__ __forceinline__ void left_factor(uint32_t (&r)[4], const T (&x)[kRows
   const int lane = lane_index();
   ldmatrix_x4(r, &x[row + lane % 16][term + lane / 16 * 8]);
 }
-// The right factors of two products: rows of x are columns of them, r[0..1] for rows row .. + 7, r[2..3] for those 8 on.
+// The right factors of two products: rows of x are columns of them, r[0..1] for rows row .. + 7, r[2..3] for those 8
+// on.
 template <class T, int kRows, int kPitch>
 __device__ __forceinline__ void right_factors(uint32_t (&r)[4], const T (&x)[kRows][kPitch], int row, int term) {
   const int lane = lane_index();

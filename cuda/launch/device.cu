@@ -45,8 +45,9 @@ const Device& found_device(int32_t id) {
   made.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
   made.shared_limit = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   if (made.major < kLeastMajor)
-    throw Failure{cudaErrorNoKernelImageForDevice, "the use of device " + std::to_string(id) + ", of compute capability " +
-                  std::to_string(made.major) + "." + std::to_string(made.minor) + " where 8.0 is needed,"};
+    throw Failure{cudaErrorNoKernelImageForDevice,
+                  "the use of device " + std::to_string(id) + ", of compute capability " + std::to_string(made.major) +
+                      "." + std::to_string(made.minor) + " where 8.0 is needed,"};
   // Blocking: ordered with the legacy default stream, on which other libraries work unless told otherwise.
   must(cudaStreamCreate(&made.stream), "a stream");
   // Freed memory stays with the process for the next call instead of going back to the driver at each synchronise.
@@ -113,7 +114,9 @@ int allocate(int32_t id, size_t bytes, void* stream, void** memory) {
 }
 
 int release(int32_t id, void* memory, void* stream) {
-  return guarded(id, [&](const Device& device) { must(cudaFreeAsync(memory, stream_of(device, stream)), "a release"); });
+  return guarded(id, [&](const Device& device) {
+    must(cudaFreeAsync(memory, stream_of(device, stream)), "a release");
+  });
 }
 
 int upload(int32_t id, void* to, const void* from, size_t bytes, void* stream) {
@@ -132,7 +135,9 @@ int download(int32_t id, void* to, const void* from, size_t bytes, void* stream)
 }
 
 int synchronize(int32_t id, void* stream) {
-  return guarded(id, [&](const Device& device) { must(cudaStreamSynchronize(stream_of(device, stream)), "the work of a stream"); });
+  return guarded(id, [&](const Device& device) {
+    must(cudaStreamSynchronize(stream_of(device, stream)), "the work of a stream");
+  });
 }
 
 int device_of_memory(const void* memory, int32_t* id) {

@@ -26,8 +26,8 @@ std::string why_none(int& count) {
     cudaDeviceProp properties;
     if (cudaGetDeviceProperties(&properties, id) != cudaSuccess) continue;
     if (properties.major >= kLeastMajor) return "";
-    found += std::string(found.empty() ? "" : ", ") + properties.name + " has " + std::to_string(properties.major) + "." +
-             std::to_string(properties.minor);
+    found += std::string(found.empty() ? "" : ", ") + properties.name + " has " + std::to_string(properties.major) +
+             "." + std::to_string(properties.minor);
   }
   count = 0;
   return "no GPU has the compute capability 8.0 or newer that is needed: " + found;

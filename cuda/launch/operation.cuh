@@ -1,6 +1,8 @@
 // What stands between the C interface and a launcher, the same for every operation. An operation's file ends with
 //
-//   int run(const Args& args, const Axes& axes, Launch& on) { ...; on(x_kernel, {blocks, kThreads}, ...); return GRPO_OK; }
+//   int run(const Args& args, const Axes& axes, Launch& on) {
+//     ...; on(x_kernel, {blocks, kThreads}, ...); return GRPO_OK;
+//   }
 //   GRPO_CUDA_OPERATION(kGroupAdvantage, group_advantage);
 //
 // Names, dtypes, axes and options are those of the CPU operation of that name: its descriptor is the only one.
@@ -8,8 +10,8 @@
 
 #include <cstring>
 
+#include "launch/launch.cuh"
 #include "native/interface/operation.h"
-#include "launch/common.cuh"
 
 namespace grpo::cuda {
 

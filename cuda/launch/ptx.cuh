@@ -2,7 +2,9 @@
 // of test/simt/ (ptx.hpp, matrix.hpp, approximate.hpp), which runs the same kernels on a CPU. test/simt/self_test runs
 // every function of this file with a fixed pattern, so that the two bodies can be compared.
 //
-// What needs sm_90 traps on older GPUs: kernels that use it are launched there only.
+// What needs sm_90 traps on older GPUs: kernels that use it are launched there only. Of what no kernel calls,
+// rcp_approx, load_stream and store_stream wait for the next ones; named_barrier, mbarrier_arrive, bulk_store and its
+// waits, proxy_fence, acquire_load and release_add are what the interpreter is held to by test/simt/faults.
 #pragma once
 
 #include <cstdint>
@@ -163,26 +165,13 @@ GRPO_INLINE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
   GRPO_PTX(asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                         : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                         : "r"(shared_address(row))),
-           ::simt::ldmatrix(r, row, 4, false));
+           ::simt::ldmatrix(r, row, false));
 }
 GRPO_INLINE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
   GRPO_PTX(asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                         : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                         : "r"(shared_address(row))),
-           ::simt::ldmatrix(r, row, 4, true));
-}
-// Addresses of lanes 0 to 15; the others' are not read, but must be shared memory.
-GRPO_INLINE void ldmatrix_x2(uint32_t (&r)[2], const void* row) {
-  GRPO_PTX(asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                        : "=r"(r[0]), "=r"(r[1])
-                        : "r"(shared_address(row))),
-           ::simt::ldmatrix(r, row, 2, false));
-}
-GRPO_INLINE void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row) {
-  GRPO_PTX(asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                        : "=r"(r[0]), "=r"(r[1])
-                        : "r"(shared_address(row))),
-           ::simt::ldmatrix(r, row, 2, true));
+           ::simt::ldmatrix(r, row, true));
 }
 
 // d += a b: d 16 x 8 float32, a 16 x 16 by rows, b 16 x 8 by columns.
@@ -404,12 +393,6 @@ GRPO_INLINE uint32_t acquire_release_add(uint32_t* address, uint32_t value) {
 GRPO_INLINE float exp2_approx(float x) {
   float result;
   GRPO_PTX(asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x)), result = ::simt::exp2_approx(x));
-  return result;
-}
-// Between 0.5 and 2 off by 2^-22 at most, not by ulp.
-GRPO_INLINE float log2_approx(float x) {
-  float result;
-  GRPO_PTX(asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x)), result = ::simt::log2_approx(x));
   return result;
 }
 GRPO_INLINE float rcp_approx(float x) {

@@ -1,7 +1,7 @@
 // A call of linear_policy_loss, which the operation makes and linear_policy_loss_plan rehearses.
 #pragma once
 
-#include "linear/linear.cuh"
+#include "linear/chunk.cuh"
 #include "loss/policy_loss.cuh"
 
 namespace grpo::cuda {

@@ -1,42 +1,46 @@
-// The matrix product of the linear operations, and how it is done without matrix instructions: each block owns a tile of
-// 64 x 64 results and walks over the terms 16 at a time through shared memory; each of its 256 threads owns 4 x 4 results.
-// Operands may be gathered rows and transposed, of any dtypes and alignment, and their number may be known to the device
-// alone, which is what the compaction of rows without a gradient needs. 16-bit operands go through matmul_mma.cu where
-// they suit it.
+// The matrix product of the linear operations, and how it is done without matrix instructions: each block owns a tile
+// of 64 x 64 results and walks over the terms 16 at a time through shared memory; each of its 256 threads owns 4 x 4
+// results. Operands may be gathered rows and transposed, of any dtypes and alignment, and their number may be known to
+// the device alone, which is what the compaction of rows without a gradient needs. 16-bit operands go through
+// matmul_mma.cu where they suit it.
 #include "linear/matmul.cuh"
+
+#include "blocks/lanes.cuh"
 
 namespace grpo::cuda {
 namespace {
 
-constexpr int kTile = 64, kDepth = 16, kThreads = 256, kOwn = 4;
+constexpr int kPlainSide = 64, kDepth = 16, kThreads = 256, kOwn = 4;
 
 struct Tiles {
-  float a[kDepth][kTile + 4];  // + 4: rows begin in different banks, and stay aligned for float4
-  float b[kDepth][kTile + 4];
+  float a[kDepth][kPlainSide + 4];  // + 4: rows begin in different banks, and stay aligned for float4
+  float b[kDepth][kPlainSide + 4];
 };
 
 __device__ __forceinline__ float element(const Matrix& matrix, int64_t i, int64_t k) {
   const int64_t row = matrix.transposed ? k : i, column = matrix.transposed ? i : k;
-  return load_float(matrix.data, matrix.type, (matrix.rows == nullptr ? row : matrix.rows[row]) * matrix.stride + column);
+  const int64_t of_data = matrix.rows == nullptr ? row : matrix.rows[row];
+  return load_float(matrix.data, matrix.type, of_data * matrix.stride + column);
 }
 
 // Neighbouring threads read neighbouring addresses: along k, or along i where the matrix is transposed.
-__device__ __forceinline__ void load_tile(float (&tile)[kDepth][kTile + 4], const Matrix& matrix, int64_t first,
+__device__ __forceinline__ void load_tile(float (&tile)[kDepth][kPlainSide + 4], const Matrix& matrix, int64_t first,
                                           int64_t rows, int64_t begin, int64_t depth) {
-  for (int n = threadIdx.x; n < kTile * kDepth; n += kThreads) {
-    const int i = matrix.transposed ? n % kTile : n / kDepth, k = matrix.transposed ? n / kTile : n % kDepth;
+  for (int n = threadIdx.x; n < kPlainSide * kDepth; n += kThreads) {
+    const int i = matrix.transposed ? n % kPlainSide : n / kDepth, k = matrix.transposed ? n / kPlainSide : n % kDepth;
     tile[k][i] = first + i < rows && begin + k < depth ? element(matrix, first + i, begin + k) : 0;
   }
 }
 
+// Grid: ceil(M / 64) ceil(N / 64). Block: 256. Shared: 8,704. Work: M N K products. Bound: issue.
 __global__ void __launch_bounds__(kThreads)
     matmul_kernel(Matrix a, Matrix b, Product out, int64_t M, int64_t N, int64_t K, Extent extent) {
   DYN_SMEM(Tiles, tiles);
   if (extent.live != nullptr) (extent.of_depth ? K : M) = *extent.live;
-  const int64_t across = ceil_div(N, kTile);
-  const int64_t m0 = blockIdx.x / across * kTile, n0 = blockIdx.x % across * kTile;
+  const int64_t across = ceil_div(N, kPlainSide);
+  const int64_t m0 = blockIdx.x / across * kPlainSide, n0 = blockIdx.x % across * kPlainSide;
   if (m0 >= M || (K == 0 && out.add)) return;
-  const int own_m = threadIdx.x / (kTile / kOwn) * kOwn, own_n = threadIdx.x % (kTile / kOwn) * kOwn;
+  const int own_m = threadIdx.x / (kPlainSide / kOwn) * kOwn, own_n = threadIdx.x % (kPlainSide / kOwn) * kOwn;
   float sums[kOwn][kOwn] = {};
   for (int64_t begin = 0; begin < K; begin += kDepth) {
     __syncthreads();  // the tiles of the step before are still being read
@@ -65,7 +69,8 @@ __global__ void __launch_bounds__(kThreads)
 void matmul(const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K,
             const Extent& extent, const float* largest, Launch& on) {
   if (matmul_by_matrices(a, b, out, M, N, K, extent, largest, on)) return;
-  on(matmul_kernel, {ceil_div(M, kTile) * ceil_div(N, kTile), kThreads, sizeof(Tiles)}, a, b, out, M, N, K, extent);
+  const int64_t blocks = ceil_div(M, kPlainSide) * ceil_div(N, kPlainSide);
+  on(matmul_kernel, {blocks, kThreads, sizeof(Tiles)}, a, b, out, M, N, K, extent);
 }
 
 }  // namespace grpo::cuda

@@ -1,7 +1,8 @@
 // The three matrix products of the linear operations: logits, and the gradients of the hidden states and of the head.
 #pragma once
 
-#include "launch/operation.cuh"
+#include "blocks/floats.cuh"
+#include "launch/launch.cuh"
 
 namespace grpo::cuda {
 
@@ -36,27 +37,15 @@ struct Extent {
 void matmul(const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K,
             const Extent& extent, const float* largest, Launch& on);
 
-// The same with matrix instructions, where the operands suit them: b is bf16 or f16, its rows aligned to 16 bytes, and a
-// is of b's dtype and not transposed, or float32 in aligned rows of which the numbers past the end up to a multiple of
-// four are 0 (computed, that is: no input). False, and nothing is enqueued, for others.
+// The same with matrix instructions, where the operands suit them: b is bf16 or f16, its rows aligned to 16 bytes, and
+// a is of b's dtype and not transposed, or float32 in aligned rows of which the numbers past the end up to a multiple
+// of four are 0 (computed, that is: no input). False, and nothing is enqueued, for others.
 //
 // Where b is f16, `largest` is the largest magnitude in each row of the data of a, or, if a is transposed, in each
 // column, among the terms that take part: float32 has a wider range than f16, and a row of a is scaled by the power of
 // two that makes the best of that. Null: the product does not suit.
 bool matmul_by_matrices(const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K,
                         const Extent& extent, const float* largest, Launch& on);
-
-__device__ __forceinline__ float load_float(const void* data, Float type, int64_t i) {
-  if (type == Float::kF32) return static_cast<const float*>(data)[i];
-  if (type == Float::kBf16) return to_float(static_cast<const bf16*>(data)[i]);
-  return to_float(static_cast<const f16*>(data)[i]);
-}
-
-__device__ __forceinline__ void store_float(void* data, Float type, int64_t i, float x) {
-  if (type == Float::kF32) static_cast<float*>(data)[i] = x;
-  else if (type == Float::kBf16) static_cast<bf16*>(data)[i] = from_float<bf16>(x);
-  else static_cast<f16*>(data)[i] = from_float<f16>(x);
-}
 
 // What becomes of an element of the product, in row m and column n.
 __device__ __forceinline__ void store_product(const Product& out, int64_t m, int64_t n, float sum) {

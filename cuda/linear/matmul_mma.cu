@@ -7,29 +7,29 @@
 // they leave shared memory. Rounded to one bf16, as is usual, they would take a half or a third of the instructions and
 // miss the accuracy of the float32 formula, which test/linear_token_logprob.test.ts asks for.
 //
-// How many rows or terms there are is read on the device: the compaction of rows without a gradient costs no wait for it.
-// A library's product wants these numbers on the host, and chooses its order of summation by them; here the bits of a
-// row do not depend on how many others there are.
+// How many rows or terms there are is read on the device: the compaction of rows without a gradient costs no wait for
+// it. A library's product wants these numbers on the host, and chooses its order of summation by them; here the bits of
+// a row do not depend on how many others there are.
 #include "blocks/fragments.cuh"
 #include "linear/matmul.cuh"
 
 namespace grpo::cuda {
 namespace {
 
-constexpr int kTile = 128, kDepth = 32, kStages = 3, kThreads = 256;
+constexpr int kMatrixSide = 128, kDepth = 32, kStages = 3, kThreads = 256;
 constexpr int kWarpRows = 64, kWarpColumns = 32;
 constexpr int kRowFragments = kWarpRows / 16, kColumnFragments = kWarpColumns / 8;
 
 // A tile of rows by terms, or of terms by rows. Past the end of a row: eight 16-bit numbers; eight floats, of which two
 // at a time are read, or four where they are read one by one down the terms.
 template <class X, bool kTransposed>
-using Stage = X[kTransposed ? kDepth : kTile][kTransposed ? kTile + (sizeof(X) == 4 ? 4 : 8) : kDepth + 8];
+using Stage = X[kTransposed ? kDepth : kMatrixSide][kTransposed ? kMatrixSide + (sizeof(X) == 4 ? 4 : 8) : kDepth + 8];
 
 template <class A, class T, bool kTransposedA, bool kTransposedB>
 struct Shared {
   alignas(16) Stage<A, kTransposedA> a[kStages];
   alignas(16) Stage<T, kTransposedB> b[kStages];
-  float scale[kTile];  // of the rows of a, where T is f16
+  float scale[kMatrixSide];  // of the rows of a, where T is f16
 };
 
 // Begins the copy of rows first .. and terms begin ..; zeros beyond `rows` and `terms`. Whole pieces of 16 bytes: the
@@ -37,12 +37,12 @@ struct Shared {
 template <class X, bool kTransposed>
 __device__ __forceinline__ void fetch(Stage<X, kTransposed>& to, const Matrix& x, int64_t first, int64_t rows,
                                       int64_t begin, int64_t terms) {
-  constexpr int kPiece = 16 / sizeof(X), kPieces = (kTransposed ? kTile : kDepth) / kPiece;
+  constexpr int kPiece = 16 / sizeof(X), kPieces = (kTransposed ? kMatrixSide : kDepth) / kPiece;
   const int64_t down = kTransposed ? begin : first, down_end = kTransposed ? terms : rows;
   const int64_t across = kTransposed ? first : begin, across_end = kTransposed ? rows : terms;
   const X* data = static_cast<const X*>(x.data);
 #pragma unroll 1
-  for (int n = threadIdx.x; n < kTile * kDepth / kPiece; n += kThreads) {
+  for (int n = threadIdx.x; n < kMatrixSide * kDepth / kPiece; n += kThreads) {
     const int i = n / kPieces, j = n % kPieces * kPiece;
     const bool inside = down + i < down_end && across + j < across_end;
     const int64_t row = inside ? (x.rows == nullptr ? down + i : x.rows[down + i]) : 0;
@@ -59,8 +59,8 @@ __device__ __forceinline__ float scale_for(float largest) {
 
 // The left factor of 16 rows and 16 terms, as terms of 16 bits: left[0] first, then what it leaves.
 template <class T, bool kTransposed>
-__device__ __forceinline__ void split_factor(uint32_t (&left)[kTerms<T>][4], const Stage<float, kTransposed>& x, int row,
-                                             int term, const float (&scale)[kTile]) {
+__device__ __forceinline__ void split_factor(uint32_t (&left)[kTerms<T>][4], const Stage<float, kTransposed>& x,
+                                             int row, int term, const float (&scale)[kMatrixSide]) {
   const int r = row + lane_index() / 4, k = term + lane_index() % 4 * 2;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -74,6 +74,8 @@ __device__ __forceinline__ void split_factor(uint32_t (&left)[kTerms<T>][4], con
 }
 
 // A: T, or float for a factor that was computed.
+// Grid: ceil(M / 128) ceil(N / 128). Block: 256. Shared: 61,952 to 88,064. Work: M N K products, of gradients in two or
+// three terms. Bound: issue.
 template <class A, class T, bool kTransposedA, bool kTransposedB>
 __global__ void __launch_bounds__(kThreads, std::is_same_v<A, float> && std::is_same_v<T, f16> ? 1 : 2)
     matmul_mma_kernel(Matrix a, Matrix b, Product out, int64_t M, int64_t N, int64_t K, Extent extent,
@@ -87,16 +89,16 @@ __global__ void __launch_bounds__(kThreads, std::is_same_v<A, float> && std::is_
   const int terms = kSplit && out.becomes != Float::kF32 ? 2 : kLeft;  // 16 bits are enough then
   using Tiles = Shared<A, T, kTransposedA, kTransposedB>;
   DYN_SMEM(Tiles, shared);
-  const int64_t rows = ceil_div(M, kTile), columns = ceil_div(N, kTile);
+  const int64_t rows = ceil_div(M, kMatrixSide), columns = ceil_div(N, kMatrixSide);
   if (extent.live != nullptr) (extent.of_depth ? K : M) = *extent.live;
   // The shorter side first: neighbours share what is the longer operand.
-  const int64_t m0 = (rows <= columns ? blockIdx.x % rows : blockIdx.x / columns) * kTile;
-  const int64_t n0 = (rows <= columns ? blockIdx.x / rows : blockIdx.x % columns) * kTile;
+  const int64_t m0 = (rows <= columns ? blockIdx.x % rows : blockIdx.x / columns) * kMatrixSide;
+  const int64_t n0 = (rows <= columns ? blockIdx.x / rows : blockIdx.x % columns) * kMatrixSide;
   if (m0 >= M || (K == 0 && out.add)) return;
-  const int warp_m = warp_index() / (kTile / kWarpColumns) * kWarpRows;
-  const int warp_n = warp_index() % (kTile / kWarpColumns) * kWarpColumns;
+  const int warp_m = warp_index() / (kMatrixSide / kWarpColumns) * kWarpRows;
+  const int warp_n = warp_index() % (kMatrixSide / kWarpColumns) * kWarpColumns;
 
-  if (kScaled && threadIdx.x < kTile) {  // read behind the barriers of the loop
+  if (kScaled && threadIdx.x < kMatrixSide) {  // read behind the barriers of the loop
     const int64_t m = m0 + threadIdx.x;
     shared.scale[threadIdx.x] =
         m < M ? scale_for(largest[kTransposedA || a.rows == nullptr ? m : a.rows[m]]) : 1;
@@ -124,8 +126,9 @@ __global__ void __launch_bounds__(kThreads, std::is_same_v<A, float> && std::is_
       for (int step = 0; step < kChain; ++step)
 #pragma unroll
         for (int j = 0; j < kColumnFragments / 2; ++j) {
-          if constexpr (kTransposedB) right_factors_by_terms(right[step][j], tile_b, begin + step * 16, warp_n + j * 16);
-          else right_factors(right[step][j], tile_b, warp_n + j * 16, begin + step * 16);
+          const int term = begin + step * 16, column = warp_n + j * 16;
+          if constexpr (kTransposedB) right_factors_by_terms(right[step][j], tile_b, term, column);
+          else right_factors(right[step][j], tile_b, column, term);
         }
 #pragma unroll
       for (int i = 0; i < kRowFragments; ++i) {
@@ -178,9 +181,9 @@ template <class T>
 bool multiply(const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K,
               const Extent& extent, const float* largest, Launch& on) {
   const auto launch = [&]<class A, bool kTransposedA, bool kTransposedB>() {
+    const int64_t blocks = ceil_div(M, kMatrixSide) * ceil_div(N, kMatrixSide);
     on(matmul_mma_kernel<A, T, kTransposedA, kTransposedB>,
-       {ceil_div(M, kTile) * ceil_div(N, kTile), kThreads, sizeof(Shared<A, T, kTransposedA, kTransposedB>)}, a, b, out, M,
-       N, K, extent, largest);
+       {blocks, kThreads, sizeof(Shared<A, T, kTransposedA, kTransposedB>)}, a, b, out, M, N, K, extent, largest);
     return true;
   };
   if (a.type == b.type && !a.transposed && !b.transposed) return launch.template operator()<T, false, false>();

@@ -1,8 +1,8 @@
 // Rows of logits in memory: loads and stores are of 16 bytes where the address allows, else of one element.
 #pragma once
 
-#include "native/logits/logits.h"
 #include "logits/row_tokens.cuh"
+#include "native/logits/logits.h"
 
 namespace grpo::cuda {
 

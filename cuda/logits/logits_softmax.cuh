@@ -14,6 +14,7 @@
 #pragma once
 
 #include "blocks/exp2.cuh"
+#include "blocks/lanes.cuh"
 #include "logits/logits.cuh"
 
 namespace grpo::cuda {

@@ -1,12 +1,12 @@
 // Which tokens each row of logits predicts, on the device.
 #pragma once
 
-#include "launch/operation.cuh"
+#include "launch/launch.cuh"
 
 namespace grpo::cuda {
 
-// What says where a token belongs. Unmasked tokens whose id or row is out of bounds belong nowhere, and, where gradients
-// are given, neither do those that have none.
+// What says where a token belongs. Unmasked tokens whose id or row is out of bounds belong nowhere, and, where
+// gradients are given, neither do those that have none.
 struct TokenRows {
   const int32_t* token;  // [T], 0 to V - 1
   const int32_t* row;    // [T], null: token t is of row t

@@ -1,6 +1,6 @@
 // The term of one token on the device, for policy_loss and for the operations that form the log-probabilities
-// themselves. The formulas are those of the CPU, native/loss/token_loss.h with double; here is what surrounds a token: mask,
-// sequence, bad indices, denominators, statistics.
+// themselves. The formulas are those of the CPU, native/loss/token_loss.h with double; here is what surrounds a token:
+// mask, sequence, bad indices, denominators, statistics.
 //
 // An operation calls, in stream order,
 //
@@ -12,8 +12,8 @@
 // tokens, after prepare_sequences for those of sequences. The bits are those that policy_loss writes.
 #pragma once
 
+#include "blocks/offsets.cuh"
 #include "native/loss/policy_loss_args.h"
-#include "launch/operation.cuh"
 
 namespace grpo::cuda {
 
@@ -68,12 +68,7 @@ __device__ __forceinline__ bool good_id(const TokenIds& ids, int64_t t) {
 // The last of the sequences low to high that begins at or before t, `low` if none does: the token's, where the offsets
 // are good, and always one of these.
 __device__ __forceinline__ int64_t find_sequence(const LossInputs& in, int64_t t, int64_t low, int64_t high) {
-  while (low < high) {
-    const int64_t middle = low + (high - low + 1) / 2;
-    if (in.sequence_start[middle] <= t) low = middle;
-    else high = middle - 1;
-  }
-  return low;
+  return last_at_most(in.sequence_start, low, high, t);
 }
 __device__ __forceinline__ int64_t find_sequence(const LossInputs& in, int64_t t) {
   return find_sequence(in, t, 0, in.S - 1);

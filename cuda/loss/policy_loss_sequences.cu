@@ -1,45 +1,20 @@
 // What precedes the tokens of a policy loss: the unmasked tokens of each sequence, the denominators, and for ratios of
 // sequences the log-ratio of each and the derivative with respect to it.
 //
-// Passes over sequences run over pieces, one warp each: at most kPiece tokens, counted from the first token of their
-// sequence, so that its sums do not depend on where in the batch it stands, and a long one still spreads over the GPU.
-// Which piece a warp has it finds in sequence_start by itself: the host knows how many there are at most. Everything is
-// float64, summed in a fixed order.
+// Passes over sequences run over pieces, one warp each (pieces.cuh). Everything is float64, summed in a fixed order.
 //
 // The mask is read once for the counts, 1 byte per token. Ratios of sequences read logp, oldLogp and mask once more for
 // the log-ratios, and where the gradient flows to the whole sequence all that its terms need for the derivatives.
+#include "blocks/pieces.cuh"
+#include "blocks/reduce.cuh"
 #include "loss/policy_loss.cuh"
 
 namespace grpo::cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
-constexpr int64_t kPiece = 1024;
 
 // ---- pieces of sequences --------------------------------------------------------------------------------------------
-
-// A number per piece is kept in its slot. Those of a sequence follow one another, and no two pieces share one.
-int64_t slots(const LossInputs& in) { return in.S == 0 ? 0 : in.S + in.T / kPiece + 1; }
-__device__ __forceinline__ int64_t first_slot(const LossInputs& in, int64_t s) {
-  return s + in.sequence_start[s] / kPiece;
-}
-
-struct Piece {
-  int64_t sequence, begin, end;  // begin = end where the slot has no piece
-};
-
-__device__ Piece piece_of(const LossInputs& in, int64_t slot) {
-  int64_t low = 0, high = in.S - 1;
-  while (low < high) {
-    const int64_t middle = low + (high - low + 1) / 2;
-    if (first_slot(in, middle) <= slot) low = middle;
-    else high = middle - 1;
-  }
-  const Range range = range_of(in.sequence_start, low, in.T);
-  const int64_t before = slot - first_slot(in, low), begin = range.begin + before * kPiece;
-  if (!range.good || before < 0 || begin >= range.end) return {low, 0, 0};
-  return {low, begin, begin + kPiece < range.end ? begin + kPiece : range.end};
-}
 
 // What a pass adds up over the tokens of a piece.
 struct Unmasked {
@@ -65,6 +40,8 @@ struct Derivative {
 };
 
 // Eight blocks of a multiprocessor: without that number ptxas aims higher, and spills.
+// Grid: ceil(slots / 4). Block: 128. Shared: 0. Work: 1 byte per token for counts, 9 for log-ratios, 17 for
+// derivatives; 8 per piece. Bound: memory.
 template <class Value>
 __global__ void __launch_bounds__(kThreads, 8)
     pieces_kernel(LossPass pass,
@@ -72,7 +49,7 @@ __global__ void __launch_bounds__(kThreads, 8)
                   int64_t count) {
   const int64_t slot = int64_t{blockIdx.x} * kWarps + warp_index();
   if (slot >= count) return;
-  const Piece piece = piece_of(pass.in, slot);
+  const Piece piece = piece_of(pass.in.sequence_start, pass.in.S, pass.in.T, slot);
   double sum = 0;
   for (int64_t t = piece.begin + lane_index(); t < piece.end; t += kWarp) sum += Value::of(pass, t, piece.sequence);
   sum = warp_reduce(sum, Add{});
@@ -81,7 +58,8 @@ __global__ void __launch_bounds__(kThreads, 8)
 
 __device__ double sum_of_pieces(const LossInputs& in, const double* sums, int64_t s) {
   const Range range = range_of(in.sequence_start, s, in.T);
-  const int64_t first = first_slot(in, s), pieces = (range.end - range.begin + kPiece - 1) / kPiece;
+  const int64_t first = first_slot(in.sequence_start, s);
+  const int64_t pieces = ceil_div(range.end - range.begin, kPiece);
   double sum = 0;
   for (int64_t piece = 0; piece < pieces; ++piece) sum += sums[first + piece];
   return sum;
@@ -98,6 +76,7 @@ struct TotalsShared {
   int64_t partial[kWarps];
 };
 
+// Grid: ceil(S / 128). Block: 128. Shared: 32. Work: 8 bytes per piece, 8 per sequence. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     counts_kernel(LossInputs in,
                   const double* unmasked_of_piece,  // [slots], null without a mask
@@ -121,6 +100,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // One block.
+// Grid: 1. Block: 128. Shared: 32. Work: 24 bytes per block of counts_kernel. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     denominators_kernel(const Totals* totals,  // [blocks]
                         int64_t blocks,
@@ -144,6 +124,7 @@ __global__ void __launch_bounds__(kThreads)
 // ---- ratios of sequences --------------------------------------------------------------------------------------------
 
 // Of the numbers of each sequence's pieces: their sum for the product of ratios, else their mean over tokens.
+// Grid: ceil(S / 128). Block: 128. Shared: 0. Work: 8 bytes per piece, 16 per sequence. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     sequences_kernel(LossPass pass,
                      const double* sums,  // [slots]
@@ -157,7 +138,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class Value>
 double* sums_of_pieces(const LossPass& pass, Launch& on) {
-  const int64_t count = slots(pass.in);
+  const int64_t count = slots(pass.in.S, pass.in.T);
   double* sums = on.scratch<double>(count);
   on(pieces_kernel<Value>, {ceil_div(count, kWarps), kThreads}, pass, sums, count);
   return sums;

@@ -1,8 +1,8 @@
 // What select_tokens and select_rollouts share: scores as whole numbers of the same order.
 #pragma once
 
+#include "blocks/offsets.cuh"
 #include "native/selection/selection.h"
-#include "blocks/scan.cuh"
 
 namespace grpo::cuda {
 

@@ -15,8 +15,8 @@ struct Moments {
 };
 
 // Chan, Golub and LeVeque (1983): no term cancels, however large the offset that both sets share. Two sets that each
-// hold one repeated value, the same in both, keep exactly that mean and m2 = 0. Where a mean is infinite, what comes out
-// does not depend on the order either: that mean, or NaN where both signs meet, and no squared distances.
+// hold one repeated value, the same in both, keep exactly that mean and m2 = 0. Where a mean is infinite, what comes
+// out does not depend on the order either: that mean, or NaN where both signs meet, and no squared distances.
 GRPO_FORMULA Moments merge(const Moments& a, const Moments& b) {
   if (a.count == 0) return b;
   if (b.count == 0) return a;
@@ -32,8 +32,8 @@ GRPO_FORMULA Moments repeated(double value, double copies) { return {copies, cop
 // Independent partial sums: one alone would wait for each addition to finish before the next.
 constexpr int64_t kLanes = 8;
 
-// add(lane, x[i] or 0 if masked, 1 or 0) for all i in [0, n), lane = i % kLanes. Masks are bits and not branches, so that
-// a random mask costs no mispredictions and NaN under it vanishes.
+// add(lane, x[i] or 0 if masked, 1 or 0) for all i in [0, n), lane = i % kLanes. Masks are bits and not branches, so
+// that a random mask costs no mispredictions and NaN under it vanishes.
 template <class F>
 void for_lanes(const float* x,       // [n]
                const uint8_t* mask,  // [n], may be null

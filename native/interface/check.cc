@@ -68,8 +68,9 @@ int check_type(const Call& call, const Field& field, const DLTensor& tensor) {
   const std::vector<Type>* expected = &field.array.types;
   if (type == Type::kUnknown)
     return fail(GRPO_DTYPE, field.source->name,
-                "has a dtype that is none of f32, bf16, f16, i32, u8 and f64: code " + std::to_string(tensor.dtype.code) +
-                    ", " + std::to_string(tensor.dtype.bits) + " bits, " + std::to_string(tensor.dtype.lanes) + " lanes");
+                "has a dtype that is none of f32, bf16, f16, i32, u8 and f64: code " +
+                    std::to_string(tensor.dtype.code) + ", " + std::to_string(tensor.dtype.bits) + " bits, " +
+                    std::to_string(tensor.dtype.lanes) + " lanes");
   std::vector<Type> as_model;
   std::string why;
   if (!field.array.like.empty()) {
@@ -89,7 +90,8 @@ int check_type(const Call& call, const Field& field, const DLTensor& tensor) {
     if (type == allowed) return GRPO_OK;
   std::string names;
   for (const Type allowed : *expected) names += std::string(names.empty() ? "" : " or ") + type_name(allowed);
-  return fail(GRPO_DTYPE, field.source->name, std::string("has dtype ") + type_name(type) + ", expected " + names + why);
+  return fail(GRPO_DTYPE, field.source->name,
+              std::string("has dtype ") + type_name(type) + ", expected " + names + why);
 }
 
 int check_shape(Call& call, const Field& field, const DLTensor& tensor) {
@@ -120,11 +122,13 @@ int check_shape(Call& call, const Field& field, const DLTensor& tensor) {
       call.bound[axis.name - 'A'] = &field;
     }
     if (size == dimension(call, axis)) continue;
-    if (axes.size() == 1)
+    if (axes.size() == 1) {
+      std::string from = axis.name == 0 ? "" : origin(call, axis.name);
+      if (axis.name != 0 && axis.plus) from = "(" + axis_text(axis) + ", " + from.substr(1);
       return fail(GRPO_SHAPE, field.source->name,
                   "has length " + std::to_string(size) + ", expected " + std::to_string(dimension(call, axis)) +
-                      (axis.name == 0 ? "" : " " + (axis.plus ? "(" + axis_text(axis) + ", " + origin(call, axis.name).substr(1)
-                                                              : origin(call, axis.name))));
+                      (axis.name == 0 ? "" : " " + from));
+    }
     return fail(GRPO_SHAPE, field.source->name,
                 "has shape " + shape_text(tensor.shape, tensor.ndim) + ", expected " + letters() + " with " +
                     axis_text(axis) + " = " + std::to_string(dimension(call, axis)) +
@@ -170,7 +174,8 @@ int check_below(const Call& call, const Field& field, const int32_t* values, int
   const Field* mask_field = find(call, "mask", GRPO_INPUT);
   const DLTensor* mask_tensor = mask_field == nullptr ? nullptr : tensor_of(call, *mask_field);
   if (mask_tensor != nullptr && mask_tensor->device.device_type != kHost) return GRPO_OK;
-  const uint8_t* mask = mask_tensor == nullptr || mask_tensor->shape[0] != length ? nullptr : data<uint8_t>(mask_tensor);
+  const bool masked = mask_tensor != nullptr && mask_tensor->shape[0] == length;
+  const uint8_t* mask = masked ? data<uint8_t>(mask_tensor) : nullptr;
   char axis = field.array.below;
   int64_t end = axis != 0 ? call.axes[axis] : call.axes[axis = field.array.vocabulary];
   if (field.array.vocabulary != 0) {
@@ -311,7 +316,8 @@ int check_overlap(const Call& call, const Field& output) {
     const bool same = output.array.over == field.source->name && field.source->role == GRPO_INPUT && begin == first &&
                       type_of(out->dtype) == type_of(other->dtype) &&
                       (out->shape[0] <= 1 || row_stride(out) == row_stride(other));
-    if (!same) return fail(GRPO_VALUE, output.source->name, "overlaps " + brace(field) + ", expected memory of its own");
+    if (!same)
+      return fail(GRPO_VALUE, output.source->name, "overlaps " + brace(field) + ", expected memory of its own");
   }
   return GRPO_OK;
 }

@@ -1,7 +1,7 @@
 // The two passes over all rows, for the operations of this name and for linear_policy_loss with ratios of sequences.
 #pragma once
 
-#include "linear/linear_chunk.h"
+#include "linear/chunk.h"
 
 namespace grpo {
 

@@ -47,7 +47,8 @@ int64_t targets_of_row(const Logits& logits, const RowTokens& tokens, int64_t i,
   });
   int64_t distinct = 0;
   for (int64_t j = 0; j < count; ++j) {
-    if (distinct > 0 && targets[distinct - 1].column == targets[j].column) targets[distinct - 1].value += targets[j].value;
+    if (distinct > 0 && targets[distinct - 1].column == targets[j].column)
+      targets[distinct - 1].value += targets[j].value;
     else targets[distinct++] = targets[j];
   }
   return distinct;

@@ -42,7 +42,9 @@ Logits logits_of(const Args& args, const Axes& axes) {
           data<int32_t>(args.token)};
 }
 
-inline GradLogits grad_logits_of(DLTensor* tensor) { return {data<char>(tensor), float_type(tensor), row_stride(tensor)}; }
+inline GradLogits grad_logits_of(DLTensor* tensor) {
+  return {data<char>(tensor), float_type(tensor), row_stride(tensor)};
+}
 
 // Without `row`, token t is of row t of `rows`.
 int check_rows(const DLTensor* row, const Axes& axes, const char* rows = "logits");

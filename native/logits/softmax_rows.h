@@ -11,7 +11,8 @@ namespace grpo {
 
 // ---- the tokens of a row --------------------------------------------------------------------------------------------
 
-// The rows that unmasked tokens name, ascending. The tokens of row[i] are t[start[i]] .. t[start[i + 1] - 1], ascending.
+// The rows that unmasked tokens name, ascending. The tokens of row[i] are t[start[i]] .. t[start[i + 1] - 1],
+// ascending.
 struct RowTokens {
   const int32_t* row;    // [count]
   const int32_t* start;  // [count + 1]

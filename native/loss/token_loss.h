@@ -220,8 +220,8 @@ GRPO_FORMULA Term<Real> dro_term(const Objective& objective, const Token<Real>& 
   return {pull * d / 2 - (token.advantage == 0 ? zero : reward), pull - token.advantage, zero};
 }
 
-// -A min(ratio, cap) logp with the ratio held fixed, and nothing outside the trust region. clipping() asks for that too;
-// where the surrogate is a constant the compiler forms it once.
+// -A min(ratio, cap) logp with the ratio held fixed, and nothing outside the trust region. clipping() asks for that
+// too; where the surrogate is a constant the compiler forms it once.
 template <class Real>
 GRPO_FORMULA Term<Real> dppo_term(const Objective& objective, const Token<Real>& token) {
   const Real zero = constant<Real>(0), cap = constant<Real>(objective.ratio_cap);

@@ -1,8 +1,8 @@
-// What knows Node: this file and addon_cuda.cc. It fills the args struct of any operation from its descriptor; lib/call/run.ts
-// is the other half. A call comes as (operation number, arrays, numbers, stream):
+// What knows Node: this file and addon_cuda.cc. It fills the args struct of any operation from its descriptor;
+// lib/call/run.ts is the other half. A call comes as (operation number, arrays, numbers, stream):
 //   arrays   for each input and output a typed array, the address of device memory (a bigint), or undefined
-//   numbers  for each of those: dtype, number of axes, four axes, row stride (0 = dense), device (-1 = host); then one for
-//            each option
+//   numbers  for each of those: dtype, number of axes, four axes, row stride (0 = dense), device (-1 = host); then one
+//            for each option
 //   stream   undefined: an operation of the CPU; a bigint (0 = the library's own): of the CUDA library
 #include <napi.h>
 
@@ -42,7 +42,8 @@ struct Call {
   Problem problem;
 
   Call(const Napi::CallbackInfo& info)
-      : Call(info.Env(), operation_of(info), info[1].As<Napi::Array>(), info[2].As<Napi::Float64Array>().Data(), info[3]) {}
+      : Call(info.Env(), operation_of(info), info[1].As<Napi::Array>(), info[2].As<Napi::Float64Array>().Data(),
+             info[3]) {}
 
   Call(Napi::Env env, const grpo_operation& called, const Napi::Array& values, const double* numbers,
        const Napi::Value& given_stream)
@@ -77,7 +78,8 @@ struct Call {
     const auto device = static_cast<int32_t>(numbers[3 + kMaxAxes]);
     if (device >= 0) {
       array.tensor.data = pointer_of(env, value);
-    } else if (napi_get_typedarray_info(env, value, nullptr, nullptr, &array.tensor.data, nullptr, nullptr) != napi_ok) {
+    } else if (napi_get_typedarray_info(env, value, nullptr, nullptr, &array.tensor.data, nullptr, nullptr) !=
+               napi_ok) {
       throw Napi::TypeError::New(env, "expected a typed array");
     }
     array.tensor.device = device >= 0 ? DLDevice{2, device} : DLDevice{1, 0};
@@ -122,7 +124,8 @@ struct Call {
     if (on_cuda && cuda_api() == nullptr) throw Napi::Error::New(info.Env(), "the CUDA library is not loaded");
     const grpo_api& table = on_cuda ? *cuda_api()->operations : api();
     const uint32_t index = info[0].As<Napi::Number>().Uint32Value();
-    if (index >= static_cast<uint32_t>(table.operation_count)) throw Napi::RangeError::New(info.Env(), "no such operation");
+    if (index >= static_cast<uint32_t>(table.operation_count))
+      throw Napi::RangeError::New(info.Env(), "no such operation");
     return *table.operations[index];
   }
 };
@@ -160,7 +163,8 @@ Napi::Value run_async(const Napi::CallbackInfo& info) {
   auto worker = std::make_unique<Worker>(info);
   Napi::Object handle = Napi::Object::New(env);
   handle.Set("promise", worker->promise());
-  handle.Set("cancel", Napi::Function::New(env, [flag = worker->cancel()](const Napi::CallbackInfo&) { *flag = true; }));
+  const auto cancel = [flag = worker->cancel()](const Napi::CallbackInfo&) { *flag = true; };
+  handle.Set("cancel", Napi::Function::New(env, cancel));
   worker.release()->Queue();  // deletes itself when done
   return handle;
 }
@@ -171,7 +175,8 @@ Napi::Value is_detached(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), detached);
 }
 
-// Whether two Float32Arrays share memory. By address: wrappers of one shared buffer are different objects to JavaScript.
+// Whether two Float32Arrays share memory. By address: wrappers of one shared buffer are different objects to
+// JavaScript.
 Napi::Value overlap(const Napi::CallbackInfo& info) {
   const auto range = [&](size_t i) {
     void* data = nullptr;
@@ -200,7 +205,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
                 return Napi::String::New(info.Env(), vector_kernels().name);
               }));
   exports.Set("setInstructionSet", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
-                return Napi::Boolean::New(info.Env(), set_instruction_set(info[0].As<Napi::String>().Utf8Value().c_str()));
+                const std::string name = info[0].As<Napi::String>().Utf8Value();
+                return Napi::Boolean::New(info.Env(), set_instruction_set(name.c_str()));
               }));
   exports.Set("threads", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
                 return Napi::Number::New(info.Env(), thread_count());

@@ -54,8 +54,8 @@ Napi::Value load(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// What a thread of JavaScript has allocated and recorded. When it ends, terminated or not, nobody else can release that:
-// it goes back in stream order, after the events, one of which follows every use on a caller's stream.
+// What a thread of JavaScript has allocated and recorded. When it ends, terminated or not, nobody else can release
+// that: it goes back in stream order, after the events, one of which follows every use on a caller's stream.
 struct Held {
   std::map<void*, int32_t> memory, events;  // and their devices
   ~Held() {
@@ -138,7 +138,8 @@ Napi::Value device(const Napi::CallbackInfo& info) {
   });
 }
 
-// allocate(device, bytes, stream): the address. The bytes count for the garbage collector, which sees only small objects.
+// allocate(device, bytes, stream): the address. The bytes count for the garbage collector, which sees only small
+// objects.
 Napi::Value allocate(const Napi::CallbackInfo& info) {
   const Arguments given{info};
   void* memory = nullptr;
@@ -162,14 +163,16 @@ Napi::Value release(const Napi::CallbackInfo& info) {
 Napi::Value upload(const Napi::CallbackInfo& info) {
   const Arguments given{info};
   const auto [data, bytes] = given.memory(2);
-  return problem_of(cuda_api()->upload(given.device(0), given.pointer(1), data, bytes, given.pointer(3))).value(info.Env());
+  const int status = cuda_api()->upload(given.device(0), given.pointer(1), data, bytes, given.pointer(3));
+  return problem_of(status).value(info.Env());
 }
 
 // download(device, address, data, stream)
 Napi::Value download(const Napi::CallbackInfo& info) {
   const Arguments given{info};
   const auto [data, bytes] = given.memory(2);
-  return problem_of(cuda_api()->download(given.device(0), data, given.pointer(1), bytes, given.pointer(3))).value(info.Env());
+  const int status = cuda_api()->download(given.device(0), data, given.pointer(1), bytes, given.pointer(3));
+  return problem_of(status).value(info.Env());
 }
 
 Napi::Value download_async(const Napi::CallbackInfo& info) {

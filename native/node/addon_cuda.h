@@ -1,5 +1,5 @@
-// The half of the addon that knows devices: it loads the CUDA library when it is first asked for, and hands the functions of
-// grpo_cuda_api to lib/arrays/cuda_library.ts.
+// The half of the addon that knows devices: it loads the CUDA library when it is first asked for, and hands the
+// functions of grpo_cuda_api to lib/arrays/cuda_library.ts.
 #pragma once
 
 #include <napi.h>

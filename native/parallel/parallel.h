@@ -51,7 +51,8 @@ void scratch_release(void* pointer, int64_t bytes);
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(int64_t count) : bytes_(count * int64_t{sizeof(T)}), data_(static_cast<T*>(scratch_allocate(bytes_))) {}
+  explicit Scratch(int64_t count)
+      : bytes_(count * int64_t{sizeof(T)}), data_(static_cast<T*>(scratch_allocate(bytes_))) {}
   ~Scratch() { scratch_release(data_, bytes_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;

@@ -33,8 +33,8 @@ GRPO_FORMULA int64_t selected_count(int64_t n, int64_t count, double fraction) {
   return least < n ? least : n;
 }
 
-// For the variance of a set: an infinite score counts as 2^128, beyond all finite ones, since the variance of a set with
-// one does not exist. Those are counted apart: in one number with them the digits of the others would be lost.
+// For the variance of a set: an infinite score counts as 2^128, beyond all finite ones, since the variance of a set
+// with one does not exist. Those are counted apart: in one number with them the digits of the others would be lost.
 struct WideScore {
   double finite = 0, infinite = 0;  // their sum, and the number of +inf less that of -inf
 };

@@ -34,15 +34,6 @@ float exp2_approx(float x) {
   return moved(flushed(std::exp2(x)), error(x, 0, 2));
 }
 
-float log2_approx(float x) {
-  x = flushed(x);
-  if (x == 0) return -INFINITY;
-  if (x == 1) return 0;
-  const float exact = std::log2(x);
-  if (x > 0.5f && x < 2) return exact + static_cast<float>(error(x, 1, 2)) * 0x1p-23f;
-  return moved(exact, error(x, 1, 2));
-}
-
 float rcp_approx(float x) {
   x = flushed(x);
   return moved(flushed(1 / x), error(x, 2, 1));

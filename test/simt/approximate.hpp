@@ -5,7 +5,6 @@
 namespace simt {
 
 float exp2_approx(float x);  // relative error 2^-22
-float log2_approx(float x);  // 2^-22, absolute between 0.5 and 2, else relative
 float rcp_approx(float x);   // 1 ulp
 
 }  // namespace simt

@@ -48,11 +48,11 @@ void check_aligned(const Lanes& lanes, const char* name) {
   }
 }
 
-template <int kMatrices, bool kTransposed>
+template <bool kTransposed>
 void load(Lanes& lanes) {
   check_aligned<Load>(lanes, "ldmatrix");
-  uint16_t matrix[kMatrices][8][8];
-  for (int row = 0; row < kMatrices * 8; ++row) {
+  uint16_t matrix[4][8][8];
+  for (int row = 0; row < 32; ++row) {
     const Load& call = *static_cast<const Load*>(lanes.in[row]);
     const char* slot = current->block->slot;
     if (call.row < slot || call.row + 16 > slot + kSlotBytes)
@@ -67,7 +67,7 @@ void load(Lanes& lanes) {
   for (uint32_t lane = 0; lane < 32; ++lane) {
     const Load& call = *static_cast<const Load*>(lanes.in[lane]);
     const uint32_t g = lane / 4, t = lane % 4;
-    for (int i = 0; i < kMatrices; ++i) {
+    for (int i = 0; i < 4; ++i) {
       const uint32_t low = kTransposed ? matrix[i][2 * t][g] : matrix[i][g][2 * t];
       const uint32_t high = kTransposed ? matrix[i][2 * t + 1][g] : matrix[i][g][2 * t + 1];
       call.r[i] = high << 16 | low;
@@ -143,15 +143,11 @@ void multiply(Lanes& lanes) {
 
 }  // namespace
 
-void ldmatrix(uint32_t* r, const void* row, int matrices, bool transposed) {
+void ldmatrix(uint32_t* r, const void* row, bool transposed) {
   const void* where = SIMT_CALLER;
   const Load call{static_cast<const char*>(row), r, where};
-  if (matrices == 4)
-    collective(transposed ? "ldmatrix_x4_trans" : "ldmatrix_x4", ~0u, &call, r,
-               transposed ? load<4, true> : load<4, false>, false, where);
-  else
-    collective(transposed ? "ldmatrix_x2_trans" : "ldmatrix_x2", ~0u, &call, r,
-               transposed ? load<2, true> : load<2, false>, false, where);
+  collective(transposed ? "ldmatrix_x4_trans" : "ldmatrix_x4", ~0u, &call, r, transposed ? load<true> : load<false>,
+             false, where);
 }
 
 void mma_bf16(float* d, const uint32_t* a, const uint32_t* b) {

@@ -6,7 +6,7 @@
 namespace simt {
 
 // 2 or 4 matrices of 8 x 8 16-bit numbers; `row`: address of the row that this lane names.
-__attribute__((noinline)) void ldmatrix(uint32_t* r, const void* row, int matrices, bool transposed);
+__attribute__((noinline)) void ldmatrix(uint32_t* r, const void* row, bool transposed);
 
 // d[4] += a[4] b[2]
 __attribute__((noinline)) void mma_bf16(float* d, const uint32_t* a, const uint32_t* b);

@@ -22,8 +22,6 @@ const everywhere: [string, string][] = [
   ['cp_async_wait', 'cp.async.wait_group 0;'],
   ['ldmatrix_x4', 'ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%, %, %, %}, [%];'],
   ['ldmatrix_x4_trans', 'ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%, %, %, %}, [%];'],
-  ['ldmatrix_x2', 'ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%, %}, [%];'],
-  ['ldmatrix_x2_trans', 'ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%, %}, [%];'],
   [
     'mma_16x8x16',
     'mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%, %, %, %}, {%, %, %, %}, {%, %}, {%, %, %, %};',
@@ -37,7 +35,6 @@ const everywhere: [string, string][] = [
   ['release_add', 'atom.add.release.gpu.global.u32 %, [%], %;'],
   ['acquire_release_add', 'atom.add.acq_rel.gpu.global.u32 %, [%], %;'],
   ['exp2_approx', 'ex2.approx.ftz.f32 %, %;'],
-  ['log2_approx', 'lg2.approx.ftz.f32 %, %;'],
   ['rcp_approx', 'rcp.approx.ftz.f32 %, %;'],
   ['load_stream', 'ld.global.cs.u16 %, [%];'],
   ['load_stream', 'ld.global.cs.u32 %, [%];'],
@@ -135,7 +132,7 @@ describe('every function of ptx.cuh', () => {
   const sources = readdirSync(selfTest).map((name) => readFileSync(join(selfTest, name), 'utf8'))
 
   it('is in the lists above, with each of its instructions, and called by the self-test', () => {
-    expect(functionsOf(source).size).toBeGreaterThanOrEqual(44)
+    expect(functionsOf(source).size).toBeGreaterThanOrEqual(41)
     expect(uncovered(source, sources.join('\n'))).toEqual([])
   })
 

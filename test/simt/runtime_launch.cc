@@ -1,5 +1,9 @@
 // Launches of the simulated runtime: what CUDA refuses, and the grid's run.
 #include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <tuple>
 
 #include "runtime_state.hpp"
 
@@ -46,6 +50,18 @@ void run_grid(const simt::LaunchConfig& config, const void* kernel, void (*body)
                      std::to_string(config.grid.x) + " blocks of " + std::to_string(config.block.x) + " threads");
 }
 
+// GRPO_SIMT_LAUNCHES names a file: a line for each kernel and shape of a block, "moments.cu:18 256 192 1" with threads,
+// bytes of shared memory and blocks of a cluster.
+void note(const simt::LaunchConfig& config, const void* kernel) {
+  const char* const path = std::getenv("GRPO_SIMT_LAUNCHES");
+  if (path == nullptr) return;
+  static std::set<std::tuple<const void*, unsigned, size_t, unsigned>> known;
+  if (!known.emplace(kernel, config.block.x, config.shared, config.cluster.x).second) return;
+  std::ofstream(path, std::ios::app) << simt::place(static_cast<const char*>(kernel) + 1) + " " +
+                                            std::to_string(config.block.x) + " " + std::to_string(config.shared) + " " +
+                                            std::to_string(config.cluster.x) + "\n";
+}
+
 int blocks_of(int threads, size_t shared) {
   if (threads <= 0 || threads > 1024 || shared > most_shared()) return 0;
   const size_t by_threads = 2048 / static_cast<size_t>((threads + 31) / 32 * 32);
@@ -63,6 +79,7 @@ cudaError_t launch(const LaunchConfig& config, const void* kernel, void (*body)(
     if (known == nullptr || known->device != current_device) return cudaErrorInvalidResourceHandle;
     const int device = known->device;
     if (const cudaError_t error = check_launch(config, kernel, device)) return error;
+    note(config, kernel);
     std::vector<char> copied(static_cast<const char*>(args), static_cast<const char*>(args) + args_size);
     enqueue(*known, [=, copied = std::move(copied)] { run_grid(config, kernel, body, copied, device); });
     return cudaSuccess;

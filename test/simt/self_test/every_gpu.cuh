@@ -52,19 +52,16 @@ struct MatrixShared {
   alignas(16) uint16_t rows[kLanes][8];
 };
 
-__global__ void ldmatrix_kernel(uint32_t* words, const uint32_t*) {  // [12][32]
+__global__ void ldmatrix_kernel(uint32_t* words, const uint32_t*) {  // [8][32]
   DYN_SMEM(MatrixShared, s);
   const uint32_t lane = threadIdx.x;
   for (uint32_t i = 0; i < 8; ++i) s.rows[lane][i] = static_cast<uint16_t>(lane << 8 | i);
   __syncthreads();
   const uint16_t* row = s.rows[(lane + 3) % kLanes];  // any row of shared memory, not only the next one
-  uint32_t r[4], t[4], two[2], two_t[2];
+  uint32_t r[4], t[4];
   ldmatrix_x4(r, row);
   ldmatrix_x4_trans(t, row);
-  ldmatrix_x2(two, row);
-  ldmatrix_x2_trans(two_t, row);
   for (uint32_t i = 0; i < 4; ++i) words[i * kLanes + lane] = r[i], words[(4 + i) * kLanes + lane] = t[i];
-  for (uint32_t i = 0; i < 2; ++i) words[(8 + i) * kLanes + lane] = two[i], words[(10 + i) * kLanes + lane] = two_t[i];
 }
 
 // Small integers: every sum is exact, in whichever order.
@@ -126,25 +123,22 @@ __global__ void stream_kernel(uint32_t* words, const uint32_t* input) {  // [8][
   store_stream(to + 32 + lane, load_stream(halves + 63 - lane));
 }
 
-// 0: within 2^-21 (relative, or absolute where log2 is near 0), else the bits of the result.
-__device__ __forceinline__ uint32_t off(float got, double exact, double scale) {
+// 0: within 2^-21, else the bits of the result.
+__device__ __forceinline__ uint32_t off(float got, double exact) {
   const double error = static_cast<double>(got) - exact;
-  return (error < 0 ? -error : error) <= scale * 0x1p-21 ? 0 : __float_as_uint(got);
+  return (error < 0 ? -error : error) <= exact * 0x1p-21 ? 0 : __float_as_uint(got);
 }
 
-__global__ void approximate_kernel(uint32_t* words, const uint32_t*) {  // [6][32]
+__global__ void approximate_kernel(uint32_t* words, const uint32_t*) {  // [4][32]
   const uint32_t lane = threadIdx.x;
   const float x = (static_cast<float>(lane) - 15.7f) * 3.1f, positive = 0.03f + static_cast<float>(lane * lane) * 0.37f;
-  const double power = exp2(static_cast<double>(x)), logarithm = log2(static_cast<double>(positive));
-  words[lane] = off(exp2_approx(x), power, power);
-  words[32 + lane] = off(log2_approx(positive), logarithm, logarithm < 0 ? 1 - logarithm : 1 + logarithm);
-  words[64 + lane] = off(rcp_approx(positive), 1.0 / positive, 1.0 / positive);
+  words[lane] = off(exp2_approx(x), exp2(static_cast<double>(x)));
+  words[32 + lane] = off(rcp_approx(positive), 1.0 / positive);
   const float edge = special(lane);
   // Zeros, infinities and subnormals are exact.
   const bool exact = edge == 0 || edge - edge != 0 || fabsf(edge) < 0x1p-126f;
-  words[96 + lane] = exact ? float_bits(exp2_approx(edge)) : 0;
-  words[128 + lane] = exact ? float_bits(log2_approx(edge)) : 0;
-  words[160 + lane] = exact ? float_bits(rcp_approx(edge)) : 0;
+  words[64 + lane] = exact ? float_bits(exp2_approx(edge)) : 0;
+  words[96 + lane] = exact ? float_bits(rcp_approx(edge)) : 0;
 }
 
 }  // namespace

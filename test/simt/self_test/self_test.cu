@@ -25,7 +25,7 @@ struct Section {
 constexpr Section kSections[] = {
     {"convert", convert_kernel, 1, 32, 0, 1, 192},
     {"cp_async", cp_async_kernel, 1, 32, sizeof(CopyShared), 1, 320},
-    {"ldmatrix", ldmatrix_kernel, 1, 32, sizeof(MatrixShared), 1, 384},
+    {"ldmatrix", ldmatrix_kernel, 1, 32, sizeof(MatrixShared), 1, 256},
     {"mma_bf16", mma_kernel<bf16>, 1, 32, 0, 1, 128},
     {"mma_f16", mma_kernel<f16>, 1, 32, 0, 1, 128},
     {"bulk", bulk_kernel, 1, 32, sizeof(BulkShared), 1, 288},
@@ -33,7 +33,7 @@ constexpr Section kSections[] = {
     {"named_barrier", named_barrier_kernel, 1, 96, sizeof(NamedShared), 1, 96},
     {"hand_over", hand_over_kernel, 32, 32, 0, 1, 66},
     {"stream", stream_kernel, 1, 32, 0, 1, 256},
-    {"approximate", approximate_kernel, 1, 32, 0, 1, 192},
+    {"approximate", approximate_kernel, 1, 32, 0, 1, 128},
 };
 
 bool needs_sm90(const Section& section) { return section.kernel == bulk_kernel || section.kernel == cluster_kernel; }

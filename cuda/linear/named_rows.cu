@@ -1,7 +1,7 @@
 // Which rows of the hidden states unmasked tokens name: the tokens of every row, as for rows of logits, and the list of
 // those rows that have any.
-#include "linear/linear.cuh"
-#include "blocks/scan.cuh"
+#include "blocks/flags.cuh"
+#include "linear/chunk.cuh"
 
 namespace grpo::cuda {
 namespace {

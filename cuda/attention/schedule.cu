@@ -2,7 +2,9 @@
 // nor how many tiles they have, only a bound. Reads 12 bytes per segment a few times, writes 16 bytes per tile twice.
 //
 // Also here, and once per list: whether the arrays describe a forest of P tokens at all. A bad one has no tiles.
-#include "attention/prefix_attention.cuh"
+#include "attention/schedule.cuh"
+
+#include "blocks/scan.cuh"
 
 namespace grpo::cuda {
 namespace {
@@ -16,7 +18,7 @@ struct Shared {
 };
 
 __device__ __forceinline__ int32_t smaller(int32_t x, int32_t y) { return x < y ? x : y; }
-__device__ __forceinline__ int32_t key_tiles(int32_t tokens) { return (tokens + kTile - 1) / kTile; }
+__device__ __forceinline__ int32_t key_tiles(int32_t tokens) { return (tokens + kTileTokens - 1) / kTileTokens; }
 
 // Whether segment b stands where its parent and its siblings say: with it in all places the arrays are a forest in
 // depth-first order, and each subtree ends where the next begins.
@@ -32,25 +34,6 @@ __device__ bool good_segment(const Forest& forest, int64_t b) {
   return end == above || forest.parent[end] == parent;
 }
 
-// Exclusive sum over the block; `total` receives the whole.
-__device__ int32_t scan(int32_t value, Shared& shared, int32_t& total) {
-  int32_t sum = value;
-  for (int distance = 1; distance < kWarp; distance *= 2) {
-    const int32_t before = __shfl_up_sync(kAllLanes, sum, distance);
-    if (lane_index() >= distance) sum += before;
-  }
-  __syncthreads();
-  if (lane_index() == kWarp - 1) shared.partial[warp_index()] = sum;
-  __syncthreads();
-  int32_t offset = 0;
-  total = 0;
-  for (int warp = 0; warp < kThreads / kWarp; ++warp) {
-    if (warp < warp_index()) offset += shared.partial[warp];
-    total += shared.partial[warp];
-  }
-  return offset + sum - value;
-}
-
 struct QueryTiles {
   // Of the tree whose root is b: none elsewhere. Long segments begin a tile of their own and short ones are packed
   // together. A tile lies in one tree, so that no sum depends on a tree's neighbours.
@@ -60,14 +43,14 @@ struct QueryTiles {
     TokenTile tile{0, 0, 0, 0};
     for (const int64_t last = forest.end[b]; b < last; ++b) {
       const int32_t stop = forest.start[b + 1];
-      if (tile.end > tile.begin && tile.end - tile.begin + (stop - forest.start[b]) > kTile) {
+      if (tile.end > tile.begin && tile.end - tile.begin + (stop - forest.start[b]) > kTileTokens) {
         f(tile);
         tile.begin = tile.end;
       }
       for (int32_t at = forest.start[b]; at < stop; at = tile.end) {
         if (tile.begin == tile.end) tile = {static_cast<int32_t>(b), at, at, 0};
-        tile.end = smaller(stop, at + kTile - (tile.end - tile.begin));
-        if (tile.end - tile.begin < kTile) continue;
+        tile.end = smaller(stop, at + kTileTokens - (tile.end - tile.begin));
+        if (tile.end - tile.begin < kTileTokens) continue;
         f(tile);
         tile.begin = tile.end;
       }
@@ -90,14 +73,15 @@ struct KeyTiles {
   template <class F>
   static __device__ void for_each(const Forest& forest, int64_t b, F&& f) {
     const int32_t stop = forest.start[b + 1];
-    for (int32_t at = forest.start[b]; at < stop; at += kTile)
-      f(TokenTile{static_cast<int32_t>(b), at, smaller(stop, at + kTile), 0});
+    for (int32_t at = forest.start[b]; at < stop; at += kTileTokens)
+      f(TokenTile{static_cast<int32_t>(b), at, smaller(stop, at + kTileTokens), 0});
   }
   static __device__ int32_t cost(const Forest& forest, const TokenTile& tile) {
     return key_tiles(forest.start[forest.end[tile.segment]] - tile.begin);
   }
 };
 
+// Grid: 1. Block: 256. Shared: 32,804. Work: 12 bytes per segment a few times, 16 per tile twice. Bound: latency.
 template <class Tiles>
 __global__ void __launch_bounds__(kThreads, 1)
     list_tiles_kernel(Forest forest,
@@ -116,11 +100,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   int32_t count = 0;
   for (int64_t begin = 0; begin < forest.B; begin += kThreads) {
     const int64_t b = begin + threadIdx.x;
-    int32_t own = 0, total;
+    int32_t own = 0;
     if (b < forest.B) Tiles::for_each(forest, b, [&](const TokenTile&) { ++own; });
-    const int32_t before = scan(own, shared, total);
-    if (b < forest.B) place[b] = count + before;
-    count += total;
+    const Scanned<int32_t> scanned = block_scan(own, shared.partial);
+    if (b < forest.B) place[b] = count + scanned.before;
+    count += scanned.total;
   }
   for (int64_t b = threadIdx.x; b < forest.B; b += kThreads) {
     int32_t at = place[b];
@@ -148,9 +132,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int64_t i = first; i < last; ++i) ++shared.bucket[bucket_of(unsorted[i])];
   __syncthreads();
   int32_t* own = &shared.bucket[threadIdx.x * kBuckets];
-  int32_t sum = 0, total;
+  int32_t sum = 0;
   for (int i = 0; i < kBuckets; ++i) sum += own[i];
-  int32_t at = scan(sum, shared, total);
+  int32_t at = block_scan(sum, shared.partial).before;
   for (int i = 0; i < kBuckets; ++i) {
     const int32_t size = own[i];
     own[i] = at;
@@ -163,7 +147,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class Tiles>
 WorkList list_tiles(const Forest& forest, Launch& on) {
-  const int64_t bound = forest.P / kTile + forest.B;
+  const int64_t bound = forest.P / kTileTokens + forest.B;
   TokenTile* tiles = on.scratch<TokenTile>(bound);
   int32_t* count = on.scratch<int32_t>(1);
   on(list_tiles_kernel<Tiles>, {1, kThreads, sizeof(Shared)}, forest, on.scratch<int32_t>(forest.B),

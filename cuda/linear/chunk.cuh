@@ -1,18 +1,18 @@
-// Logits from hidden states, logits = hidden head^T + bias, a chunk of rows at a time: what the linear operations have in
-// common. The whole [R,V] never exists. Everything is enqueued without waiting: the device alone knows how many rows
+// Logits from hidden states, logits = hidden head^T + bias, a chunk of rows at a time: what the linear operations have
+// in common. The whole [R,V] never exists. Everything is enqueued without waiting: the device alone knows how many rows
 // unmasked tokens name and how many of a chunk have a gradient; the products read those numbers when they run.
 //
-//   chunk_softmax    one product: the logits of a chunk, float32; from them the softmax of each row and its tokens' logp
+//   chunk_softmax    one product: the logits of a chunk, float32; from them the softmax of each row and the logp of its
+//                    tokens
 //   chunk_gradient   the logits become their gradient in place; rows whose coefficients are all exactly 0 are left out
 //                    of the two products, which give gradHidden and gradHead
 //
-// The sums of gradHead and gradHeadBias run over the rows in order, chunk after chunk. What a row gets depends neither on
-// the chunk that it is in nor on the others.
+// The sums of gradHead and gradHeadBias run over the rows in order, chunk after chunk. What a row gets depends neither
+// on the chunk that it is in nor on the others.
 #pragma once
 
-#include "native/linear/linear_chunk.h"
-#include "linear/matmul.cuh"
 #include "logits/row_tokens.cuh"
+#include "native/linear/linear.h"
 
 namespace grpo::cuda {
 
@@ -28,6 +28,11 @@ struct NamedRows {
 struct Softmax {
   float most, sum, log_sum;  // the largest logit; the sum of exp((logit - most) / temperature), and its logarithm
   float logsumexp, entropy;
+};
+
+// Where the largest of some numbers is wanted, NaN among them shows.
+struct LargerOrNan {
+  __device__ __forceinline__ float operator()(float x, float y) const { return x > y || x != x ? x : y; }
 };
 
 NamedRows named_rows(const TokenRows& tokens, Launch& on);

@@ -1,20 +1,22 @@
-// Shared-prefix attention with matrix instructions: what forward and backward have in common.
+// Tiles of shared-prefix attention for matrix instructions: copies, products, sums of weighted rows.
 //
 // A warp has 16 rows of a tile, the block 64. Factors that were computed, and are no inputs, are the probabilities and
 // the slopes of the scores: see fragments.cuh.
 #pragma once
 
+#include "attention/forest.cuh"
+#include "blocks/floats.cuh"
 #include "blocks/fragments.cuh"
-#include "attention/prefix_attention.cuh"
+#include "blocks/rows.cuh"
 
 namespace grpo::cuda {
 
 constexpr int kMatrixThreads = 128;
-constexpr int kFragments = kTile / 8;  // of 8 columns, of a row of scores
+constexpr int kFragments = kTileTokens / 8;  // of 8 columns, of a row of scores
 
 // 64 rows of a tile; the 16 bytes more keep the rows of an 8 x 8 matrix in different banks.
 template <class T, int kWidth>
-using Stage = T[kTile][kWidth + 8];
+using Stage = T[kTileTokens][kWidth + 8];
 
 // Head sizes and addresses that copies of 16 bytes can serve.
 template <class... X>
@@ -28,7 +30,7 @@ template <class T, int kWidth>
 __device__ __forceinline__ void fetch(Stage<T, kWidth>& to, const Rows<T>& x, int64_t n) {
   constexpr int kPieces = kWidth / 8;
 #pragma unroll 4
-  for (int i = threadIdx.x; i < kTile * kPieces; i += kMatrixThreads) {
+  for (int i = threadIdx.x; i < kTileTokens * kPieces; i += kMatrixThreads) {
     const int row = i / kPieces, column = i % kPieces * 8;
     const bool inside = row < x.count && column < n;
     cp_async16(&to[row][column], inside ? x.data + row * x.stride + column : x.data, inside);

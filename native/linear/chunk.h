@@ -1,5 +1,5 @@
-// Logits from hidden states, logits = hidden head^T + bias, a chunk of rows at a time: what the linear operations have in
-// common. The whole [R,V] never exists. A chunk is worked on in blocks of kBlock columns of the vocabulary:
+// Logits from hidden states, logits = hidden head^T + bias, a chunk of rows at a time: what the linear operations have
+// in common. The whole [R,V] never exists. A chunk is worked on in blocks of kBlock columns of the vocabulary:
 //
 //   chunk_softmax    one product:   the logits of a block, and from them the softmax of each row, block by block
 //   chunk_gradient   two products:  the logits become their gradient in place, then gradHidden and gradHead
@@ -8,54 +8,11 @@
 // gradHead and gradHeadBias are sums over rows, chunk after chunk.
 #pragma once
 
+#include "linear/arena.h"
+#include "linear/linear.h"
 #include "logits/logits.h"
 
 namespace grpo {
-
-struct Linear {
-  const char* hidden;  // [R,D]
-  Float hidden_type;
-  const char* head;  // [V,D]
-  Float head_type;
-  const char* bias;  // [V], may be null
-  Float bias_type;
-  const int32_t* token;  // [T]
-  float scale;           // 1 / temperature
-  int64_t T, R, D, V;
-};
-
-// Null outputs are not wanted.
-struct LinearGradients {
-  char* hidden;  // [R,D]
-  Float hidden_type;
-  char* head;  // [V,D]
-  Float head_type;
-  char* bias;  // [V]
-  Float bias_type;
-};
-
-template <class Args>
-Linear linear_of(const Args& args, const Axes& axes) {
-  return {data<char>(args.hidden),
-          float_type(args.hidden),
-          data<char>(args.head),
-          float_type(args.head),
-          data<char>(args.head_bias),
-          args.head_bias == nullptr ? Float::kF32 : float_type(args.head_bias),
-          data<int32_t>(args.token),
-          static_cast<float>(1 / args.temperature),
-          axes['T'],
-          axes['R'],
-          axes['D'],
-          axes['V']};
-}
-
-template <class Args>
-LinearGradients linear_gradients_of(const Args& args) {
-  const auto type = [](const DLTensor* tensor) { return tensor == nullptr ? Float::kF32 : float_type(tensor); };
-  return {data<char>(args.grad_hidden),    type(args.grad_hidden), data<char>(args.grad_head), type(args.grad_head),
-          data<char>(args.grad_head_bias), type(args.grad_head_bias)};
-}
 
 struct ChunkShape {
   int64_t T, D, V;
@@ -85,49 +42,6 @@ struct ChunkMemory {
   int64_t sum_columns;
 };
 
-// Takes arrays one after the other from `memory`, or with null only learns how many bytes they take: what is planned
-// and what is allocated cannot differ.
-class Arena {
- public:
-  explicit Arena(char* memory) : memory_(memory) {}
-  template <class Type>
-  void take(Type*& array, int64_t count) {
-    array = memory_ == nullptr ? nullptr : reinterpret_cast<Type*>(memory_ + bytes_);
-    int64_t bytes;
-    if (__builtin_mul_overflow(count, int64_t{sizeof(Type)}, &bytes) ||
-        __builtin_add_overflow(bytes_, (bytes + 63) / 64 * 64, &bytes_))
-      throw std::bad_alloc();
-  }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  char* memory_;
-  int64_t bytes_ = 0;
-};
-
-// The arrays of a Memory, which lay_out(shape, arena, memory) takes from an arena.
-template <class Shape, class Memory>
-int64_t bytes_of(const Shape& shape, Memory memory = {}) {
-  Arena arena(nullptr);
-  lay_out(shape, arena, memory);
-  return arena.bytes();
-}
-
-template <class Shape, class Memory>
-class Laid {
- public:
-  explicit Laid(const Shape& shape) : scratch_(bytes_of<Shape, Memory>(shape)) {
-    Arena arena(scratch_.data());
-    lay_out(shape, arena, memory_);
-  }
-  const Memory& operator*() const { return memory_; }
-  const Memory* operator->() const { return &memory_; }
-
- private:
-  Scratch<char> scratch_;
-  Memory memory_{};
-};
-
 void lay_out(const ChunkShape& shape, Arena& arena, ChunkMemory& memory);
 
 // Rows begin .. end - 1 of those that `tokens` lists.
@@ -137,8 +51,9 @@ RowTokens chunk_of(const RowTokens& tokens, int64_t begin, int64_t end);
 void chunk_softmax(const Linear& linear, const RowTokens& chunk, const ChunkMemory& memory, bool keep_logits,
                    float* logit);  // [T], may be null
 
-// After chunk_softmax with keep_logits: what the chunk adds to the gradients. Rows of a chunk whose coefficients are all
-// exactly 0 take part in no product. Call it for one chunk at least, though it be empty: the first one fills with zeros.
+// After chunk_softmax with keep_logits: what the chunk adds to the gradients. Rows of a chunk whose coefficients are
+// all exactly 0 take part in no product. Call it for one chunk at least, though it be empty: the first one fills with
+// zeros.
 void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMemory& memory,
                     const float* grad_logp,     // [T]
                     const float* grad_entropy,  // [T], may be null

@@ -1,20 +1,15 @@
-// Where select_tokens cuts: the key of the last token that is kept, and its place.
-#pragma once
+#include "selection/token_cuts.cuh"
 
-#include "selection/selection.cuh"
+#include "blocks/last_block.cuh"
+#include "blocks/reduce.cuh"
+#include "blocks/scan.cuh"
 
 namespace grpo::cuda {
+namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
 constexpr int kLevels = 3, kBins = 2048;
 __host__ __device__ constexpr int shift_of(int level) { return level == 0 ? 21 : level == 1 ? 10 : 0; }
-
-// Tokens with a greater key are kept, and those with this key up to place `last`.
-struct Cut {
-  uint32_t key;
-  int32_t last;
-};
-__device__ __forceinline__ Cut nothing() { return {UINT32_MAX, kNoPlace}; }
 
 // ---- one block per set ----------------------------------------------------------------------------------------------
 
@@ -37,7 +32,8 @@ __device__ __forceinline__ uint32_t find_digit(uint32_t own, uint32_t rank, uint
   return shared.digit;
 }
 
-static __global__ void __launch_bounds__(kThreads)
+// Grid: 1 per set. Block: 256. Shared: 1,128. Work: 4 bytes per token, five or six times. Bound: latency.
+__global__ void __launch_bounds__(kThreads)
     sets_kernel(const uint32_t* keys,          // [T]
                 const int32_t* sequence_start,  // [S+1], null: one set of all tokens
                 Cut* cuts,                      // [sets]
@@ -99,7 +95,9 @@ struct BatchShared {
   uint32_t last;
 };
 
-static __global__ void __launch_bounds__(kThreads)
+// Grid: ceil(T / 4,096), at most 8 per multiprocessor. Block: 256. Shared: 9,328. Work: 4 bytes per token. Bound:
+// issue.
+__global__ void __launch_bounds__(kThreads)
     digits_kernel(const uint32_t* keys,  // [T]
                   State* state,
                   Cut* cut,  // [1]
@@ -173,7 +171,9 @@ static __global__ void __launch_bounds__(kThreads)
 }
 
 // Where the last of the tied tokens that are kept lies.
-static __global__ void __launch_bounds__(kThreads)
+// Grid: ceil(T / 4,096), at most 8 per multiprocessor. Block: 256. Shared: 9,328. Work: 4 bytes per token. Bound:
+// memory.
+__global__ void __launch_bounds__(kThreads)
     ties_kernel(const uint32_t* keys,  // [T]
                 State* state,
                 uint32_t* counts,  // [gridDim.x]
@@ -207,10 +207,14 @@ static __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) cut->last = static_cast<int32_t>(last);
 }
 
-// Where a batch is cut.
-inline void cut_batch(const uint32_t* keys,  // [T]
-                      Cut* cut,              // [1]
-                      int64_t T, int64_t count, double fraction, Launch& on) {
+}  // namespace
+
+void cut_sets(const uint32_t* keys, const int32_t* sequence_start, Cut* cuts, int64_t sets, int64_t T, int64_t count,
+              double fraction, Launch& on) {
+  on(sets_kernel, {sets, kThreads, sizeof(SetShared)}, keys, sequence_start, cuts, T, count, fraction);
+}
+
+void cut_batch(const uint32_t* keys, Cut* cut, int64_t T, int64_t count, double fraction, Launch& on) {
   State* state = on.scratch<State>(1);
   on.zero(state, sizeof(State));
   const int64_t most = int64_t{on.device.multiprocessors} * 8, many = ceil_div(T, kThreads * 16);

@@ -1,5 +1,4 @@
-// What every launcher and every kernel of cuda/ uses: the stream of a call, its scratch memory, launches, and reductions
-// in a fixed order (two runs give the same bits; no floating-point atomics anywhere).
+// What every launcher of cuda/ uses: the GPU and the stream of a call, its scratch memory, launches, failures.
 #pragma once
 
 #ifdef __CUDACC__
@@ -7,21 +6,11 @@
 #endif
 
 #include <climits>
-#include <cmath>
 #include <cstdint>
 #include <string>
-#include <type_traits>
 #include <vector>
 
-#include "launch/ptx.cuh"
-
 namespace grpo::cuda {
-
-#ifndef __CUDACC__  // nvcc has them without a namespace
-using std::isfinite, std::isinf, std::isnan;
-#endif
-
-// ---- the host's side ------------------------------------------------------------------------------------------------
 
 // Thrown by launchers, turned into a status by entry() in operation.cuh. `what`: "launch of x_kernel", "allocation of
 // 4194304 bytes".
@@ -119,53 +108,5 @@ class Launch {
 };
 
 __host__ __device__ constexpr int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
-
-// ---- the device's side ----------------------------------------------------------------------------------------------
-
-constexpr int kWarp = 32;
-constexpr uint32_t kAllLanes = 0xffffffffu;
-
-__device__ __forceinline__ int lane_index() { return threadIdx.x % kWarp; }
-__device__ __forceinline__ int warp_index() { return threadIdx.x / kWarp; }
-__device__ __forceinline__ int64_t thread_index() { return int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
-
-// combine() over the lanes of a full warp, in the order of a butterfly: every lane receives the same bits.
-template <class T, class F>
-__device__ __forceinline__ T warp_reduce(T value, F combine) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2)
-    value = combine(value, __shfl_xor_sync(kAllLanes, value, distance));
-  return value;
-}
-
-struct Add {
-  template <class T>
-  __device__ __forceinline__ T operator()(T x, T y) const {
-    return x + y;
-  }
-};
-
-// Sum over the block in fixed order, the same bits in every thread. `partial`: shared memory, one per warp. All threads
-// call it; blockDim.x is a multiple of 32.
-template <class T>
-__device__ __forceinline__ T block_sum(T value, T* partial) {
-  value = warp_reduce(value, Add{});
-  __syncthreads();  // partial may still be read from the call before
-  if (lane_index() == 0) partial[warp_index()] = value;
-  __syncthreads();
-  T sum = partial[0];
-  for (int warp = 1; warp < static_cast<int>(blockDim.x) / kWarp; ++warp) sum += partial[warp];
-  return sum;
-}
-
-// Device arrays of offsets are not looked at by the host: a bad one may not lead out of bounds.
-struct Range {
-  int64_t begin, end;
-  bool good;  // 0 <= begin <= end <= size; else begin = end
-};
-__device__ __forceinline__ Range range_of(const int32_t* start, int64_t i, int64_t size) {
-  const int64_t begin = start[i], end = start[i + 1];
-  const bool good = begin >= 0 && begin <= end && end <= size;
-  return {good ? begin : 0, good ? end : 0, good};
-}
 
 }  // namespace grpo::cuda

@@ -1,7 +1,8 @@
 // The backward pass of shared-prefix attention: what its files hand to each other.
 #pragma once
 
-#include "attention/prefix_attention.cuh"
+#include "attention/attention.cuh"
+#include "attention/schedule.cuh"
 
 namespace grpo::cuda {
 
@@ -18,11 +19,19 @@ struct Backward {
   Float type;  // of q, k, v, grad_out, out
 };
 
+void form_delta(const Backward& backward, const AttentionShape& shape, Launch& on);
+
 // By matrix instructions: gradK and gradV for work on keys, gradQ for work on queries. The items that have to be done
 // again, [bound, K] or [bound, H]; null: none has been done, the inputs or the GPU do not allow it.
 const uint8_t* grad_keys_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
                                      const WorkList& work, Launch& on);
 const uint8_t* grad_queries_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
                                         const WorkList& work, Launch& on);
+
+// Without: those items, or all where `again` is null.
+void grad_keys_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
+                       const WorkList& work, const uint8_t* again, Launch& on);
+void grad_queries_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
+                          const WorkList& work, const uint8_t* again, Launch& on);
 
 }  // namespace grpo::cuda

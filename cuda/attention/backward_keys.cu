@@ -1,0 +1,100 @@
+// gradK and gradV without matrix instructions: a block owns 64 keys of one key head and runs over the queries of its
+// heads in order, those from the first key to the end of the segment's subtree.
+#include "attention/backward.cuh"
+#include "blocks/plain_tiles.cuh"
+
+namespace grpo::cuda {
+namespace {
+
+// Columns [first, first + kPlainColumns) of gradK and gradV of a tile of keys of one key head.
+template <class T>
+__device__ void grad_keys(const Backward& on, const Forest& forest, const AttentionShape& shape, const TokenTile& tile,
+                          int64_t key_head, int64_t first, PlainShared& shared) {
+  const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, group = H / K;
+  const bool wants_k = on.grad_k.data != nullptr && first < D, wants_v = on.grad_v.data != nullptr && first < E;
+  const int32_t count = tile.end - tile.begin, token_end = forest.start[forest.end[tile.segment]];
+  const Rows<T> k = rows_of<T>(on.k, tile.begin, K, key_head, D, count);
+  const Rows<T> v = rows_of<T>(on.v, tile.begin, K, key_head, E, count);
+  PlainSum sum_k, sum_v;
+  clear(sum_k);
+  clear(sum_v);
+  for (int64_t head = key_head * group; head < (key_head + 1) * group; ++head) {
+    for (int32_t token = tile.begin; token < token_end; token += kTileTokens) {
+      const int32_t queries = token_end - token < kTileTokens ? token_end - token : kTileTokens;
+      const Rows<T> q = rows_of<T>(on.q, token, H, head, D, queries);
+      const Rows<T> grad_out = rows_of<T>(on.grad_out, token, H, head, E, queries);
+      float score[4][4], slope[4][4];
+      multiply(score, shared.tiles, k, 1, q, shape.scale, D);
+      if (wants_k) multiply(slope, shared.tiles, v, 1, grad_out, 1, E);
+      int low[4], high[4];  // the queries of the tile that see the key
+      for (int i = 0; i < 4; ++i) {
+        const int32_t key = tile.begin + own_row() + i;
+        low[i] = key > token ? key - token : 0;
+        high[i] = key < tile.end ? queries : 0;
+      }
+      for (int j = 0; j < 4; ++j) {
+        const int query = own_column() + j;
+        const int64_t row = (token + query) * H + head;
+        const float logsumexp = query < queries ? on.logsumexp[row] : 0;
+        const float delta = wants_k && query < queries ? on.delta[row] : 0;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const bool sees = query >= low[i] && query < high[i];
+          score[i][j] = sees ? expf(score[i][j] - logsumexp) : 0;
+          if (wants_k) slope[i][j] = sees ? shape.scale * (score[i][j] * (slope[i][j] - delta)) : 0;
+        }
+      }
+      if (wants_v) {
+        __syncthreads();  // the weights before may still be read
+        put_transposed(shared.weights, score);
+        add_rows(sum_v, shared.tiles, shared.weights, grad_out, first, E, low, high);
+      }
+      if (wants_k) {
+        __syncthreads();
+        put_transposed(shared.weights, slope);
+        add_rows(sum_k, shared.tiles, shared.weights, q, first, D, low, high);
+      }
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int64_t row = (tile.begin + own_row() + i) * K + key_head;
+    if (own_row() + i >= count) continue;
+    if (wants_k) store_sum(sum_k[i], 1, on.grad_k.data, on.grad_k.type, row * D, first, D);
+    if (wants_v) store_sum(sum_v[i], 1, on.grad_v.data, on.grad_v.type, row * E, first, E);
+  }
+}
+
+// Grid: tiles of keys x K, at most 3 per multiprocessor. Block: 256. Shared: 67,584. Work: 64 x 64 x 2 (D + E) products
+// per pair of tiles. Bound: issue.
+template <class T>
+__global__ void __launch_bounds__(kPlainThreads)
+    grad_keys_kernel(Backward on, Forest forest, AttentionShape shape, WorkList work,
+                     const uint8_t* again) {  // [bound, K], may be null: the items to do
+  DYN_SMEM(PlainShared, shared);
+  const int64_t count = *work.count;
+  if (count < 0) {
+    fill_nan(on.grad_k.data, on.grad_k.type, shape.P * shape.K * shape.D);
+    fill_nan(on.grad_v.data, on.grad_v.type, shape.P * shape.K * shape.E);
+    return;
+  }
+  const int64_t columns = shape.D > shape.E ? shape.D : shape.E;
+  for (int64_t item = blockIdx.x; item < count * shape.K; item += gridDim.x) {
+    if (again != nullptr && again[item] == 0) continue;
+    for (int64_t first = 0; first < columns; first += kPlainColumns)
+      grad_keys<T>(on, forest, shape, work.tiles[item / shape.K], item % shape.K, first, shared);
+  }
+}
+
+}  // namespace
+
+void grad_keys_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
+                       const WorkList& work, const uint8_t* again, Launch& on) {
+  const auto kernel = backward.type == Float::kF32    ? grad_keys_kernel<float>
+                      : backward.type == Float::kBf16 ? grad_keys_kernel<bf16>
+                                                      : grad_keys_kernel<f16>;
+  const int64_t items = work.bound > 0 ? work.bound * shape.K : 1;
+  on(kernel, {blocks_for(items, 3, on), kPlainThreads, sizeof(PlainShared)}, backward, forest, shape, work, again);
+}
+
+}  // namespace grpo::cuda

@@ -1,0 +1,79 @@
+// gradQ without matrix instructions: a block owns 64 queries of a head and runs over the keys of their paths.
+#include "attention/backward.cuh"
+#include "blocks/plain_tiles.cuh"
+
+namespace grpo::cuda {
+namespace {
+
+// Columns [first, first + kPlainColumns) of gradQ of a tile of queries of one head.
+template <class T>
+__device__ void grad_queries(const Backward& on, const Forest& forest, const AttentionShape& shape,
+                             const TokenTile& tile, int64_t head, int64_t first, PlainShared& shared) {
+  const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, key_head = head / (H / K);
+  const int32_t count = tile.end - tile.begin;
+  const Rows<T> q = rows_of<T>(on.q, tile.begin, H, head, D, count);
+  const Rows<T> grad_out = rows_of<T>(on.grad_out, tile.begin, H, head, E, count);
+  float logsumexp[4], delta[4];
+  PlainSum sum;
+  clear(sum);
+  for (int i = 0; i < 4; ++i) {
+    const int64_t t = tile.begin + own_row() + i;
+    logsumexp[i] = t < tile.end ? on.logsumexp[t * H + head] : 0;
+    delta[i] = t < tile.end ? on.delta[t * H + head] : 0;
+  }
+  for_each_key_tile(forest, tile, [&](const KeyTile& keys) {
+    const Rows<T> k = rows_of<T>(on.k, keys.key, K, key_head, D, keys.keys);
+    const Rows<T> v = rows_of<T>(on.v, keys.key, K, key_head, E, keys.keys);
+    float score[4][4], slope[4][4];
+    multiply(score, shared.tiles, q, shape.scale, k, 1, D);
+    multiply(slope, shared.tiles, grad_out, 1, v, 1, E);
+    int low[4], visible[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      low[i] = 0;
+      visible[i] = visible_keys(keys, tile.begin + own_row() + i);
+      for (int j = 0; j < 4; ++j) {
+        const bool sees = own_column() + j < visible[i];
+        const float p = sees ? expf(score[i][j] - logsumexp[i]) : 0;
+        slope[i][j] = sees ? shape.scale * (p * (slope[i][j] - delta[i])) : 0;
+      }
+    }
+    __syncthreads();  // the weights before may still be read
+    put_transposed(shared.weights, slope);
+    add_rows(sum, shared.tiles, shared.weights, k, first, D, low, visible);
+  });
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int64_t t = tile.begin + own_row() + i;
+    if (t < tile.end) store_sum(sum[i], 1, on.grad_q.data, on.grad_q.type, (t * H + head) * D, first, D);
+  }
+}
+
+// Grid: tiles of queries x H, at most 3 per multiprocessor. Block: 256. Shared: 67,584. Work: 64 x 64 x (2 D + E)
+// products per pair of tiles. Bound: issue.
+template <class T>
+__global__ void __launch_bounds__(kPlainThreads)
+    grad_queries_kernel(Backward on, Forest forest, AttentionShape shape, WorkList work,
+                        const uint8_t* again) {  // [bound, H], may be null: the items to do
+  DYN_SMEM(PlainShared, shared);
+  const int64_t count = *work.count;
+  if (count < 0) return fill_nan(on.grad_q.data, on.grad_q.type, shape.P * shape.H * shape.D);
+  for (int64_t item = blockIdx.x; item < count * shape.H; item += gridDim.x) {
+    if (again != nullptr && again[item] == 0) continue;
+    for (int64_t first = 0; first < shape.D; first += kPlainColumns)
+      grad_queries<T>(on, forest, shape, work.tiles[item / shape.H], item % shape.H, first, shared);
+  }
+}
+
+}  // namespace
+
+void grad_queries_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
+                          const WorkList& work, const uint8_t* again, Launch& on) {
+  const auto kernel = backward.type == Float::kF32    ? grad_queries_kernel<float>
+                      : backward.type == Float::kBf16 ? grad_queries_kernel<bf16>
+                                                      : grad_queries_kernel<f16>;
+  const int64_t items = work.bound > 0 ? work.bound * shape.H : 1;
+  on(kernel, {blocks_for(items, 3, on), kPlainThreads, sizeof(PlainShared)}, backward, forest, shape, work, again);
+}
+
+}  // namespace grpo::cuda

@@ -1,0 +1,46 @@
+// A chunk of rows in blocks of columns of the vocabulary.
+#pragma once
+
+#include <algorithm>
+
+#include "linear/chunk.h"
+
+namespace grpo {
+
+// Columns of a block. Its logits for a chunk of 512 rows fill a second-level cache of 1 MiB; larger ones are no faster,
+// smaller ones leave the matrix product too little to do between packing.
+constexpr int64_t kBlock = 512;
+
+inline int64_t blocks(int64_t V) { return (V + kBlock - 1) / kBlock; }
+
+struct Block {
+  float* logits;  // [rows,width]
+  int64_t first, width;
+};
+
+inline Block block_of(const Linear& linear, const ChunkMemory& memory, int64_t b) {
+  const int64_t first = b * kBlock;
+  return {memory.logits + memory.rows * first, first, std::min(kBlock, linear.V - first)};
+}
+
+inline const char* head_row(const Linear& linear, int64_t v) {
+  return linear.head + v * linear.D * size_of(linear.head_type);
+}
+
+inline float* product_scratch(const ChunkMemory& memory, int worker) {
+  return memory.product + worker * vector_kernels().matmul_scratch;
+}
+
+inline Logits logits_of(const Linear& linear, const Block& block, int64_t rows) {
+  return {.data = reinterpret_cast<const char*>(block.logits),
+          .type = Float::kF32,
+          .stride = block.width,
+          .R = rows,
+          .V = block.width,
+          .scale = linear.scale,
+          .token = linear.token,
+          .part = true,
+          .vocab_start = block.first};
+}
+
+}  // namespace grpo

@@ -1,0 +1,150 @@
+// Two products: the logits become their gradient in place, then gradHidden and gradHead.
+#include <cstring>
+
+#include "linear/blocks.h"
+
+namespace grpo {
+namespace {
+
+// The rows of a chunk that have a gradient, in the order of the chunk, as rows 0, 1, ... of what is left of it.
+RowTokens keep_rows(const RowTokens& chunk, const ChunkMemory& memory, const float* grad_logp,
+                    const float* grad_entropy) {
+  int64_t count = 0;
+  int32_t tokens = 0;
+  for (int64_t i = 0; i < chunk.count; ++i) {
+    if (row_gradient(chunk, i, grad_logp, grad_entropy).zero) continue;
+    memory.kept[count] = static_cast<int32_t>(i);
+    memory.local[count] = static_cast<int32_t>(count);
+    memory.start[count++] = tokens;
+    for (int32_t j = chunk.start[i]; j < chunk.start[i + 1]; ++j) memory.t[tokens++] = chunk.t[j];
+  }
+  memory.start[count] = tokens;
+  return {memory.local, memory.start, memory.t, count};
+}
+
+void move_rows(float* x,             // [*,width]
+               const int32_t* kept,  // [count], rising
+               int64_t count, int64_t width) {
+  for (int64_t i = 0; i < count; ++i)
+    if (kept[i] != i) std::memmove(x + i * width, x + kept[i] * width, width * sizeof(float));
+}
+
+void move_kept_rows(const Linear& linear, const ChunkMemory& memory, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) memory.softmax[i] = memory.softmax[memory.kept[i]];
+  move_rows(memory.hidden, memory.kept, count, linear.D);
+  parallel_for(blocks(linear.V), 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t b = begin; b < end; ++b) {
+      const Block block = block_of(linear, memory, b);
+      move_rows(block.logits, memory.kept, count, block.width);
+    }
+  });
+}
+
+void logits_to_gradient(const Linear& linear, const RowTokens& kept, const ChunkMemory& memory, const float* grad_logp,
+                        const float* grad_entropy) {
+  parallel_for(kept.count, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t b = 0; b < blocks(linear.V); ++b) {
+      const Block block = block_of(linear, memory, b);
+      const GradLogits grad_logits{reinterpret_cast<char*>(block.logits), Float::kF32, block.width};
+      for (int64_t i = begin; i < end; ++i)
+        gradient_of_row(logits_of(linear, block, kept.count), memory.softmax[i], kept, i, grad_logp, grad_entropy,
+                        grad_logits, memory.targets);
+    }
+  });
+}
+
+// A sum over rows grows in the output where that is float32, elsewhere in scratch, and is rounded after the last chunk.
+float* sum_in(char* out, Float type, float* scratch, int64_t place) {
+  return type == Float::kF32 ? reinterpret_cast<float*>(out) : scratch + place;
+}
+
+void round_sum(const float* sum,  // [n]
+               char* out,         // [n]
+               Float type, int64_t n) {
+  if (type != Float::kF32) vector_kernels().convert(sum, Float::kF32, out, type, n);
+}
+
+// gradHeadBias of a block's columns.
+void add_bias_gradient(const Block& block, int64_t rows, const ChunkMemory& memory, const LinearGradients& gradients,
+                       bool first_chunk, bool last_chunk) {
+  double added[kBlock] = {};
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t v = 0; v < block.width; ++v) added[v] += block.logits[r * block.width + v];
+  char* out = gradients.bias + block.first * size_of(gradients.bias_type);
+  float* sum = sum_in(out, gradients.bias_type, memory.bias_sum, block.first);
+  for (int64_t v = 0; v < block.width; ++v) sum[v] = static_cast<float>(first_chunk ? added[v] : sum[v] + added[v]);
+  if (last_chunk) round_sum(sum, out, gradients.bias_type, block.width);
+}
+
+// gradHead[v] = or += sum_r gradLogits[r,v] hidden[r], for the columns v of a block.
+void add_head_gradient(const Linear& linear, const Block& block, int64_t rows, const ChunkMemory& memory,
+                       const LinearGradients& gradients, bool first_chunk, bool last_chunk, int worker) {
+  const int64_t D = linear.D;
+  const Float type = gradients.head_type;
+  const bool only_chunk = first_chunk && last_chunk;  // then what a thread has summed is rounded at once
+  const int64_t step = only_chunk && type != Float::kF32 ? memory.sum_columns : block.width;
+  for (int64_t v = 0; v < block.width; v += step) {
+    const int64_t columns = std::min(step, block.width - v);
+    char* out = gradients.head + (block.first + v) * D * size_of(type);
+    float* sum = sum_in(out, type, memory.head_sum, (only_chunk ? worker * memory.sum_columns : block.first + v) * D);
+    vector_kernels().matmul({block.logits + v, Float::kF32, 1, block.width}, {memory.hidden, Float::kF32, D, 1}, sum, D,
+                            columns, D, rows, !first_chunk, product_scratch(memory, worker));
+    if (last_chunk) round_sum(sum, out, type, columns * D);
+  }
+}
+
+// gradHidden[r] = sum_v gradLogits[r,v] head[v], in memory.hidden. The threads share the columns of D, or where these
+// are few the rows as well; an element's sum is the same wherever the cuts are.
+void multiply_head(const Linear& linear, int64_t rows, const ChunkMemory& memory) {
+  const int64_t D = linear.D, threads = thread_count();
+  const int64_t column_pieces = std::clamp<int64_t>(D / 256, 1, threads);
+  const int64_t columns = ((D + column_pieces - 1) / column_pieces + 63) / 64 * 64;
+  const int64_t row_pieces = std::clamp<int64_t>(rows / 16, 1, (threads + column_pieces - 1) / column_pieces);
+  const int64_t height = (rows + row_pieces - 1) / row_pieces;
+  parallel_for(column_pieces * row_pieces, 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t d = piece % column_pieces * columns, r = piece / column_pieces * height;
+      const int64_t m = std::min(height, rows - r), n = std::min(columns, D - d);
+      if (m <= 0 || n <= 0) continue;
+      for (int64_t b = 0; b < blocks(linear.V); ++b) {
+        const Block block = block_of(linear, memory, b);
+        const char* head = head_row(linear, block.first) + d * size_of(linear.head_type);
+        vector_kernels().matmul({block.logits + r * block.width, Float::kF32, block.width, 1},
+                                {head, linear.head_type, D, 1}, memory.hidden + r * D + d, D, m, n, block.width, b > 0,
+                                product_scratch(memory, worker));
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMemory& memory, const float* grad_logp,
+                    const float* grad_entropy, const LinearGradients& gradients, bool first_chunk, bool last_chunk) {
+  const int64_t D = linear.D, bytes = D * size_of(gradients.hidden_type);
+  if (first_chunk && gradients.hidden != nullptr) std::memset(gradients.hidden, 0, linear.R * bytes);
+  if (cancelled()) return;
+  const RowTokens kept = keep_rows(chunk, memory, grad_logp, grad_entropy);
+  if (kept.count != chunk.count) move_kept_rows(linear, memory, kept.count);
+  logits_to_gradient(linear, kept, memory, grad_logp, grad_entropy);
+
+  parallel_for(blocks(linear.V), 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t b = begin; b < end; ++b) {
+      const Block block = block_of(linear, memory, b);
+      if (gradients.bias != nullptr)
+        add_bias_gradient(block, kept.count, memory, gradients, first_chunk, last_chunk);
+      if (gradients.head != nullptr)
+        add_head_gradient(linear, block, kept.count, memory, gradients, first_chunk, last_chunk, worker);
+    }
+  });
+
+  if (gradients.hidden == nullptr) return;
+  multiply_head(linear, kept.count, memory);
+  parallel_for(kept.count, 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i)
+      vector_kernels().convert(memory.hidden + i * D, Float::kF32, gradients.hidden + chunk.row[memory.kept[i]] * bytes,
+                               gradients.hidden_type, D);
+  });
+}
+
+}  // namespace grpo
