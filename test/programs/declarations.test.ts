@@ -67,8 +67,8 @@ const node16 = { module: 'node16' }
 const bundler = { module: 'esnext', moduleResolution: 'bundler' }
 
 const cases: [string, string, string[], Record<string, unknown>][] = [
-  ['typescript-5.2', 'node16', ['program.mts', 'program.cts'], { ...node16, ...node }],
-  ['typescript-5.2', 'bundler', ['program.ts'], { ...bundler, ...browser }],
+  ['oldest-typescript', 'node16', ['program.mts', 'program.cts'], { ...node16, ...node }],
+  ['oldest-typescript', 'bundler', ['program.ts'], { ...bundler, ...browser }],
   ['typescript', 'node16', ['program.mts', 'program.cts'], { ...node16, ...node }],
 ]
 
