@@ -48,7 +48,7 @@ describe.each(operations)('%s', (name) => {
   describe.each(dtypesOf(name))('%s', (dtype) => {
     test('two runs, and any number of threads, give the same bits', () => {
       const expected = run(name, sample(name, dtype))
-      for (const count of [1, 2, 3, 7]) {
+      for (const count of backend === 'cpu' ? [1, 2, 3, 7] : [1]) {
         cpu.threads = count
         const actual = run(name, sample(name, dtype))
         expect(Object.keys(actual)).toEqual(Object.keys(expected))

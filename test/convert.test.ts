@@ -1,8 +1,8 @@
-import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { native } from '../lib/addon/native.js'
 import { cpu, fromBf16, fromF16, toBf16, toF16 } from '../lib/index.js'
 import { refuses } from './support/compare.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 const formats = {

@@ -1,7 +1,7 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { cpu, discountedSum, sequenceSum } from '../lib/index.js'
 import { accurate, golden, identical, refuses } from './support/compare.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 /** y[t] = x[t] + decay y[next unmasked t]; with round = Math.fround the plain float32 sums. */

@@ -1,7 +1,7 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { array, gatherRows, type HostArray, scatterRows } from '../lib/index.js'
 import { refuses } from './support/compare.js'
+import fc from './support/properties.js'
 
 // y[m] = x[index[m]]
 describe('gatherRows', () => {

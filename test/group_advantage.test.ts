@@ -1,7 +1,7 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type GroupAdvantageOptions, groupAdvantage } from '../lib/index.js'
 import { accurate, golden, identical, refuses } from './support/compare.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 // The float64 equation, from the papers: a divisor of exactly 0 divides nothing. With round = Math.fround it is the

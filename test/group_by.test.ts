@@ -1,8 +1,8 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { gatherRows, groupBy } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
 import { refuses } from './support/compare.js'
+import fc from './support/properties.js'
 
 // Sorted by id, equal ids in the order that they came.
 function reference(ids: Int32Array) {

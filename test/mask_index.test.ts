@@ -1,9 +1,9 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { maskIndex } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
 import { cpuTest } from './support/backend_kind.js'
 import { refuses } from './support/compare.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 const reference = (mask: Uint8Array) => Array.from(mask.keys()).filter((i) => mask[i] !== 0)

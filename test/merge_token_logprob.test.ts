@@ -1,10 +1,10 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { array, type HostArray, mergeTokenLogprob, tokenLogprob, tokenLogprobBackward } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { backend } from './support/backend_kind.js'
 import { accurate, golden, identical, refuses } from './support/compare.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 type F32 = HostArray<'f32'>

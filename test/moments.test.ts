@@ -1,8 +1,8 @@
-import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cpu, type Moments, mergeMoments, moments } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
 import { refuses } from './support/compare.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 // The float64 equation: mean = (1 / n) sum x, m2 = sum (x - mean)^2 over the unmasked x. The sum of these inputs is exact

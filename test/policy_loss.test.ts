@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
   array,
@@ -28,6 +27,7 @@ import {
   takesBounds,
   tenDecimals,
 } from './support/policy_cases.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 const number = (x: HostArray) => x.data[0] as number

@@ -31,6 +31,7 @@ import {
   tenDecimals,
 } from './support/policy_cases.js'
 import { random } from './support/random.js'
+import { fewOnDevice } from './support/sweep.js'
 
 const names = ['loss', 'gradLogits', 'logp', 'entropy', 'stats'] as const
 const number = (x: HostArray) => x.data[0] as number
@@ -117,14 +118,17 @@ describe('the bits of tokenLogprob, policyLoss and tokenLogprobBackward', () => 
     const [fused, three] = [policyLossFromLogits(inputs, options), chain(inputs, options)]
     for (const name of names) identical(fused[name], three[name])
   }
-  const cases = surrogates.flatMap((surrogate) =>
-    ratios.filter((ratio) => fits(surrogate, ratio)).map((ratio) => ({ surrogate, ratio })),
-  )
-  test.each(cases)('$surrogate, $ratio', ({ surrogate, ratio }) => {
+  const cases = surrogates
+    .flatMap((surrogate) => ratios.filter((ratio) => fits(surrogate, ratio)).map((ratio) => ({ surrogate, ratio })))
+    .map((one, i) => ({ ...one, turn: i % 7 }))
+  test.each(cases)('$surrogate, $ratio', ({ surrogate, ratio, turn }) => {
+    const turns = fewOnDevice([turn], [0, 1, 2, 3, 4, 5, 6])
     let seed = 0
     for (const kl of klOptions) {
       if (ratio === 'geometric' && kl.klWeight === 'ratio') continue
-      const dtype = dtypes[++seed % 3]!
+      // What follows changes with the seed by twos to fives: each surrogate and ratio has a seventh of its own.
+      if (!turns.includes(++seed % 7)) continue
+      const dtype = dtypes[seed % 3]!
       const { inputs, bounds, tokenAdvantage } = batch(seed, dtype)
       const aggregate = aggregates[seed % 5]!
       const entropyCoef = seed % 2 ? 0.05 : 0
@@ -161,7 +165,7 @@ describe('against float64', () => {
     ({ dtype, ratio }) => {
       // One loss could be exact by luck in the plain version: all of them are held together.
       const losses: number[][] = []
-      for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
+      for (const seed of fewOnDevice([1, 2, 3, 4], [5, 6, 7, 8])) {
         const { inputs, V } = batch(seed, dtype)
         const objective = {
           ratio,

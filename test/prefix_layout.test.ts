@@ -1,8 +1,8 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type Layout, mergeMoments, prefixLayout, treeLayout } from '../lib/index.js'
 import { layoutReference } from './references/forest.js'
 import { refuses } from './support/compare.js'
+import fc from './support/properties.js'
 
 const plain = ({ pack: _, ...arrays }: Layout) =>
   Object.fromEntries(Object.entries(arrays).map(([name, x]) => [name, Array.from(x.data)]))

@@ -1,8 +1,8 @@
-import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cpu, groupAdvantage, type SelectRolloutsOptions, selectRollouts } from '../lib/index.js'
 import { cpuTest } from './support/backend_kind.js'
 import { identical, refuses } from './support/compare.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 /** How many of n: the contract's formula, in float64. */

@@ -1,8 +1,8 @@
-import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cpu, type SelectTokensInputs, type SelectTokensOptions, selectTokens } from '../lib/index.js'
 import { cpuTest } from './support/backend_kind.js'
 import { identical, refuses } from './support/compare.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 type Inputs = { [Name in keyof SelectTokensInputs]: Extract<SelectTokensInputs[Name], ArrayBufferView> | undefined } & {

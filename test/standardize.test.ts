@@ -1,7 +1,7 @@
-import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cpu, type Moments, mergeMoments, moments, type StandardizeOptions, standardize } from '../lib/index.js'
 import { accurate, golden, identical, refuses } from './support/compare.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 type Options = Omit<StandardizeOptions, 'moments'>

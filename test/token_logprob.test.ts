@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { array, tokenLogprob, tokenLogprobBackward } from '../lib/index.js'
 import {
@@ -7,6 +6,7 @@ import {
 } from './references/token_logprob.js'
 import { accurate, close, golden, identical, ulp, values } from './support/compare.js'
 import { batch, dtypes, filled, forwardOf, logitsOf, plainOf, rows } from './support/logits_cases.js'
+import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 describe('golden numbers', () => {

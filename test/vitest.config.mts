@@ -62,7 +62,6 @@ const onDevice = {
 
 const common = {
   pool: 'forks' as const, // native code: a crash ends one file, not the run
-  setupFiles: ['./test/run/each_file.ts'],
   testTimeout: 180_000,
 }
 
@@ -83,8 +82,11 @@ const simulated = (name: string, include?: string[], mode: Record<string, string
     ...mode,
   })
 
+const recipes = 'test/recipes/**/*.test.ts'
 const projects = [
-  { test: { ...common, name: 'cpu', include: ['test/**/*.test.ts'], exclude: [onDeviceOnly, ...exclude] } },
+  { test: { ...common, name: 'cpu', include: ['test/**/*.test.ts'], exclude: [recipes, onDeviceOnly, ...exclude] } },
+  // A hundred small files on tested operations: one process for all of them instead of one for each.
+  { test: { ...common, name: 'cpu recipes', include: [recipes], isolate: false } },
   ...(withoutKernels
     ? []
     : [

@@ -10,6 +10,7 @@ import type { OperationName } from '../../lib/ops.js'
 import { identical } from '../support/compare.js'
 import { onlyOperations } from '../support/only.js'
 import { type Sample, sample, sampled } from '../support/samples.js'
+import { few } from '../support/sweep.js'
 
 /** Every input on the device, i32 arrays too. */
 function run(name: OperationName, { inputs, options, sizes }: Sample): Record<string, HostArray> {
@@ -54,7 +55,7 @@ describe.each(operations)('%s', (name) => {
     const x = good.inputs[input]
     if (x === undefined) return
     const last = x.data.length - 1
-    for (const value of [-1, 1, 7, 2 ** 30, 2 ** 31 - 1, -(2 ** 31)]) {
+    for (const value of few([-1, 7, 2 ** 31 - 1, -(2 ** 31)], [1, 2 ** 30])) {
       for (const at of new Set([0, Math.floor(last / 2), last])) {
         const bad = { ...x, data: x.data.slice() } as HostArray
         bad.data[at] = value

@@ -7,6 +7,7 @@ const copies = process.env.GRPO_SIMT_COPIES ?? 'late'
 const landing = copies === 'random' ? 'at random' : copies
 const names = {
   cpu: 'on the CPU',
+  'cpu recipes': 'of the recipes, on the CPU',
   simt: `as CUDA kernels on the interpreter, sm_${process.env.GRPO_SIMT_ARCH ?? 90}, copies landing ${landing}`,
   'simt sm_80': 'as CUDA kernels on the interpreter, sm_80, copies landing at random',
   'simt early': 'as CUDA kernels on the interpreter, sm_90, copies landing early',

@@ -3,6 +3,7 @@
 // here.
 #include <algorithm>
 #include <deque>
+#include <iterator>
 
 #include "clock.hpp"
 #include "shadow.hpp"
@@ -21,7 +22,7 @@ struct HostTouch {
 constexpr size_t kMostTouches = 4096;  // older ones count as ordered
 std::deque<HostTouch> touches;
 std::vector<HostTouch> others;  // those that are not ordered before the work under way
-std::vector<Span> unordered;
+std::vector<Span> unordered;   // rising and disjoint: works run one after another
 uint64_t first = 0;
 
 const HostTouch* other_touch(const char* begin, const char* end, bool writes) {
@@ -33,9 +34,9 @@ const HostTouch* other_touch(const char* begin, const char* end, bool writes) {
 }  // namespace
 
 bool is_unordered(uint64_t clock) {
-  for (const Span& span : unordered)
-    if (clock >= span.first && clock <= span.last) return true;
-  return false;
+  const auto after = std::upper_bound(unordered.begin(), unordered.end(), clock,
+                                      [](uint64_t value, const Span& span) { return value < span.first; });
+  return after != unordered.begin() && clock <= std::prev(after)->last;
 }
 
 void begin_work(std::vector<Span> spans) {

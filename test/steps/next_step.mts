@@ -98,19 +98,32 @@ export function nextStep(root: string, row: string): Step | undefined {
   if (!has(`test/${file}.test.ts`)) {
     return { text: `the test with its float64 equation, test/${file}.test.ts`, blocks: 'nothing' }
   }
-  if (!new RegExp(`GRPO_CUDA_OPERATION\\(\\w+, ${name}\\)`).test(textOf(root, 'cuda', /\.cu$/))) {
+  const kernels = textOf(root, 'cuda', /\.cu$/)
+  if (!new RegExp(`GRPO_CUDA_OPERATION\\(\\w+, ${name}\\)`).test(kernels)) {
     const end = `GRPO_CUDA_OPERATION(${variable}, ${name})`
     return { text: `the CUDA kernel, cuda/${file}.cu, which ends with ${end}`, blocks: 'the kernels on a device' }
+  }
+  if (kernelsUnwritten(root, file)) {
+    return { text: `the lines of its kernels in cuda/README.md: npm run docs:cuda writes them`, blocks: 'nothing' }
   }
   const bench = read(root, `bench/${file}.ts`)
   if (bench === undefined) return { text: `the benchmark, bench/${file}.ts`, blocks: 'nothing' }
   const cases = [...bench.matchAll(/operation: '(\w+)'/g)].map(([, operation]) => operation as string)
   const peers = textOf(root, 'bench/peers', /\.(ts|py)$/)
   const alone = cases.find((operation) => !new RegExp(`\\b(${operation}|${snakeCase(operation)})\\b`).test(peers))
-  if (cases.length > 0 && alone === undefined) return undefined
-  const text = `what a user would run instead of ${alone ?? row}, in bench/peers/, or in \`reasons\` there why there is nothing`
-  return { text, blocks: 'nothing' }
+  if (cases.length === 0 || alone !== undefined) {
+    const text = `what a user would run instead of ${alone ?? row}, in bench/peers/, or in \`reasons\` there why there is nothing`
+    return { text, blocks: 'nothing' }
+  }
+  const page = pageOf(file)
+  return has(page) ? undefined : { text: `its page, ${page}: npm run docs writes it`, blocks: 'nothing' }
 }
+
+const pageOf = (file: string) => `docs/operations/${file}.md`
+
+const kernelsUnwritten = (root: string, file: string) =>
+  (read(root, `cuda/${file}.cu`) ?? '').includes('__global__') &&
+  !(read(root, 'cuda/README.md') ?? '').includes(`(${file}.cu)`)
 
 const methods = 'lib/recipes/methods'
 
@@ -138,5 +151,14 @@ export function nextMethodStep(root: string, file: string): string | undefined {
   if (absent !== undefined) return `${absent} in lib/recipes/index.ts: its import, and its place in \`recipes\``
   const test = `test/recipes/methods/${file}.test.ts`
   if (!existsSync(join(root, test))) return `the test with golden numbers and edge cases, ${test}`
-  return undefined
+  const page = names.map((name) => `docs/methods/${snakeCase(name)}.md`).find((path) => !existsSync(join(root, path)))
+  return page && `the page ${page}: npm run docs writes it`
 }
+
+/** Whether a page, or a line of cuda/README.md, is missing: what compares all of them would say the same once more. */
+export const pagesAreMissing = (root: string) => ({
+  docs:
+    rowsOf(root).some((row) => !existsSync(join(root, pageOf(fileOf(root, row))))) ||
+    methodFiles(root).some((file) => nextMethodStep(root, file) !== undefined),
+  kernels: rowsOf(root).some((row) => kernelsUnwritten(root, fileOf(root, row))),
+})
