@@ -1,6 +1,6 @@
 // npm test: all tests, or those of the operations, methods and files that are named.
 //   npm test -- group_advantage        the files of an operation, and its part of the sweeps, on every backend
-//   npm test -- dapo --project cpu     the files of a method; options are vitest's
+//   npm test -- dapo --bail 1          the files of a method; options are vitest's
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'

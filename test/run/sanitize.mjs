@@ -12,7 +12,7 @@ const build = spawnSync(process.execPath, [join(root, 'native/build.mjs'), 'sani
 if (build.status !== 0) process.exit(1)
 
 const vitest = [join(root, 'node_modules/vitest/vitest.mjs'), 'run', '--config', 'test/vitest.config.mts']
-const { status } = spawnSync(process.execPath, [...vitest, '--project', 'cpu', ...process.argv.slice(2)], {
+const { status } = spawnSync(process.execPath, [...vitest, '--project', 'cpu*', ...process.argv.slice(2)], {
   cwd: root,
   stdio: 'inherit',
   env: {
