@@ -1,7 +1,7 @@
 // What stands between the C interface and a kernel, the same for every operation: an operation's file ends with
 //
 //   const grpo_field kFields[] = {GRPO_IN(rewards, "f32[N]"), ..., GRPO_OUT(...), GRPO_OPT(...)};
-//   const grpo_operation kGroupAdvantage = operation<Args, run>("group_advantage", kFields);
+//   GRPO_OPERATION(kGroupAdvantage, group_advantage, kFields);
 //
 // where run(args, axes) hands raw pointers to the kernel. Before it is called, check() in check.cc has held every array
 // and option against its spec, so that kernels trust their arguments.

@@ -1,4 +1,4 @@
-// The golden fixture of all losses, c 2.2: two sequences of four places, the last of the first one is padding. A method that
+// The golden fixture of all losses: two sequences of four places, the last of the first one is padding. A method that
 // computes its own advantages gets rewards from which they follow.
 const log = (...p: number[]) => Float32Array.from(p, Math.log)
 
@@ -17,7 +17,7 @@ export const advantage = [1.5, -0.8]
 /** The numbers at the seven unmasked places. */
 export const unmasked = (x: ArrayLike<number>) => Array.from(x).filter((_, t) => fixture.mask[t])
 
-/** Two rollouts of two and three tokens, on-policy, with the entropies of the quantile's golden numbers, c 2.11. */
+/** Two rollouts of two and three tokens, on-policy, with the entropies of the quantile's golden numbers. */
 export const five = {
   logp: new Float32Array(5),
   oldLogp: new Float32Array(5),

@@ -2,13 +2,14 @@
 // step as its message, which is then the only failure.
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type Blocks, fileOf, nextStep, pagesAreMissing, rowsOf } from '../steps/next_step.mjs'
+import { type Blocks, fileOf, hasKernel, nextStep, pagesAreMissing, rowsOf } from '../steps/next_step.mjs'
 
 export const root = join(dirname(fileURLToPath(import.meta.url)), '../..')
 
 const steps = rowsOf(root).map((row) => ({ row, blocks: nextStep(root, row)?.blocks }))
 
 export const blocked = new Set<Blocks | undefined>(steps.map(({ blocks }) => blocks))
+if (steps.some(({ row }) => !hasKernel(root, row))) blocked.add('the kernels on a device')
 
 const missing = pagesAreMissing(root)
 

@@ -69,7 +69,7 @@ export function bringUpToDate(root: string, names: (keyof typeof parts)[], say: 
     const stamp = join(root, 'build/up_to_date', name.replace(/\W/g, ''))
     const complete = () => part.makes.every((file) => existsSync(join(root, file)))
     if (complete() && existsSync(stamp) && readFileSync(stamp, 'utf8') === stateOf(root, part)) continue
-    say(`building the ${name} anew where its sources have changed`)
+    say(`building the ${name} anew where its sources have changed (minutes, if that is everywhere)`)
     const [command, args] =
       typeof part.command === 'string' ? ['npm', ['run', '--silent', part.command]] : [process.execPath, part.command]
     const { status, stdout, stderr } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28 })

@@ -67,6 +67,10 @@ function missingDoor(root: string, file: string): Step | undefined {
   return { text: `its promise in lib/promises.ts: ${promise}`, blocks: 'its own tests' }
 }
 
+/** Whether the CUDA library can have it: that is loaded with all operations or with none. */
+export const hasKernel = (root: string, row: string): boolean =>
+  new RegExp(`GRPO_CUDA_OPERATION\\(\\w+, ${snakeCase(row)}\\)`).test(textOf(root, 'cuda', /\.cu$/))
+
 /** The next step of a row of the table; undefined if nothing is missing. */
 export function nextStep(root: string, row: string): Step | undefined {
   const name = snakeCase(row)
@@ -92,14 +96,15 @@ export function nextStep(root: string, row: string): Step | undefined {
   if (!has(`lib/${file}.ts`)) return { text: `the TypeScript function, lib/${file}.ts`, blocks: 'its own tests' }
   const door = missingDoor(root, file)
   if (door !== undefined) return door
-  if (!/@param|@returns/.test(read(root, `lib/${file}.ts`) ?? '')) {
-    return { text: `a docstring with shapes in lib/${file}.ts`, blocks: 'nothing' }
+  const source = read(root, `lib/${file}.ts`) ?? ''
+  if (!/@param|@returns/.test(source) || !source.includes(' * Accuracy: ')) {
+    const text = `a docstring with shapes and a paragraph "Accuracy: ..." in lib/${file}.ts`
+    return { text, blocks: 'nothing' }
   }
   if (!has(`test/${file}.test.ts`)) {
     return { text: `the test with its float64 equation, test/${file}.test.ts`, blocks: 'nothing' }
   }
-  const kernels = textOf(root, 'cuda', /\.cu$/)
-  if (!new RegExp(`GRPO_CUDA_OPERATION\\(\\w+, ${name}\\)`).test(kernels)) {
+  if (!hasKernel(root, row)) {
     const end = `GRPO_CUDA_OPERATION(${variable}, ${name})`
     return { text: `the CUDA kernel, cuda/${file}.cu, which ends with ${end}`, blocks: 'the kernels on a device' }
   }

@@ -55,7 +55,10 @@ test('an operation, from its row to its page', () => {
       /^its promise in lib\/promises\.ts: export const klPenalty = operations\.klPenalty\.later$/,
       () => change('lib/promises.ts', 'export const groupBy', 'export const klPenalty = 1\nexport const groupBy'),
     ],
-    [/^a docstring with shapes in lib\/kl_penalty\.ts$/, () => change(file, '/** */', '/** @returns f32[T] */')],
+    [
+      /^a docstring with shapes and a paragraph "Accuracy: \.\.\." in lib\/kl_penalty\.ts$/,
+      () => change(file, '/** */', '/**\n * Accuracy: exact.\n *\n * @returns f32[T]\n */'),
+    ],
     [/^the test with its float64 equation, test\/kl_penalty\.test\.ts$/, () => write('test/kl_penalty.test.ts', '')],
     [
       /^the CUDA kernel, cuda\/kl_penalty\.cu, /,

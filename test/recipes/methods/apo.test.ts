@@ -9,7 +9,7 @@ import { edge, golden } from '../golden.js'
 const before = [0.5, 0.3, 0.2]
 const after = [0.6, 0.25, 0.15]
 
-golden('apo', 'extrapolation of three outcomes, c 1.11', (check) => {
+golden('apo', 'extrapolation of three outcomes', (check) => {
   const next = apo({ alpha: 0.3 }).sample.extrapolateProbabilities(before, after)
   check.float64(next, [0.6286884446, 0.2348094054, 0.13650215])
 })

@@ -18,14 +18,14 @@ const inner = [0, 3]
 const leaves = [1, 2, 4, 5]
 const places = (x: ArrayLike<number>, list: number[]) => list.map((i) => x[i]!)
 
-golden('branchGrpo', 'mean over leaves: values and advantages, a 4', (check) => {
+golden('branchGrpo', 'mean over leaves: values and advantages', (check) => {
   const { rewards, advantage } = prepareStep(branchGrpo({ fusion: 'mean' }), example)
   check.float64(places(rewards!, inner), [0.3, 0.6])
   check.float32(places(advantage!, inner), [-0.707106747853, 0.707106747853])
   check.float32(places(advantage!, leaves), [-1.024695046596, 0.146385006657, -0.43915501997, 1.317465059909])
 })
 
-golden('branchGrpo', 'softmax fusion: values and advantages, a 4', (check) => {
+golden('branchGrpo', 'softmax fusion: values and advantages', (check) => {
   // The log-probabilities are those of the edges to the leaves.
   const oldLogp = Float32Array.of(-5, -1, -1.2, -7, -0.9, -1.1)
   const { rewards, advantage } = prepareStep(branchGrpo(), { ...example, oldLogp })
@@ -33,7 +33,7 @@ golden('branchGrpo', 'softmax fusion: values and advantages, a 4', (check) => {
   check.float32(places(advantage!, inner), [-0.707106746708, 0.707106746708])
 })
 
-golden('branchGrpo', 'loss and gradient, c 2.3', (check) => {
+golden('branchGrpo', 'loss and gradient', (check) => {
   const { parent: _, ...own } = example
   const batch = { ...own, ...fixture, rewards: [0, 0], advantage, parent: [-1, -1], groupStart: [0, 2] }
   const step = optimizationStep(branchGrpo({ clipLow: 0.2, clipHigh: 0.2 }), batch)

@@ -11,7 +11,7 @@ const cases = [
 ] as const // biome-ignore format: a table
 
 for (const [what, recipe, loss, gradient] of cases) {
-  golden('cispo', `${what}, c 2.5`, (check) => {
+  golden('cispo', what, (check) => {
     const step = optimizationStep(recipe, { ...fixture, advantage })
     check.float32(step.loss, loss)
     check.float32(unmasked(step.gradLogp!.data), gradient)

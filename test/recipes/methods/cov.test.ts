@@ -25,7 +25,7 @@ function covarianceOf(t: number): number {
   return high
 }
 
-golden('clipCov', 'the covariances, c 2.10', (check) => {
+golden('clipCov', 'the covariances', (check) => {
   // Inputs as large as 1.6 in size, rounded to float32.
   check.float32(places.map(covarianceOf), covariances, 2)
 })

@@ -27,7 +27,7 @@ const constant = (rollouts: number, tokens = 1) => ({
   tokensEnd: tokens,
 })
 
-golden('d3s', 'advantages, a 11', (check) => {
+golden('d3s', 'advantages', (check) => {
   const few = Array(7).fill(0.353552390596)
   check.float32(prepareStep(d3s(), four).advantage!, [
     2.474866734173, ...few.map((a) => -a), ...solved(4).map((r) => (r ? 0.935412596697 : -0.935412596697)),
@@ -35,7 +35,7 @@ golden('d3s', 'advantages, a 11', (check) => {
   ]) // biome-ignore format: a table
 })
 
-golden('d3s', 'rollouts across the groups, a 11', (check) => {
+golden('d3s', 'rollouts across the groups', (check) => {
   const kept = (rollouts: number) => {
     const prepared = prepareStep(d3s(constant(rollouts)), four)
     return { at: places(prepared.rollouts), a: places(prepared.rollouts).map((i) => prepared.advantage![i]!) }
@@ -48,7 +48,7 @@ golden('d3s', 'rollouts across the groups, a 11', (check) => {
   check.float32(variance(two.a), 2.1874888825229104)
 })
 
-golden('d3s', 'rollouts of each group, a 11', (check) => {
+golden('d3s', 'rollouts of each group', (check) => {
   const prepared = prepareStep(d3s({ ...constant(2), rolloutScope: 'group' }), four)
   const variances = [0, 1, 2, 3].map((g) => {
     const at = places(prepared.rollouts).filter((i) => i >> 3 === g)
@@ -58,7 +58,7 @@ golden('d3s', 'rollouts of each group, a 11', (check) => {
   check.float32(variances, [1.9999886863395007, 0.8749967260589739, 0, 1.9999886863395007])
 })
 
-golden('d3s', 'tokens, a 11', (check) => {
+golden('d3s', 'tokens', (check) => {
   // Two rollouts of three tokens, the last of the second one is padding; the entropies come from the logits.
   const p = [[0.7, 0.2, 0.1], [0.34, 0.33, 0.33], [0.98, 0.01, 0.01], [0.5, 0.5, 0], [0.9, 0.05, 0.05], [1, 0, 0]] // biome-ignore format: a table
   const batch = {
@@ -81,7 +81,7 @@ golden('d3s', 'tokens, a 11', (check) => {
   expect(kept(0.8)).toEqual([0, 1, 3, 4])
 })
 
-golden('d3s', 'the schedule, a 11', (check) => {
+golden('d3s', 'the schedule', (check) => {
   const ends = { rolloutsStart: 4, rolloutsEnd: 16, tokensStart: 0.2, tokensEnd: 1 } as const
   const { schedule } = d3s(ends).sample
   check.float64([0.25, 0.5].map((p) => schedule(p).rollouts), [7, 10]) // biome-ignore format: short

@@ -31,7 +31,7 @@ function tokens(q: number[], ratio: number[], advantage: number) {
   }
 }
 
-describe('dynamic adaptive clipping, b 9a', () => {
+describe('dynamic adaptive clipping', () => {
   const q = [0.9, 0.64, 0.5, 0.1, 0.01, 0.001]
   const bounds = (recipe: Recipe) => optimizationStep(recipe, tokens(q, q.map(() => 1), 1)).weights // biome-ignore format: short
   golden('dcpo', 'bounds', (check) => {
@@ -55,7 +55,7 @@ describe('dynamic adaptive clipping, b 9a', () => {
   })
 })
 
-describe('smooth advantage standardisation, b 9b', () => {
+describe('smooth advantage standardisation', () => {
   const fill = (...[value, rest]: [number, number]) => [value, rest, rest, rest]
   golden('dcpo', 'four visits as in the paper', (check) => {
     const [first, second, third, fourth] = advantagesOf(recipes.dcpo())
@@ -86,7 +86,7 @@ describe('smooth advantage standardisation, b 9b', () => {
   })
 })
 
-golden('dcpo', 'aggregation, b 9c', (check) => {
+golden('dcpo', 'aggregation', (check) => {
   // Four-token and two-token rollouts with ratio 1, so that a token's loss is minus its advantage.
   const given = {
     ...batch([0, 0]),

@@ -30,7 +30,7 @@ function scoreOf(i: number, score: 'log_likelihood' | 'likelihood_ratio'): numbe
   return -loss + (score === 'likelihood_ratio' ? 1 : 0)
 }
 
-describe('one question, a 6', () => {
+describe('one question', () => {
   golden('disco', 'log-likelihood scores and objectives', (check) => {
     check.float32([0, 1, 2, 3].map((i) => scoreOf(i, 'log_likelihood')), [-0.75, -1, -1.5, -0.8]) // biome-ignore format: short
     check.float32(-optimizationStep(disco({ ...free, negatives: 'mean' }), question).loss, 0.475)

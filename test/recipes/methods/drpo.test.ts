@@ -19,7 +19,7 @@ function gradScore(lambda: number): number[] {
   return length.map((n, i) => -n * gradLogp!.data[question.sequenceStart[i]!]!)
 }
 
-golden('drpo', 'one question, b 5', (check) => {
+golden('drpo', 'one question', (check) => {
   // J is what is left of scores three times as large.
   check.float32(-optimizationStep(drpo({ maxLength: 1000 }), question).loss, 0.283772371366, 3)
   check.float32(gradScore(0.1), [0.952574126822, 0.0474258731776, -0.50999866688, -0.49000133312])
@@ -29,7 +29,7 @@ golden('drpo', 'one question, b 5', (check) => {
   check.float32(optimizationStep(drpo(), batch([0, -0.6, -1], [1, 0, 0], [1, 1, 1])).loss, -0.798000133319)
 })
 
-golden('drpo', 'the constraint at K = 3e-4, b 5', (check) => {
+golden('drpo', 'the constraint at K = 3e-4', (check) => {
   // Of a question without a negative the constraint alone is left; its gradient is the coefficient over the tokens.
   const right = { ...batch([-3e-4, -3e-4], [1, 1], [1, 1]), oldLogp: new Float32Array(2) }
   const { loss, gradLogp } = optimizationStep(drpo({ value: 'product' }), right)

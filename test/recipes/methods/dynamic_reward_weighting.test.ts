@@ -39,7 +39,7 @@ describe('hypervolume', () => {
     [0.4, 0.6],
     [0.6, 0.4],
   ]
-  golden('dynamicRewardWeighting', 'the factor, c 1.8', (check) => {
+  golden('dynamicRewardWeighting', 'the factor', (check) => {
     const [, , before, after] = measured(points)
     check.float64([before!.hypervolume, after!.hypervolume], [0.12, 0.16])
     check.float64(after!.hypervolume - before!.hypervolume, 0.04)
@@ -115,14 +115,14 @@ describe('gradients', () => {
   const influence = (list: number[][]) =>
     run(dynamicRewardWeighting({ form: 'gradient', accumulate: 2 }), [{ gradients: list }])[0]!.influence
 
-  golden('dynamicRewardWeighting', 'the weights, c 1.8', (check) => {
+  golden('dynamicRewardWeighting', 'the weights', (check) => {
     const [after] = run(dynamicRewardWeighting({ form: 'gradient' }), [{ gradients, weights }])
     // The gradients are float32, the rest is float64.
     check.float32(after!.weights, [0.3520708837, 0.3319001021, 0.3160290142])
     check.float32(influence(gradients), [0.85, 0.29, -0.2])
   })
 
-  golden('dynamicRewardWeighting', 'the inner products, c 1.8', (check) => {
+  golden('dynamicRewardWeighting', 'the inner products', (check) => {
     // Of one gradient alone, and of two: the influence of the first is <a, a> + <a, b>.
     const self = gradients.map((g) => influence([g])[0]!)
     check.float32(self, [1.25, 0.29, 0.3])
@@ -160,7 +160,7 @@ describe('gradients', () => {
 })
 
 edge('dynamicRewardWeighting', 'nothing is clipped: the token mean of -r A', () => {
-  // Of the golden token losses of c 2.3 only the two clipped ones change: -1.4 · 1.5 and 0.7 · 0.8.
+  // Of the golden token losses only the two clipped ones change: -1.4 · 1.5 and 0.7 · 0.8.
   const recipe = dynamicRewardWeighting({ klCoef: 0 })
   const step = optimizationStep(recipe, { ...fixture, scores: [1, 0], advantage })
   const losses = [-2.1, -1.5, -1.05, 0.56, 2.8, 0.8, 0.88]

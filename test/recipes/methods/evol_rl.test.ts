@@ -16,14 +16,14 @@ const dot = (a: number[], b: number[]) => a.reduce((sum, x, d) => sum + x * b[d]
 const S = E.map((a) => E.map((b) => dot(a, b)))
 const batch = { majority: [1, 1, 1, 0, 0], similarity: [S], groupStart: [0, 5] }
 
-golden('evolRl', 'majority and novelty, b 15', (check) => {
+golden('evolRl', 'majority and novelty', (check) => {
   const { rewards, advantage } = prepareStep(evolRl(), batch)
   check.float64(rewards!, [0.75, 0.5, 1, -0.75, -0.75])
   const minority = -1.07093413682
   check.float32(advantage!, [0.713956091214, 0.416474386541, 1.01143779589, minority, minority])
 })
 
-golden('evolRl', 'the dual clip, c 2.3', (check) => {
+golden('evolRl', 'the dual clip', (check) => {
   const columns = { majority: [1, 0], similarity: [[[1]], [[1]]] }
   const recipe = evolRl({ clipHigh: 0.2, entropyCoef: 0, klCoef: 0 })
   check.float32(optimizationStep(recipe, { ...fixture, ...columns, advantage }).loss, 0.0528571429)

@@ -7,14 +7,14 @@ import { learnsNothing, starts } from '../masked.js'
 
 const batch = { correct: [1, 1, 0, 1, 0, 1, 0, 0], auxiliary: [1, 1, 1, 1, 0, 0, 0, 0], groupStart: [0, 8] }
 
-golden('gcpo', 'the auxiliary reward is gated by the contrast, b 12', (check) => {
+golden('gcpo', 'the auxiliary reward is gated by the contrast', (check) => {
   const { rewards, advantage } = prepareStep(gcpo(), batch)
   check.float64(rewards!, [1.5, 1.5, 0.5, 1.5, 0, 1, 0, 0])
   const [a, b] = [1.060658671782, 0.353552890594]
   check.float32(advantage!, [a, a, -b, a, -a, b, -a, -a])
 })
 
-golden('gcpo', 'the loss is GRPO’s, c 2.3', (check) => {
+golden('gcpo', 'the loss is GRPO’s', (check) => {
   const step = optimizationStep(gcpo({ klCoef: 0 }), { ...fixture, correct: [1, 0], auxiliary: [1, 0], advantage })
   check.float32(step.loss, -0.085)
 })

@@ -7,7 +7,7 @@ import { edge, golden } from '../golden.js'
 const three = (x: number, y: number) => [x, x, x, y, y, y, y]
 const killed = [-1.5, 0.8]
 
-golden('gspo', 'loss and gradient, c 2.6', (check) => {
+golden('gspo', 'loss and gradient', (check) => {
   for (const recipe of [gspo({ clipLow: 0.2, clipHigh: 0.2 }), gspo()]) {
     // The second sequence has A < 0 and s = 1.28: nothing is clipped either way.
     const step = optimizationStep(recipe, { ...fixture, advantage })
@@ -32,7 +32,7 @@ golden('gspo', 'weighted by length, as TRL with dapo', (check) => {
   check.float32(unmasked(step.gradLogp!.data), three(-0.2128475118, 0.1464305317))
 })
 
-golden('gspoToken', 'the numbers of GSPO where the advantage is that of the rollout, c 2.6', (check) => {
+golden('gspoToken', 'the numbers of GSPO where the advantage is that of the rollout', (check) => {
   const step = optimizationStep(gspoToken(), { ...fixture, advantage })
   check.float32(step.loss, -0.2324594303)
   check.float32(unmasked(step.gradLogp!.data), three(-0.2483220971, 0.1281267152))
@@ -46,7 +46,7 @@ golden('gspoToken', 'advantages of tokens: -A s over the tokens of the rollout',
   check.float32(unmasked(step.gradLogp!.data), [-s / 6, -s / 3, s / 6, 0, z / 8, z / 4, 0])
 })
 
-golden('luspo', 'loss and gradient, c 2.6', (check) => {
+golden('luspo', 'loss and gradient', (check) => {
   const step = optimizationStep(luspo({ clipLow: 0.2, clipHigh: 0.2 }), { ...fixture, advantage })
   check.float32(step.loss, -0.1848714299, 12)
   check.float32(unmasked(step.gradLogp!.data), three(-0.7449662913, 0.512506861))

@@ -24,21 +24,21 @@ const lambda = [[2, 2, 1, 2, 2], [0, 0, 1, 0, 0], [2, 1, 1, 2, 2], [0, 0, 1, 0, 
 /** Without the entropy, what is left at the tokens is A lambda. */
 const bare = { gamma: 0, threshold: 9 }
 
-golden('gtpo', 'advantages and conflict weights, b 4', (check) => {
+golden('gtpo', 'advantages and conflict weights', (check) => {
   const { tokenAdvantage } = prepareStep(gtpo(bare), example)
   const A = rows(tokenAdvantage!).map((row) => row[2]!)
   check.float32(A, [0.5, -0.5, 0.5, -0.5])
   check.float32(rows(tokenAdvantage!).flatMap((row, i) => row.map((x) => x / A[i]! + 0)), lambda.flat()) // biome-ignore format: short
 })
 
-golden('gtpo', 'which tokens are in conflict, b 4', (check) => {
+golden('gtpo', 'which tokens are in conflict', (check) => {
   // In a run the weight is 3 or 0, elsewhere 1.
   const { tokenAdvantage } = prepareStep(gtpo({ ...bare, conflictWeight: 3 }), example)
   const inRun = Array.from(tokenAdvantage!, (x) => Number(Math.abs(x) !== 0.5))
   check.float64(inRun, [1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 1, 1])
 })
 
-golden('gtpo', 'advantages less entropies, b 4', (check) => {
+golden('gtpo', 'advantages less entropies', (check) => {
   for (const form of ['paper', 'code'] as const) {
     // Two tokens are in conflict at each end: the released code divides by 2.
     const n = form === 'code' ? 2 : 1
@@ -50,7 +50,7 @@ golden('gtpo', 'advantages less entropies, b 4', (check) => {
 const perRollout = (options: Parameters<typeof gtpo>[0]) =>
   rows(prepareStep(gtpo(options), example).tokenAdvantage!).map((row) => -row.reduce((a, b) => a + b) / 5 + 0)
 
-golden('gtpo', 'the published loss, b 4', (check) => {
+golden('gtpo', 'the published loss', (check) => {
   check.float32(perRollout({}), [-0.846, 0.11, -0.736, 0])
   check.float32(optimizationStep(gtpo(), example).loss, -0.368)
 })
@@ -58,7 +58,7 @@ golden('gtpo', 'the published loss, b 4', (check) => {
 // The released code takes the union of the leading run and of the trailing run in reversed positions, so that both begin at
 // position 0 and their union is the longer one: n is 2 for every rollout here. The numbers of b 4 have n 4, 4, 3, 4, from the
 // union in place, and with them -0.2115, 0.0275, -0.2453, 0 and -0.4293.
-golden('gtpo', 'the loss of the released code, b 4 with n as it is there', (check) => {
+golden('gtpo', 'the loss of the released code, with n as it is there', (check) => {
   const options = { form: 'code', threshold: 0.7 } as const
   check.float32(perRollout(options), [-0.423, 0.055, -0.368, 0])
   check.float32(optimizationStep(gtpo(options), example).loss, -0.736)

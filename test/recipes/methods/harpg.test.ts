@@ -6,7 +6,7 @@ import { softmax } from '../../../lib/recipes/parts/sequence_scores.js'
 import { centralDifferences, closeIn32, closeIn64 } from '../central_differences.js'
 import { edge, golden } from '../golden.js'
 
-golden('harpg', 'a step on -(x - 1)^2 / 2, c 1.16', (check) => {
+golden('harpg', 'a step on -(x - 1)^2 / 2', (check) => {
   const { correction, step } = harpg({ eta0: 0.5, step0: 0.1, schedule: 'constant' }).sample
   const state: Momentum = { t: 1, parameters: [0.1], before: [0], direction: [1] }
   // The Hessian is -1, without a rollout's own log-probability.

@@ -14,7 +14,7 @@ const one = {
   inpainted: Array(8).fill(0) as number[],
 }
 
-golden('igpo', 'advantages, c 1.4', (check) => {
+golden('igpo', 'advantages', (check) => {
   check.float32(prepareStep(igpo(), one).advantage!, [1.5, 1.5, 1.5, 1.5, -1.5, -1.5, -1.5, -1.5])
 })
 

@@ -4,7 +4,7 @@ import { ipo } from '../../../lib/recipes/methods/ipo.js'
 import { advantage, fixture, unmasked } from '../fixture.js'
 import { edge, golden } from '../golden.js'
 
-golden('ipo', 'prime-rl’s default: loss and gradient, c 2.10', (check) => {
+golden('ipo', 'prime-rl’s default: loss and gradient', (check) => {
   const step = optimizationStep(ipo({ form: 'dppo' }), { ...fixture, advantage })
   check.float32(step.loss, 0.3838542587)
   check.float32(unmasked(step.gradLogp!.data), [0.0001262379, -0.1948324263, -0.1501019071, 0.0725981341, 0.4003579323, 0.1247001851, 0.1309912759]) // biome-ignore format: short

@@ -9,12 +9,12 @@ const { value } = knapsack().sample
 const worth = (counts: number[], p: number[]) => counts.reduce((sum, n, q) => sum + value(n, p[q]!), 0)
 const p = [0.05, 0.3, 0.9, 1]
 
-golden('knapsack', 'value of rollouts, a 5', (check) => {
+golden('knapsack', 'value of rollouts', (check) => {
   check.float64([value(8, 0.3), value(2, 0.5), value(16, 0.05)], [0.13851609785999996, 0.0625, 0.02526428407708909])
   check.float64(value(8, 0.05) / (0.05 * 0.95 ** 2), 0.3365795686718752)
 })
 
-golden('knapsack', 'the allocation, a 5', (check) => {
+golden('knapsack', 'the allocation', (check) => {
   const counts = knapsack({ high: 12 }).sample.allocate(p, 16)
   check.float64(counts, [3, 9, 2, 2])
   check.float64(worth(counts, p), 0.14911543887)

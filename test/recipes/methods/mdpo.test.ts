@@ -5,7 +5,7 @@ import { centralDifferences, closeIn32, closeIn64 } from '../central_differences
 import { advantage, fixture, unmasked } from '../fixture.js'
 import { edge, golden } from '../golden.js'
 
-golden('mdpo', 'closed form for a table, c 1.5', (check) => {
+golden('mdpo', 'closed form for a table', (check) => {
   const next = mdpo().sample.closedForm([0.5, 0.3, 0.2], [1, -1, 0.5], 0.5)
   check.float64(next, [0.6526358751, 0.1440547926, 0.2033093322])
 })

@@ -4,7 +4,7 @@ import { type Momentum, npgIgt } from '../../../lib/recipes/methods/npg_igt.js'
 import { closeIn32, closeIn64 } from '../central_differences.js'
 import { edge, golden } from '../golden.js'
 
-golden('npgIgt', 'three steps on -(x - 1)^2 / 2, c 1.16', (check) => {
+golden('npgIgt', 'three steps on -(x - 1)^2 / 2', (check) => {
   const { lookAhead, step } = npgIgt({ eta0: 0.5, step0: 0.1, schedule: 'constant' }).sample
   let state: Momentum = { t: 0, parameters: [0], before: [0], direction: [0] }
   const [ahead, directions, parameters] = [[], [], []] as [number[], number[], number[]]

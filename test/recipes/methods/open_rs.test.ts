@@ -12,22 +12,22 @@ const rewards = (options: Parameters<typeof openRs>[0], correct: number, charact
 }
 const cosine = { cosineWeight: 1, clamp: false }
 
-golden('openRs', 'cosine of right answers, a 18', (check) => {
+golden('openRs', 'cosine of right answers', (check) => {
   check.float64(rewards(cosine, 1, [0, 250, 500, 1000, 2000]), [1, 0.9267766952966369, 0.75, 0.5, 1])
 })
 
-golden('openRs', 'cosine of wrong answers with the defaults of the function, a 18', (check) => {
+golden('openRs', 'cosine of wrong answers with the defaults of the function', (check) => {
   const options = { ...cosine, minWrong: -1, maxWrong: -0.5 }
   check.float64(rewards(options, 0, [0, 250, 500, 1000, 2000]), [-1, -0.9267766952966369, -0.75, -0.5, -1])
 })
 
-golden('openRs', 'cosine of wrong answers with the defaults of the command line, a 18', (check) => {
+golden('openRs', 'cosine of wrong answers with the defaults of the command line', (check) => {
   check.float64(rewards(cosine, 0, [0, 500, 1000]), [0, -0.25, -0.5])
 })
 
-golden('openRs', 'the total, a 18', (check) => check.float64(rewards({}, 1, [500], 1), 2.5))
+golden('openRs', 'the total', (check) => check.float64(rewards({}, 1, [500], 1), 2.5))
 
-golden('openRs', 'the loss is a token mean, c 2.3', (check) => {
+golden('openRs', 'the loss is a token mean', (check) => {
   const columns = { correct: [1, 0], format: [1, 1], characters: [1, 1] }
   const step = optimizationStep(openRs({ klCoef: 0 }), { ...fixture, ...columns, advantage })
   check.float32(step.loss, 0.11, 12) // token losses of 1.35 in size on average

@@ -14,18 +14,14 @@ const batch = {
   squares: Float32Array.of(0.5, 0.5, 0.25, 0.5, 0.25, 0.5),
 }
 
-golden(
-  'optimalTokenBaseline',
-  'baselines by hand: the mean of the returns weighted by the energy so far, c 2.1',
-  (check) => {
-    // W = [0.5, 1.5], [0.25, 0.75, 1.5], [1]; the third token of the second rollout has no baseline.
-    const baseline = [(0.5 * 1 - 2 * 1) / 1.75, (1.5 * 1) / 2.25]
-    const expected = [1 - baseline[0]!, 1 - baseline[1]!, -baseline[0]!, -baseline[1]!, 0, -2 - baseline[0]!]
-    check.float32(prepareStep(optimalTokenBaseline(), batch).tokenAdvantage!, expected)
-  },
-)
+golden('optimalTokenBaseline', 'baselines by hand: the mean of the returns weighted by the energy so far', (check) => {
+  // W = [0.5, 1.5], [0.25, 0.75, 1.5], [1]; the third token of the second rollout has no baseline.
+  const baseline = [(0.5 * 1 - 2 * 1) / 1.75, (1.5 * 1) / 2.25]
+  const expected = [1 - baseline[0]!, 1 - baseline[1]!, -baseline[0]!, -baseline[1]!, 0, -2 - baseline[0]!]
+  check.float32(prepareStep(optimalTokenBaseline(), batch).tokenAdvantage!, expected)
+})
 
-golden('optimalTokenBaseline', 'the squared norm of the gradient of c 0.2 is 1 - 2 p + squares', (check) => {
+golden('optimalTokenBaseline', 'the squared norm of the gradient.2 is 1 - 2 p + squares', (check) => {
   const [p, squares] = [0.1828214548, 0.6174169763]
   const two = { rewards: [1, 0], groupStart: [0, 2], sequenceStart: [0, 1, 2], oldLogp: log(p, 0.5) }
   const { tokenAdvantage } = prepareStep(optimalTokenBaseline(), { ...two, squares: Float32Array.of(squares, 0.5) })

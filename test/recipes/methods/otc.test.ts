@@ -12,28 +12,28 @@ const batchOf = (toolCalls: number[], correct = toolCalls.map(() => 1)) => ({
   prompt: ['q'],
 })
 
-golden('otc', 'OTC-PPO, b 6', (check) => {
+golden('otc', 'OTC-PPO', (check) => {
   const rewards = (smoothing: number) => prepareStep(otc({ form: 'ppo', smoothing }), batchOf([0, 1, 2, 3, 4])).rewards!
   check.float64(rewards(4), [1, 0.866025403784, Math.SQRT1_2, 0.587785252292, 0.5])
   check.float64(rewards(1), [1, 0.5, 0.309016994375, 0.222520933956, 0.173648177667])
 })
 
-golden('otc', 'OTC-GRPO, b 6', (check) => {
+golden('otc', 'OTC-GRPO', (check) => {
   const { rewards, advantage } = prepareStep(otc(), batchOf([2, 3, 6, 1], [1, 1, 1, 0]))
   check.float64(rewards!, [1, 0.951056516295, Math.SQRT1_2, 0])
   check.float32(advantage!, [0.727397568868, 0.621270285296, 0.0922984844474, -1.44096633861])
 })
 
-golden('otc', 'the tool reward of m = 1, n = 2, which m = 4 has too, b 6', (check) => {
+golden('otc', 'the tool reward of m = 1, n = 2, which m = 4 has too', (check) => {
   // Only a wrong rollout can have fewer calls than n, with reward 0; but m = n k and m = n / k are rewarded alike.
   check.float64(prepareStep(otc(), batchOf([2, 4])).rewards![1]!, 0.866025403784)
 })
 
-golden('otc', 'OTC-GRPO where no tool is needed, b 6', (check) => {
+golden('otc', 'OTC-GRPO where no tool is needed', (check) => {
   check.float64(prepareStep(otc({ smoothing: 4 }), batchOf([0, 1, 3])).rewards!, [1, 0.866025403784, 0.587785252292])
 })
 
-golden('otc', 'the loss is GRPO’s, c 2.3', (check) => {
+golden('otc', 'the loss is GRPO’s', (check) => {
   const columns = { ...batchOf([1, 1]), prompt: ['a', 'b'] }
   check.float32(optimizationStep(otc({ klCoef: 0 }), { ...columns, ...fixture, advantage }).loss, -0.085)
 })

@@ -28,7 +28,7 @@ function advantages(gamma: number, lambda: number): number[] {
   return result
 }
 
-golden('ppo', 'generalized advantages from their definition, masked tokens skipped, c 2.1', (check) => {
+golden('ppo', 'generalized advantages from their definition, masked tokens skipped', (check) => {
   for (const [gamma, lambda] of [
     [1, 0.95],
     [0.9, 0.5],
@@ -41,7 +41,7 @@ golden('ppo', 'generalized advantages from their definition, masked tokens skipp
   }
 })
 
-golden('ppo', 'whitening with divisor n - 1 and 1e-8, c 2.1', (check) => {
+golden('ppo', 'whitening with divisor n - 1 and 1e-8', (check) => {
   const raw = advantages(1, 0.95)
   const counted = raw.filter((_, t) => batch.mask[t])
   const mean = counted.reduce((sum, x) => sum + x) / 6
@@ -50,14 +50,14 @@ golden('ppo', 'whitening with divisor n - 1 and 1e-8, c 2.1', (check) => {
   check.float32(prepareStep(ppo(), batch).tokenAdvantage!, white)
 })
 
-golden('ppo', 'loss and gradient, c 2.3', (check) => {
+golden('ppo', 'loss and gradient', (check) => {
   const step = optimizationStep(ppo(), { ...fixture, advantage, values: new Float32Array(8) })
   check.float32(step.loss, 0.11, 12) // the terms of both signs are 12 times as large
   const gradient = [0, -0.2142857143, -0.15, 0, 0.4, 0.1142857143, 0.1257142857]
   check.float32(unmasked(step.gradLogp!.data), gradient)
 })
 
-golden('ppo', 'the KL in the rewards, from the probabilities of c 2.2', (check) => {
+golden('ppo', 'the KL in the rewards, from the probabilities', (check) => {
   const recipe = ppo({ klCoef: 1, lambda: 1, whiten: false })
   const { tokenAdvantage } = prepareStep(recipe, { ...fixture, rewards: [1, 0], values: new Float32Array(8) })
   const first = [(0.5 * 0.2 * 0.4) / (0.6 * 0.25 * 0.3), (0.2 * 0.4) / (0.25 * 0.3), 0.4 / 0.3]

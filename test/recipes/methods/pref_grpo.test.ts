@@ -17,18 +17,18 @@ const verdicts: Verdict[][] = [
 ]
 const batch = { verdicts, groupStart: [0, 4] }
 
-golden('prefGrpo', 'win rates and advantages, a 3', (check) => {
+golden('prefGrpo', 'win rates and advantages', (check) => {
   const { rewards, advantage } = prepareStep(prefGrpo({ applyGdpo: false }), batch)
   check.float64(rewards!, [0.833, 0.333, 0, 0.833])
   check.float32(advantage!, [0.816564602292, -0.408588589444, -1.22454061514, 0.816564602292])
 })
 
-golden('prefGrpo', 'advantages of win rates that are not rounded, a 3', (check) => {
+golden('prefGrpo', 'advantages of win rates that are not rounded', (check) => {
   const { advantage } = prepareStep(prefGrpo({ applyGdpo: false, rounded: false }), batch)
   check.float32(advantage!, [0.816496560928, -0.408248280464, -1.224744841392, 0.816496560928])
 })
 
-golden('prefGrpo', 'a sum of normalised rewards, normalised over the batch, c 2.1 with TRL’s eps', (check) => {
+golden('prefGrpo', 'a sum of normalised rewards, normalised over the batch.1 with TRL’s eps', (check) => {
   // Nothing was judged: the two rewards are further scores.
   const scores = [1, 0, 0.5, 0, 1, 1, 1, 1, 0, 1, 1, 0, 1, 0, 1, 1]
   const given = { verdicts: [[], []], groupStart: [0, 4, 8], scores, weights: [1, 1, 1] }

@@ -15,7 +15,7 @@ const group = {
 }
 const plain = { eps: 0, klCoef: 0 } as const
 
-describe('one group, a 9', () => {
+describe('one group', () => {
   // rho is twice the largest distance from its mean, over a standard deviation of 0.15.
   const condition = 4
   golden('regGrpo', 'with divisor n', (check) => {

@@ -13,12 +13,12 @@ const both = (x: number[]) => [...x, ...x]
 const plain = { credit: 'uniform', normalize: false } as const
 const [high, middle, low] = [0.653195376084, 0.326597688042, -2.20452704587]
 
-golden('riskPo', 'quantiles of the papers, b 14', (check) => {
+golden('riskPo', 'quantiles of the papers', (check) => {
   const { low, high } = prepareStep(riskPo(), batch).state!.data.quantiles!
   check.float64([low, high], [0.6, 1.4])
 })
 
-golden('riskPo', 'range and tail, b 14', (check) => {
+golden('riskPo', 'range and tail', (check) => {
   const rvar = [1.33333111111, 0.666665555557, 0.666665555557, 0]
   check.float64(advantagesOf({ ...plain, omega: 0 }), both(rvar))
   check.float64(advantagesOf(plain), both([0.533332444446, 0.266666222223, 0.266666222223, -1.79999100004]))
@@ -26,24 +26,24 @@ golden('riskPo', 'range and tail, b 14', (check) => {
   check.float64(advantagesOf({ ...plain, omega: 1e12 }), both([0, 0, 0, -2.99998500007]))
 })
 
-golden('riskPo', 'divided by the standard deviation, b 14', (check) => {
+golden('riskPo', 'divided by the standard deviation', (check) => {
   check.float64(advantagesOf({ credit: 'uniform' }), both([high, middle, middle, low]))
   const natural = { credit: 'uniform', naturalBaseline: true } as const
   check.float64(advantagesOf(natural), both([0, -0.326597688042, -0.326597688042, -2.85772242196]))
 })
 
-golden('riskPo', 'credit by the standard deviation of the question, b 14', (check) => {
+golden('riskPo', 'credit by the standard deviation of the question', (check) => {
   const first = [1.13136561906, 0.565682809532, 0.565682809532, -3.81834623654]
   check.float64(advantagesOf({ credit: 'std' }).slice(0, 4), first)
 })
 
 const tracked = (low: number, high: number) => ({ method: 'riskPo', version: 1, data: { quantiles: { low, high } } })
 
-golden('riskPo', 'a tracking step, b 14', (check) => {
+golden('riskPo', 'a tracking step', (check) => {
   check.float64(prepareStep(riskPo(), batch, tracked(1, 2)).state!.data.quantiles!.low, 0.995)
 })
 
-golden('riskPo', 'loss and gradient, c 2.3', (check) => {
+golden('riskPo', 'loss and gradient', (check) => {
   const step = optimizationStep(riskPo(), { ...fixture, advantage, rewards: [1, 0] })
   // The mean of the token losses is 1.353 before their signs cancel.
   check.float32(step.loss, 0.11, 1.353 / 0.11)

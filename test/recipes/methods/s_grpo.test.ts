@@ -8,22 +8,22 @@ import { learnsNothing } from '../masked.js'
 
 const batch = { correct: [0, 1, 1, 0, 1], groupStart: [0, 5] }
 
-golden('sGrpo', 'decaying by correct exits, b 7', (check) => {
+golden('sGrpo', 'decaying by correct exits', (check) => {
   const { rewards, advantage } = prepareStep(sGrpo(), batch)
   check.float64(rewards!, [0, 1, 0.5, 0, 0.25])
   check.float32(advantage!, [-0.35, 0.65, 0.15, -0.35, -0.1])
 })
 
-golden('sGrpo', 'divided by the standard deviation, b 7', (check) => {
+golden('sGrpo', 'divided by the standard deviation', (check) => {
   const { advantage } = prepareStep(sGrpo({ scale: 'group_std' }), batch)
   check.float32(advantage!, [-0.836658026539, 1.55379347786, 0.35856772566, -0.836658026539, -0.23904515044])
 })
 
-golden('sGrpo', 'decaying by the index, as a third party does, b 7', (check) => {
+golden('sGrpo', 'decaying by the index, as a third party does', (check) => {
   check.float64(prepareStep(sGrpo({ decay: 'index' }), batch).rewards!, [0, 0.5, 0.25, 0, 0.0625])
 })
 
-golden('sGrpo', 'the loss is GRPO’s, c 2.3', (check) => {
+golden('sGrpo', 'the loss is GRPO’s', (check) => {
   check.float32(optimizationStep(sGrpo({ klCoef: 0 }), { ...fixture, correct: [1, 0], advantage }).loss, -0.085)
 })
 

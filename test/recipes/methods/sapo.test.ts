@@ -4,7 +4,7 @@ import { sapo } from '../../../lib/recipes/methods/sapo.js'
 import { advantage, fixture, unmasked } from '../fixture.js'
 import { edge, golden } from '../golden.js'
 
-golden('sapo', 'loss and gradient, c 2.8', (check) => {
+golden('sapo', 'loss and gradient', (check) => {
   const step = optimizationStep(sapo(), { ...fixture, advantage })
   check.float32(step.loss, -0.6173598155)
   check.float32(unmasked(step.gradLogp!.data), [-0.336365044, -0.25, -0.1711208182, 0.0682918803, 0.0881777899, 0.1, 0.1096973687]) // biome-ignore format: short

@@ -10,7 +10,7 @@ const parts = {
   solution: ['s1', 's2', 's3', 's4'],
 }
 
-golden('scafGrpo', 'advantages of a group with one success, and of one without, b 8', (check) => {
+golden('scafGrpo', 'advantages of a group with one success, and of one without', (check) => {
   const rewards = [0, 0, 0, 0, 0, 0, 0, 1, ...Array(8).fill(0)]
   const { advantage } = prepareStep(scafGrpo(), { rewards, groupStart: [0, 8, 16] })
   check.float32(advantage!, [...Array(7).fill(-0.353552390596), 2.47486673417, ...Array(8).fill(0)])

@@ -16,13 +16,13 @@ const batch = { rewards: [1, 1, 0, 1], prompt: prompts, drift: [0, 0.006, 0.03, 
 type State = typeof start.data
 const valuesOf = (state: State) => prompts.map((p) => state.prompts[p]!.alpha / (state.prompts[p]!.alpha + state.prompts[p]!.beta)) // biome-ignore format: short
 
-golden('spo', 'first beliefs, b 1', (check) => {
+golden('spo', 'first beliefs', (check) => {
   const alpha = prompts.map((p) => start.data.prompts[p]!.alpha)
   check.float64(alpha, [5.77777777778, 2.22222222222, 0.444444444444, 7.55555555556])
   check.float64(valuesOf(start.data), [0.722222222222, 0.277777777778, 0.0555555555556, 0.944444444444])
 })
 
-golden('spo', 'advantages over the batch, b 1', (check) => {
+golden('spo', 'advantages over the batch', (check) => {
   const { advantage } = prepareStep(coded, batch, start)
   check.float32(advantage!, [0.0807572829609, 1.37287381034, -0.88833011257, -0.565300980726])
   const raw = batch.rewards.map((r, i) => r - valuesOf(start.data)[i]!)
@@ -33,12 +33,12 @@ golden('spo', 'advantages over the batch, b 1', (check) => {
   check.float64(mean, 0.25)
 })
 
-golden('spo', 'sampling weights, b 1', (check) => {
+golden('spo', 'sampling weights', (check) => {
   const weights = coded.sample.weights(start.data, prompts)
   check.float64(weights, [0.497903208239, 0.497903208239, 0.279061423645, 0.279061423645])
 })
 
-golden('spo', 'discounts and values after the update, b 1', (check) => {
+golden('spo', 'discounts and values after the update', (check) => {
   const after = prepareStep(coded, batch, start).state!.data
   const counts = (state: State) => prompts.map((p) => state.prompts[p]!.alpha + state.prompts[p]!.beta)
   const rho = counts(after).map((n, i) => (n - 1) / counts(start.data)[i]!)
@@ -46,7 +46,7 @@ golden('spo', 'discounts and values after the update, b 1', (check) => {
   check.float64(valuesOf(after), [0.754224270353, 0.363103829517, 0.0486111111111, 0.951388888889])
 })
 
-golden('spo', 'loss and gradient, c 2.3', (check) => {
+golden('spo', 'loss and gradient', (check) => {
   const given = { ...fixture, advantage, rewards: [1, 0], prompt: ['p', 'q'], drift: [0, 0] }
   const step = optimizationStep(spo(), given)
   // The mean of the token losses is 1.37 before their signs cancel.

@@ -19,20 +19,20 @@ const example = {
   values: [[0.4, 0.6, 0.2]],
 }
 
-golden('spoChain', 'cutpoints, b 2a', (check) => {
+golden('spoChain', 'cutpoints', (check) => {
   check.float64(spoChain({ interval: 2 }).sample.cutpoints(oldLogp), [0, 3, 6])
   // With every one of them the low positions themselves: one after each cutpoint.
   check.float64(spoChain({ interval: 1 }).sample.cutpoints(oldLogp).map((place) => place + 1), low) // biome-ignore format: short
 })
 
-golden('spoChain', 'segment advantages, b 2b', (check) => {
+golden('spoChain', 'segment advantages', (check) => {
   const all = spoChain({ whiten: false, maxProbability: 1 })
   check.float32(prepareStep(all, example).tokenAdvantage!, [0, 0.2, 0.2, 0.2, -0.4, -0.4, -0.4, 0.8])
   const masked = prepareStep(spoChain({ whiten: false }), example).tokenAdvantage!
   check.float32(masked, [0, 0.2, 0, 0.2, -0.4, 0, -0.4, 0.8])
 })
 
-golden('spoChain', 'whitening over the loss tokens, b 2d', (check) => {
+golden('spoChain', 'whitening over the loss tokens', (check) => {
   const raw = prepareStep(spoChain({ whiten: false }), example)
   const { mean, m2, count } = moments({ x: raw.tokenAdvantage!, mask: raw.mask })
   // The five numbers were rounded to float32, the largest to 2 ** -24 of 1.
@@ -44,7 +44,7 @@ golden('spoChain', 'whitening over the loss tokens, b 2d', (check) => {
   )
 })
 
-golden('spoChain', 'loss and gradient, c 2.3', (check) => {
+golden('spoChain', 'loss and gradient', (check) => {
   const step = optimizationStep(spoChain({ klCoef: 0 }), withoutCutpoints)
   check.float32(step.loss, 0.11, 12) // the tokens' losses are 12 times as large, and cancel
   check.float32(unmasked(step.gradLogp!.data), [0, -0.2142857143, -0.15, 0, 0.4, 0.1142857143, 0.1257142857])

@@ -17,14 +17,14 @@ const raw = (options: Parameters<typeof spoTree>[0] = {}, batch: object = {}) =>
   prepareStep(spoTree({ whiten: false, ...options }), { ...example, ...batch })
 const inner = [0, 4, 8]
 
-golden('spoTree', 'values of the nodes, b 2c', (check) => {
+golden('spoTree', 'values of the nodes', (check) => {
   const prepared = raw()
   const root = (i: number) => prepared.rewards![i]! - prepared.advantage![i]!
   check.float64(inner.map((i) => prepared.rewards![i]!), [2 / 3, 0, 1]) // biome-ignore format: short
   check.float32(inner.map(root), Array(3).fill(0.555555555556))
 })
 
-golden('spoTree', 'advantages of edges, b 2c', (check) => {
+golden('spoTree', 'advantages of edges', (check) => {
   const { advantage } = raw()
   const grpo = raw({ scale: 'children_std' }).advantage!
   check.float32(inner.map((i) => advantage![i]!), [0.111111111111, -0.555555555556, 0.444444444444]) // biome-ignore format: short
@@ -32,7 +32,7 @@ golden('spoTree', 'advantages of edges, b 2c', (check) => {
   check.float32(Array.from(advantage!).slice(1, 4), [1 / 3, -2 / 3, 1 / 3])
 })
 
-golden('spoTree', 'loss and gradient, c 2.3', (check) => {
+golden('spoTree', 'loss and gradient', (check) => {
   const step = optimizationStep(spoTree({ klCoef: 0 }), { ...fixture, advantage, parent: [-1, -1] })
   check.float32(step.loss, 0.11, 12) // the tokens' losses are 12 times as large, and cancel
   check.float32(unmasked(step.gradLogp!.data), [0, -0.2142857143, -0.15, 0, 0.4, 0.1142857143, 0.1257142857])

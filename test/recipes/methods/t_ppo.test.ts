@@ -14,19 +14,19 @@ const batch = {
   truncated: [1, 0],
 }
 
-golden('tPpo', 'extended generalized advantages, b 11', (check) => {
+golden('tPpo', 'extended generalized advantages', (check) => {
   const { tokenAdvantage } = prepareStep(tPpo(), batch)
   check.float32(tokenAdvantage!.subarray(0, 4), [0.19975, 0.105, -0.1, 0])
   check.float32(tokenAdvantage!.subarray(4), [0.714175, 0.6465, 0.47, 0.6])
 })
 
-golden('tPpo', 'residuals, b 11', (check) => {
+golden('tPpo', 'residuals', (check) => {
   const { tokenAdvantage } = prepareStep(tPpo({ lambda: 0 }), batch)
   check.float32(tokenAdvantage!.subarray(0, 4), [0.1, 0.2, -0.1, 0])
   check.float32(tokenAdvantage!.subarray(4), [0.1, 0.2, -0.1, 0.6])
 })
 
-golden('tPpo', 'loss and gradient, c 2.3', (check) => {
+golden('tPpo', 'loss and gradient', (check) => {
   const given = { ...fixture, advantage, values: new Float32Array(8), truncated: [0, 0], rewards: [0, 0] }
   const step = optimizationStep(tPpo(), given)
   // The mean of the token losses is 1.353 before their signs cancel.

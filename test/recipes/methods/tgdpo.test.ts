@@ -14,7 +14,7 @@ const pair = {
   rejected: [1],
 }
 
-golden('tgdpo', 'one pair, a 7', (check) => {
+golden('tgdpo', 'one pair', (check) => {
   const { loss, gradLogp } = optimizationStep(tgdpo(), pair)
   // The margin is what is left of log-probabilities twenty times as large.
   check.float32(-Math.log(Math.expm1(loss)), 0.0936, 20)

@@ -4,7 +4,7 @@ import { thr } from '../../../lib/recipes/methods/thr.js'
 import { random } from '../../support/random.js'
 import { edge, golden } from '../golden.js'
 
-// c 1.3: onehot(y) - p on three tokens. The first rollout is right, the second one wrong.
+// onehot(y) - p on three tokens. The first rollout is right, the second one wrong.
 const tokens = {
   hiddenState: [1, 0, 0.5, 0.5, 1, 0.2, -0.3, 1],
   predictionError: [1 - 0.6, -0.3, -0.1, -0.2, 1 - 0.5, -0.3, 1 - 0.5, -0.4, -0.1, -0.3, -0.3, 1 - 0.4],
@@ -20,14 +20,14 @@ const columns = {
 const batch = { ...columns, rewards: [1, 0], groupStart: [0, 2], logp, oldLogp: logp }
 const { influence } = thr().sample
 
-golden('thr', 'the matrix, the scores and the threshold, c 1.3', (check) => {
+golden('thr', 'the matrix, the scores and the threshold', (check) => {
   const { matrix, score, anchor } = influence({ ...tokens, correct: [1, 0] })
   check.float64(matrix, [0.3, -0.1, -0.05, 0.25, -0.25, -0.15])
   check.float64(score, [0.16, 0.09, 0.168, -0.0675])
   check.float64(anchor, 0.125)
 })
 
-golden('thr', 'the predecessor’s form softens the first wrong token alone, c 1.3', (check) => {
+golden('thr', 'the predecessor’s form softens the first wrong token alone', (check) => {
   const A = 0.5 / (Math.SQRT1_2 + 1e-4)
   const { tokenAdvantage } = prepareStep(thr({ form: 'nthr' }), batch)
   // Half of the group is right, so eta is 0.

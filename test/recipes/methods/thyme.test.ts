@@ -6,7 +6,7 @@ import { edge, golden } from '../golden.js'
 
 const golden4 = { rewards: [1.5, 0.5, -0.5, 0.5], groupStart: [0, 4] }
 
-golden('thyme', 'advantages, c 1.1', (check) => {
+golden('thyme', 'advantages', (check) => {
   check.float32(prepareStep(thyme(), golden4).advantage!, [1.2245948898, 0, -1.2245948898, 0])
 })
 

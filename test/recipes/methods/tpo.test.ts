@@ -15,7 +15,7 @@ const prompt = {
 }
 const sigmoid = (x: number) => 1 / (1 + Math.exp(-x))
 
-describe('three responses, c 1.13', () => {
+describe('three responses', () => {
   golden('tpo', 'LambdaRank', (check) => {
     const { loss, gradLogp } = optimizationStep(tpo({ beta: 1 }), prompt)
     check.float32(loss, 0.3868866219)

@@ -15,21 +15,21 @@ const batchOf = (lengths: number[]) => ({
 })
 const lengthOnly = { budget: 128, correctWeight: 0, lengthWeight: 1, formatWeight: 0 }
 
-golden('trainLong', 'the budget, a 15', (check) => {
+golden('trainLong', 'the budget', (check) => {
   const { budget } = trainLong({ interval: 100 }).sample
   check.float64([0, 99, 100, 250, 600].map(budget), [256, 256, 179.2, 125.43999999999998, 30.11814399999999])
 })
 
-golden('trainLong', 'the length reward, a 15', (check) => {
+golden('trainLong', 'the length reward', (check) => {
   const { rewards } = prepareStep(trainLong(lengthOnly), batchOf([64, 128, 160, 256, 257]))
   check.float64(rewards!, [0.5, 1, 0.75, 0, 0])
 })
 
-golden('trainLong', 'the defaults end at the published budget of 87, a 15', (check) => {
+golden('trainLong', 'the defaults end at the published budget of 87', (check) => {
   check.float64(Math.floor(trainLong().sample.budget(599)), 87)
 })
 
-golden('trainLong', 'population standard deviation, c 2.1', (check) => {
+golden('trainLong', 'population standard deviation', (check) => {
   // Lengths of L, 0, L / 2, 0 tokens have the length rewards 1, 0, 0.5, 0; an eps under the root that adds about 1e-6.
   const eps = (0.41457809879442503 + 1e-6) ** 2 - 0.171875
   const { advantage } = prepareStep(trainLong({ ...lengthOnly, eps }), batchOf([128, 0, 64, 0]))

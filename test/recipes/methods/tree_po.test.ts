@@ -17,15 +17,15 @@ const spread = (x: ArrayLike<number>) => lengths.flatMap((n, i) => Array<number>
 const rolloutsOf = (options: Parameters<typeof treePo>[0], batch: object) =>
   prepareStep(treePo({ whiten: false, ...options }), { ...example, ...batch }).advantage!
 
-golden('treePo', 'advantages averaged over depths, b 17', (check) => {
+golden('treePo', 'advantages averaged over depths', (check) => {
   check.float64(rolloutsOf({}, {}), [0.5, -0.5, 0.25, 0.25, -0.5, -0.5])
 })
 
-golden('treePo', 'advantages weighted by the sizes of subgroups, b 17', (check) => {
+golden('treePo', 'advantages weighted by the sizes of subgroups', (check) => {
   check.float64(rolloutsOf({ weighting: 'group_size' }, {}), [0.5, -0.5, 0.375, 0.375, -0.5, -0.5])
 })
 
-golden('treePo', 'whitening over tokens, b 17', (check) => {
+golden('treePo', 'whitening over tokens', (check) => {
   const { count, mean, m2 } = moments({ x: Float32Array.from(spread(rolloutsOf({}, {}))) })
   check.float64([mean, m2 / (count - 1)], [-0.196428571429, 0.184409340659])
   const whitened = (options: Parameters<typeof treePo>[0]) => prepareStep(treePo(options), example).tokenAdvantage!
@@ -39,7 +39,7 @@ golden('treePo', 'whitening over tokens, b 17', (check) => {
   )
 })
 
-golden('treePo', 'loss, c 2.3', (check) => {
+golden('treePo', 'loss', (check) => {
   const step = optimizationStep(treePo({ dualClip: 3 }), { ...fixture, advantage }, undefined, { objective: { clipHigh: 0.2 } }) // biome-ignore format: short
   check.float32(step.loss, 0.0528571429)
 })

@@ -13,13 +13,13 @@ const batchOf = (means: number[], rewards: number[], groupStart = [0, means.leng
   oldLogp: Float32Array.from(means.flatMap((m) => [m - 0.1, m + 0.1])),
 })
 
-golden('unlikeliness', 'ranks by the mean, a 14', (check) => {
+golden('unlikeliness', 'ranks by the mean', (check) => {
   const { rewards, advantage } = prepareStep(unlikeliness(), batchOf([-0.9, -0.5, -1.4, -0.7], [1, 1, 1, 0]))
   check.float64(rewards!, [0.9375, 0.8125, 1, 0])
   check.float32(advantage!, [0.537731701314, 0.268865850657, 0.672164626642, -1.478762178613])
 })
 
-golden('unlikeliness', 'the ranks themselves, a 14', (check) => {
+golden('unlikeliness', 'the ranks themselves', (check) => {
   // With every reward 1, rank = 4 (1 - reward) / betaRank.
   const { rewards } = prepareStep(unlikeliness({ betaRank: 1 }), batchOf([-0.9, -0.5, -1.4, -0.7], [1, 1, 1, 1]))
   check.float64(
@@ -28,7 +28,7 @@ golden('unlikeliness', 'the ranks themselves, a 14', (check) => {
   )
 })
 
-golden('unlikeliness', 'the loss is a token mean, c 2.3', (check) => {
+golden('unlikeliness', 'the loss is a token mean', (check) => {
   const step = optimizationStep(unlikeliness({ klCoef: 0 }), { ...fixture, advantage })
   check.float32(step.loss, 0.11, 12) // token losses of 1.35 in size on average
   check.float32(unmasked(step.gradLogp!.data), [0, -0.2142857143, -0.15, 0, 0.4, 0.1142857143, 0.1257142857])

@@ -11,14 +11,14 @@ const prompts = ['a', 'b', 'c', 'd', 'e']
 const batch = { rewards: [1, 0], groupStart: [0, 2] }
 const scored = { ...batch, scored: prompts, correctness: P, diversity }
 
-golden('vas', 'scores, b 13', (check) => {
+golden('vas', 'scores', (check) => {
   const onlyAccuracy = vas({ accuracyWeight: 1, diversityWeight: 0 })
   check.float64(P.map((p) => onlyAccuracy.sample.score(p)), [0, 0.109375, 0.25, 0.109375, 0]) // biome-ignore format: short
   const { scores } = prepareStep(vas(), scored).state!.data
   check.float64(Object.values(scores), [0.18, 0.2075, 0.28, 0.1275, 0.02])
 })
 
-golden('vas', 'probabilities of the paper and weights of the released code, b 13', (check) => {
+golden('vas', 'probabilities of the paper and weights of the released code', (check) => {
   const scores = P.map((p, q) => vas().sample.score(p, diversity[q]))
   const published = [0.220858895706, 0.254601226994, 0.343558282209, 0.156441717791, 0.0245398773006]
   check.float64(vas().sample.probabilities(scores), published)

@@ -14,14 +14,14 @@ const batchOf = (s: number[], rewards: number[]) => ({
 })
 const { sample } = xrpo()
 
-golden('xrpo', 'the priority of a prompt, b 16', (check) => {
+golden('xrpo', 'the priority of a prompt', (check) => {
   const { std, halfWidth, halfWidthNext, reduction, bonus, priority } = sample.priority([1, 0, 1, 0], 16)
   check.float64([std, halfWidth, halfWidthNext], [0.57735026919, 0.918693115519, 0.716875043606])
   check.float64([reduction, bonus, priority], [0.201818071913, 0.841607590278, 1.04342566219])
   check.float64([sample.studentT(0.95, 3), sample.studentT(0.95, 4)], [3.18244630528, 2.7764451052])
 })
 
-golden('xrpo', 'sharpened advantages, b 16', (check) => {
+golden('xrpo', 'sharpened advantages', (check) => {
   const a = 0.499999000002
   const capped = prepareStep(xrpo(), batchOf([-0.2, -0.5, -0.9, -0.4], [1, 1, 1, 0]))
   check.float32(capped.advantage!, [a, a, 0.749998500003, -1.49999700001])
@@ -29,7 +29,7 @@ golden('xrpo', 'sharpened advantages, b 16', (check) => {
   check.float32(free.advantage!, [a, a, 0.737905454912, -1.49999700001])
 })
 
-golden('xrpo', 'how likely rollouts are beside the others, b 16', (check) => {
+golden('xrpo', 'how likely rollouts are beside the others', (check) => {
   // Without a cap the bonus is 1 - eta; rollouts that are likelier than the mean have none.
   const eta = (s: number[]) => {
     const [sharp, flat] = [1, 0].map((novelty) => prepareStep(xrpo({ novelty, cap: 1e9 }), batchOf(s, [1, 1, 1, 0])))
@@ -39,7 +39,7 @@ golden('xrpo', 'how likely rollouts are beside the others, b 16', (check) => {
   check.float32(eta([-0.45, -0.5, -0.6, -0.45])[2]!, 0.904837418036)
 })
 
-golden('xrpo', 'loss and gradient, c 2.3', (check) => {
+golden('xrpo', 'loss and gradient', (check) => {
   const step = optimizationStep(xrpo(), { ...fixture, advantage, rewards: [0, 0] })
   // The mean of the token losses is 1.353 before their signs cancel.
   check.float32(step.loss, 0.11, 1.353 / 0.11)

@@ -9,7 +9,7 @@ import { learnsNothing } from '../masked.js'
 
 const batch = { rank: [1, -1, 0, -1, 2], groupStart: [0, 5] } // best first: 2, 0, 4
 
-golden('zoRank', 'rank weights, c 1.15', (check) => {
+golden('zoRank', 'rank weights', (check) => {
   const { advantage } = prepareStep(zoRank(), batch)
   check.float64(advantage!, [0.2222222222, -0.3333333333, 0.4444444444, -0.3333333333, 0])
   const weights = prepareStep(zoRank({ perEdge: false }), batch).advantage!
@@ -21,7 +21,7 @@ golden('zoRank', 'rank weights, c 1.15', (check) => {
   check.float64(weights[0]! / advantage![0]!, 9) // |E|
 })
 
-golden('zoRank', 'rank weights of the code, c 1.15', (check) => {
+golden('zoRank', 'rank weights of the code', (check) => {
   const weights = prepareStep(zoRank({ form: 'code', perEdge: false }), batch).advantage!
   check.float64(weights, [3, -3, 5, -3, 1])
   check.float64(

@@ -31,7 +31,7 @@ function threshold(holds: (x: number) => boolean): number {
 }
 const positive = (holds: (x: number) => boolean) => Math.exp(threshold((x) => holds(Math.exp(x))))
 
-golden('corrections', 'the ratios of tokens and their products, c 2.11', (check) => {
+golden('corrections', 'the ratios of tokens and their products', (check) => {
   check.float32(weightOf({ importance: { mode: 'token_truncate', ...open } }), tokens)
   check.float32(weightOf({ importance: { mode: 'token_mask', ...open } }), tokens)
   check.float32(weightOf({ importance: { mode: 'token_gate', ...open } }), tokens)

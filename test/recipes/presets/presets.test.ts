@@ -11,7 +11,7 @@ const { liger, nemo, openrlhf, slime, trl, unsloth, verl } = presets
 const rewards = { rewards: [1, 0, 0.5, 0, 1, 1, 1, 1], groupStart: [0, 4, 8] }
 const advantagesOf = (recipe: AnyRecipe) => prepareStep(recipe, rewards as never).advantage!
 
-describe('advantages, c 2.1', () => {
+describe('advantages', () => {
   const zero = [0, 0, 0, 0]
   golden('trl', 'of the group, of the batch, unscaled', (check) => {
     check.float32(advantagesOf(trl()), [1.3053097494, -0.7831858496, 0.2610619499, -0.7831858496, ...zero])
@@ -43,7 +43,7 @@ describe('advantages, c 2.1', () => {
   })
 })
 
-describe('corrections, c 2.11', () => {
+describe('corrections', () => {
   golden('trl', 'on by default: the sequence mask', (check) => {
     expectStep(check, trl(), 0.1279024006, [0, -0.2164502165, -0.1515151515, 0, 0.4132231405, 0.1180637544, 0.1298701299], 8) // biome-ignore format: short
   })
@@ -97,7 +97,7 @@ describe('corrections, c 2.11', () => {
   })
 })
 
-describe('defaults, c 2.12 and part 3', () => {
+describe('defaults', () => {
   const truncated = [1, 0]
   edge('trl', 'truncated rollouts: masked on request, in the statistics, and counted among the rollouts', () => {
     const given = { ...fixture, groupStart: [0, 2], rewards: [1, 0], truncated }

@@ -8,7 +8,7 @@ import { batch, expectStep, gradientOf, off, perToken, step } from '../preset_st
 
 const { liger, nemo, openrlhf, slime, trl, unsloth, verl } = presets
 
-describe('the clipped surrogate, c 2.3', () => {
+describe('the clipped surrogate', () => {
   const token = [0, -0.2142857143, -0.15, 0, 0.4, 0.1142857143, 0.1257142857]
   golden('trl', 'token by token', (check) => {
     const { losses, gradients } = perToken(trl(off))
@@ -50,7 +50,7 @@ describe('the clipped surrogate, c 2.3', () => {
   })
 })
 
-describe('KL terms, c 2.4', () => {
+describe('KL terms', () => {
   const none = { ...fixture, advantage: [0, 0] }
   const k1 = [0.1541506798, -0.2231435513, -0.0689928715, -0.3566749439, 0.5596157879, 0.1823215568, -0.087011377]
   const k3 = [0.011293537, 0.0268564487, 0.0024356999, 0.0718964846, 0.1310443594, 0.0156548901, 0.0038977139]
@@ -103,7 +103,7 @@ describe('KL terms, c 2.4', () => {
   })
 })
 
-describe('the other losses, c 2.5 to 2.10', () => {
+describe('the other losses', () => {
   const three = (x: number, y: number) => [x, x, x, y, y, y, y]
   const interval = [-0.2571428571, -0.2142857143, -0.1714285714, 0.0914285714, 0.1371428571, 0.1142857143, 0.1257142857]
   golden('trl', 'cispo: the cap is the upper width itself', (check) => {
@@ -134,7 +134,7 @@ describe('the other losses, c 2.5 to 2.10', () => {
   golden('openrlhf', 'gspo; its ratio with a correction is that to the engine', (check) => {
     expectStep(check, openrlhf({ policyLossType: 'gspo' }), -0.2324594303, gspo, 4)
     const engine = step(openrlhf({ policyLossType: 'gspo', isCorrection: 'tis', epsClipHigh: 1 }))
-    const means = [0.9966216537, 1.2917275275] // exp of minus the means of (rolloutLogp - logp), c 2.11
+    const means = [0.9966216537, 1.2917275275] // exp of minus the means of (rolloutLogp - logp)
     check.float32(gradientOf(engine), three(-0.25 * means[0]!, 0.1 * means[1]!))
   })
 
@@ -204,7 +204,7 @@ describe('verl: what is aggregated how', () => {
   })
   golden('verl', 'geo_mean weights a rollout by the geometric mean of its weights', (check) => {
     const { weights } = step(verl({ lossMode: 'geo_mean', ...weighted }))
-    const [a, b] = [1.0033557298, 1.0081639426] // c 2.11
+    const [a, b] = [1.0033557298, 1.0081639426]
     check.float32(unmasked(weights.weight!), [a, a, a, b, b, b, b])
   })
   edge('verl', 'geo_mean: a weight of 0 counts as 1e-10', () => {
