@@ -133,9 +133,11 @@ describe('against float64', () => {
 
         const inputs = { ...b.inputs, mask, logsumexp: forward.logsumexp }
         const { gradLogp, gradEntropy } = b.grads
-        const result = linearTokenLogprobBackward({ ...inputs, gradLogp }, { temperature })
-        const [exact, rounded] = [expected.gradients(gradLogp), plain.gradients(gradLogp)]
-        for (const name of gradientNames) if (result[name]) accurate(result[name], exact[name], rounded[name])
+        if (sweep || sizes.R < 128) {
+          const result = linearTokenLogprobBackward({ ...inputs, gradLogp }, { temperature })
+          const [exact, rounded] = [expected.gradients(gradLogp), plain.gradients(gradLogp)]
+          for (const name of gradientNames) if (result[name]) accurate(result[name], exact[name], rounded[name])
+        }
 
         const both = { ...inputs, entropy: forward.entropy, gradLogp, gradEntropy }
         const [exactBoth, roundedBoth] = [

@@ -16,10 +16,13 @@ export interface AttentionShape {
 
 type Round = (x: number) => number
 const exact: Round = (x) => x
+// One kind of array in the loops below: with several, each access asks which one it is.
+const wide = (x: ArrayLike<number>) => (x instanceof Float64Array ? x : Float64Array.from(x))
 
 /** probability[p][j] for one head, and the logsumexp of each row. */
-function probabilities({ q, k }: AttentionArrays, sees: boolean[][], h: number, s: AttentionShape, round: Round) {
+function probabilities(arrays: AttentionArrays, sees: boolean[][], h: number, s: AttentionShape, round: Round) {
   const { P, H, K, D } = s
+  const [q, k] = [wide(arrays.q), wide(arrays.k)]
   const scale = s.scale ?? 1 / Math.sqrt(D)
   const head = Math.floor((h * K) / H)
   const logsumexp: number[] = []
@@ -44,18 +47,19 @@ function probabilities({ q, k }: AttentionArrays, sees: boolean[][], h: number, 
 
 export function attentionReference(arrays: AttentionArrays, sees: boolean[][], s: AttentionShape, round = exact) {
   const { P, H, K, E } = s
-  const out = Array<number>(P * H * E).fill(0)
-  const logsumexp = Array<number>(P * H).fill(0)
+  const v = wide(arrays.v)
+  const wider = { q: wide(arrays.q), k: wide(arrays.k), v }
+  const out = new Float64Array(P * H * E)
+  const logsumexp = new Float64Array(P * H)
   for (let h = 0; h < H; h++) {
-    const row = probabilities(arrays, sees, h, s, round)
+    const row = probabilities(wider, sees, h, s, round)
     for (let p = 0; p < P; p++) {
       logsumexp[p * H + h] = row.logsumexp[p] as number
       for (let j = 0; j < P; j++) {
         if (!(sees[p] as boolean[])[j]) continue
         for (let e = 0; e < E; e++) {
           const at = (p * H + h) * E + e
-          const term =
-            ((row.probability[p] as number[])[j] as number) * (arrays.v[(j * K + row.head) * E + e] as number)
+          const term = ((row.probability[p] as number[])[j] as number) * (v[(j * K + row.head) * E + e] as number)
           out[at] = round((out[at] as number) + round(term))
         }
       }
@@ -71,20 +75,23 @@ export function attentionGradients(
   round = exact,
 ) {
   const { P, H, K, D, E } = s
-  const { q, k, v, gradOut, out } = arrays
-  const gradQ = Array<number>(P * H * D).fill(0)
-  const gradK = Array<number>(P * K * D).fill(0)
-  const gradV = Array<number>(P * K * E).fill(0)
-  const add = (x: number[], at: number, value: number) => {
+  const [q, k, v, gradOut, out] = [arrays.q, arrays.k, arrays.v, arrays.gradOut, arrays.out].map(wide) as [
+    Float64Array, Float64Array, Float64Array, Float64Array, Float64Array,
+  ] // biome-ignore format: a line
+  const gradQ = new Float64Array(P * H * D)
+  const gradK = new Float64Array(P * K * D)
+  const gradV = new Float64Array(P * K * E)
+  const add = (x: Float64Array, at: number, value: number) => {
     x[at] = round((x[at] as number) + round(value))
   }
   for (let h = 0; h < H; h++) {
-    const { scores, head, scale } = probabilities(arrays, sees, h, s, round)
+    const { scores, head, scale } = probabilities({ q, k, v }, sees, h, s, round)
     for (let p = 0; p < P; p++) {
       const row = (scores[p] as number[]).map((x) =>
         round(Math.exp(round(x - (arrays.logsumexp[p * H + h] as number)))),
       )
       const dots = row.map((_, j) => {
+        if (!(sees[p] as boolean[])[j]) return 0
         let dot = 0
         for (let e = 0; e < E; e++)
           dot = round(dot + round((gradOut[(p * H + h) * E + e] as number) * (v[(j * K + head) * E + e] as number)))

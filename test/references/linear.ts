@@ -12,34 +12,41 @@ export interface LinearInputs {
 }
 
 const exact: Round = (x) => x
-const at = (x: Numbers, i: number) => x[i] as number
+// One kind of array in the loops below: with several, each access asks which one it is.
+const wide = (x: Numbers) => Float64Array.from(x)
+const at = (x: Float64Array, i: number) => x[i] as number
 
-export function linearLogits({ hidden, head, D, headBias }: LinearInputs, round: Round = exact): number[] {
+export function linearLogits({ hidden, head, D, headBias }: LinearInputs, round: Round = exact): Float64Array {
   const [R, V] = [hidden.length / D, head.length / D]
-  return Array.from({ length: R * V }, (_, i) => {
-    const [r, v] = [Math.floor(i / V), i % V]
-    let sum = 0
-    for (let d = 0; d < D; d++) sum = round(sum + round(at(hidden, r * D + d) * at(head, v * D + d)))
-    return headBias === undefined ? sum : round(sum + at(headBias, v))
-  })
+  const [x, w, bias] = [wide(hidden), wide(head), headBias && wide(headBias)]
+  const logits = new Float64Array(R * V)
+  for (let r = 0; r < R; r++) {
+    for (let v = 0; v < V; v++) {
+      let sum = 0
+      for (let d = 0; d < D; d++) sum = round(sum + round(at(x, r * D + d) * at(w, v * D + d)))
+      logits[r * V + v] = bias === undefined ? sum : round(sum + at(bias, v))
+    }
+  }
+  return logits
 }
 
 /** A row of gradLogits that is all 0 adds nothing, whatever its hidden state holds. */
 export function linearGradients({ hidden, head, D }: LinearInputs, gradLogits: Numbers, round: Round = exact) {
   const [R, V] = [hidden.length / D, head.length / D]
-  const gradHidden = Array<number>(R * D).fill(0)
-  const gradHead = Array<number>(V * D).fill(0)
-  const gradHeadBias = Array<number>(V).fill(0)
+  const [x, w, gradient] = [wide(hidden), wide(head), wide(gradLogits)]
+  const gradHidden = new Float64Array(R * D)
+  const gradHead = new Float64Array(V * D)
+  const gradHeadBias = new Float64Array(V)
   for (let r = 0; r < R; r++) {
-    const row = Array.from({ length: V }, (_, v) => at(gradLogits, r * V + v))
-    if (row.every((g) => g === 0)) continue
-    row.forEach((g, v) => {
+    if (gradient.subarray(r * V, (r + 1) * V).every((g) => g === 0)) continue
+    for (let v = 0; v < V; v++) {
+      const g = at(gradient, r * V + v)
       gradHeadBias[v] = round(at(gradHeadBias, v) + g)
       for (let d = 0; d < D; d++) {
-        gradHidden[r * D + d] = round(at(gradHidden, r * D + d) + round(g * at(head, v * D + d)))
-        gradHead[v * D + d] = round(at(gradHead, v * D + d) + round(g * at(hidden, r * D + d)))
+        gradHidden[r * D + d] = round(at(gradHidden, r * D + d) + round(g * at(w, v * D + d)))
+        gradHead[v * D + d] = round(at(gradHead, v * D + d) + round(g * at(x, r * D + d)))
       }
-    })
+    }
   }
   return { gradHidden, gradHead, gradHeadBias }
 }

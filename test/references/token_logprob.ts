@@ -21,7 +21,8 @@ function softmax(
   round: Round,
   whole?: { t: number; logsumexp: Numbers; entropy: Numbers },
 ) {
-  const u = Array.from({ length: V }, (_, v) => round((logits[r * V + v] as number) / round(temperature)))
+  const u = new Float64Array(V)
+  for (let v = 0; v < V; v++) u[v] = round((logits[r * V + v] as number) / round(temperature))
   const max = u.reduce((most, x) => Math.max(most, x), -Infinity)
   const sum = u.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
   const logsumexp = (whole?.logsumexp[whole.t] as number | undefined) ?? round(max + round(Math.log(sum)))
@@ -54,9 +55,9 @@ export function tokenLogprobBackwardReference(
   gradLogp: Numbers,
   gradEntropy?: Numbers,
   round: Round = exact,
-): number[] {
+): Float64Array {
   const { V, token, temperature = 1, whole } = inputs
-  const gradient = Array<number>(inputs.logits.length).fill(0)
+  const gradient = new Float64Array(inputs.logits.length)
   const rows = new Map<number, ReturnType<typeof softmax>>()
   for (const { t, r } of tokensOf(inputs)) {
     const row = rows.get(r) ?? softmax(inputs, r, round, whole && { t, ...whole })
