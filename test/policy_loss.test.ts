@@ -29,6 +29,7 @@ import {
 } from './support/policy_cases.js'
 import fc from './support/properties.js'
 import { random } from './support/random.js'
+import { fewOnDevice } from './support/sweep.js'
 
 const number = (x: HostArray) => x.data[0] as number
 
@@ -42,16 +43,19 @@ describe('golden numbers', () => {
 })
 
 describe('against float64', () => {
-  const cases = surrogates.flatMap((surrogate) =>
-    ratios.filter((ratio) => fits(surrogate, ratio)).map((ratio) => ({ surrogate, ratio })),
-  )
+  const cases = surrogates
+    .flatMap((surrogate) => ratios.filter((ratio) => fits(surrogate, ratio)).map((ratio) => ({ surrogate, ratio })))
+    .map((one, i) => ({ ...one, turn: i % 7 }))
 
-  test.each(cases)('$surrogate, $ratio: every KL, clamp and aggregate', ({ surrogate, ratio }) => {
+  test.each(cases)('$surrogate, $ratio: every KL, clamp and aggregate', ({ surrogate, ratio, turn }) => {
+    const turns = fewOnDevice([turn], [0, 1, 2, 3, 4, 5, 6])
     let seed = 0
     for (const kl of klOptions) {
       if (ratio === 'geometric' && kl.klWeight === 'ratio') continue
       for (const clamps of clampOptions) {
-        const { tokenAdvantage, ratioLow, ratioHigh, ...batch } = policyBatch(seed++)
+        // What follows changes with the seed by twos to sixes: each surrogate and ratio has a seventh of its own.
+        if (!turns.includes(++seed % 7)) continue
+        const { tokenAdvantage, ratioLow, ratioHigh, ...batch } = policyBatch(seed - 1)
         const byToken = ratio !== 'geometric' && seed % 2 === 0
         const c = byToken ? { ...batch, advantage: undefined, tokenAdvantage } : batch
         const aggregate = aggregates[seed % aggregates.length]!
