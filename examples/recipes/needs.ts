@@ -1,7 +1,7 @@
 // What a method needs of the columns of every method, found by running its example without each of them.
 
 import { parseOption } from '../../lib/addon/spec.js'
-import { type AnyRecipe, optimizationStep, prepareStep } from '../../lib/recipes/index.js'
+import { type AnyRecipe, type LossPolicy, optimizationStep, prepareStep } from '../../lib/recipes/index.js'
 import { columns, exampleBatch } from './example_batch.js'
 
 type Batch = Record<string, unknown>
@@ -58,7 +58,8 @@ function refusal(recipe: AnyRecipe, batch: Batch): Stage | undefined {
     const given = Object.entries(batch).filter(([, value]) => value !== undefined)
     const prepared = prepareStep(recipe, Object.fromEntries(given))
     stage = 'the loss'
-    if (recipe.objective !== null) prepared.loss(batch)
+    const { logp, x, mean, std, oldMean, refMean } = batch as LossPolicy
+    if (recipe.objective !== null) prepared.loss({ logp, x, mean, std, oldMean, refMean } as LossPolicy)
     return undefined
   } catch (error) {
     if (!String((error as { code?: unknown }).code).startsWith('ERR_GRPO_')) throw error // a bug, no refusal

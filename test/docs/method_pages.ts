@@ -78,7 +78,8 @@ function exampleLoss(recipe: AnyRecipe): object | undefined {
     objective: (c: never) => (chosen = (objective as (c: never) => object)(c)),
   } as unknown as AnyRecipe
   const batch = exampleBatch(recipe)
-  prepareStep(watched, batch).loss(batch as never)
+  const { logp, x, mean, std, oldMean, refMean } = batch
+  prepareStep(watched, batch).loss({ logp, x, mean, std, oldMean, refMean } as never)
   return chosen === undefined || 'gradLogp' in chosen ? undefined : chosen
 }
 

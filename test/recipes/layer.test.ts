@@ -155,7 +155,7 @@ describe('options of a step', () => {
       code: 'ERR_GRPO_OPTION',
       argument: 'normalizer',
     })
-    refuses(() => prepareStep(recipe, batch).loss(batch, wrong), {
+    refuses(() => prepareStep(recipe, batch).loss({ logp: batch.logp }, wrong), {
       error: TypeError,
       code: 'ERR_GRPO_OPTION',
       argument: 'normalizer',

@@ -1,9 +1,9 @@
 // What a method's points see: the batch, checked, with what the points before them have found out.
 
 import { grpoError } from '../../addon/errors.js'
-import { describe } from '../../arrays/array.js'
 import { type GroupAdvantageOptions, groupAdvantage } from '../../group_advantage.js'
 import { checkAxes, type List, listOf, missingColumn, readColumns } from './columns.js'
+import { checkBatchNames, knowColumns } from './names.js'
 
 /** What a trainer has sampled. A method asks for what it needs of it; its own columns stand beside these. */
 export interface Batch {
@@ -45,6 +45,7 @@ const common = {
   advantage: 'number[N]? advantages in place of the method’s own',
   tokenAdvantage: 'f32[T]? advantages of tokens in place of the method’s own',
 } as const
+knowColumns([...Object.keys(common), 'groupStart', 'sequenceStart'])
 
 export interface Context<Columns = unknown, State = unknown> {
   /** The method's name, for errors. */
@@ -102,9 +103,7 @@ export function createContext(
   batch: Readonly<Record<string, unknown>>,
   state: unknown,
 ): Context {
-  if (typeof batch !== 'object' || batch === null || Array.isArray(batch) || ArrayBuffer.isView(batch)) {
-    throw grpoError('kind', method, 'batch', `is ${describe(batch)}, expected an object of columns`)
-  }
+  checkBatchNames(method, batch, Object.keys(columns ?? {}))
   const sizes = new Map<string, { size: number; from: string }>()
   const groupStart = readOffsets(method, 'groupStart', batch.groupStart, 'rollout of each group')
   const sequenceStart = readOffsets(method, 'sequenceStart', batch.sequenceStart, 'token of each rollout')

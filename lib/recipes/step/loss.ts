@@ -12,6 +12,7 @@ import { float32Of, type List, missingColumn } from './columns.js'
 import { type Context, checkLength, extended, masked } from './context.js'
 import { gaussianKl } from './gaussian.js'
 import type { Forward, GradientsOf, PolicyGradients } from './gradients.js'
+import { checkPolicyNames } from './names.js'
 import { forwardOf, type Policy, policyKind } from './policy.js'
 import type { AnyRecipe, OwnLoss, Weights } from './recipe.js'
 
@@ -133,6 +134,12 @@ function gaussianLoss(given: GaussianLossArguments): StepLoss {
 
 const stepOptions = ['temperature', 'objective', 'chunkRows', 'out']
 
+/** The options of an update: what it leaves out, or undefined, is as it was for the step. */
+export function mergeOptions(step: StepOptions, { objective, ...own }: StepOptions): StepOptions {
+  const given = (bag: object) => Object.fromEntries(Object.entries(bag).filter(([, value]) => value !== undefined))
+  return { ...step, ...given(own), objective: { ...step.objective, ...given(objective ?? {}) } }
+}
+
 export function checkStepOptions(method: string, options: unknown): void {
   checkNames(method, options, stepOptions, 'option of a step')
 }
@@ -140,10 +147,10 @@ export function checkStepOptions(method: string, options: unknown): void {
 /** The loss of the current policy on what the method has prepared, with its gradient. */
 export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy, options: StepOptions): StepLoss {
   const { name: method, gaussian } = recipe
-  checkStepOptions(method, options)
   if (typeof policy !== 'object' || policy === null) {
     throw grpoError('kind', method, 'policy', `is ${describe(policy)}, expected one of logp, logits, hidden, mean`)
   }
+  checkPolicyNames(method, policy)
   const { temperature = 1, chunkRows = null, out = {} } = options
   if (recipe.objective === null) {
     throw grpoError(

@@ -10,6 +10,7 @@ import { float32Of, type List } from './columns.js'
 import type { Context } from './context.js'
 import { type GaussianKind, type GaussianPolicy, gaussianForward } from './gaussian.js'
 import type { Forward, PolicyGradients } from './gradients.js'
+import { policyFields, policyKinds } from './names.js'
 
 type Values = ArrayInput<'f32' | 'bf16' | 'f16'>
 
@@ -27,21 +28,19 @@ export interface Policy extends GaussianPolicy {
   readonly row?: ArrayInput<'i32'>
 }
 
-const kinds = ['logp', 'logits', 'hidden', 'mean'] as const
-const fields = [...kinds, 'head', 'headBias', 'row', 'x', 'std', 'oldMean', 'refMean'] as const
-export type PolicyKind = (typeof kinds)[number]
+export type PolicyKind = (typeof policyKinds)[number]
 
 /** How the policy is given; undefined if it is not. @throws TypeError if it lies on a GPU */
 export function policyKind(method: string, policy: Policy): PolicyKind | undefined {
-  for (const name of fields) {
+  for (const name of policyFields) {
     const x: unknown = policy[name]
     if (!isDeviceArray(x)) continue
     const ways = 'await read(x) brings it, or pass what prepareStep decided to a loss operation on the GPU'
     throw grpoError('device', method, name, `lies on device ${x.device}, but a step computes on the host: ${ways}`)
   }
-  const given = kinds.filter((kind) => (policy[kind] ?? undefined) !== undefined)
+  const given = policyKinds.filter((kind) => (policy[kind] ?? undefined) !== undefined)
   if (given.length <= 1) return given[0]
-  throw grpoError('option', method, given[1] as string, `is given beside ${given[0]}: the policy is one of ${kinds.join(', ')}`) // biome-ignore format: one text
+  throw grpoError('option', method, given[1] as string, `is given beside ${given[0]}: the policy is one of ${policyKinds.join(', ')}`) // biome-ignore format: one text
 }
 
 export interface ForwardOptions {

@@ -8,6 +8,7 @@ import type { Chosen, ColumnsOf, Options, OptionTable } from './columns.js'
 import { chooseOptions } from './columns.js'
 import type { Context } from './context.js'
 import type { GaussianKind } from './gaussian.js'
+import { knowColumns } from './names.js'
 
 /** Where the formula was read. What is inferred is never presented as published. */
 export type Source = 'paper' | 'code' | 'third-party' | 'inferred'
@@ -153,6 +154,7 @@ export function recipe<const D extends Description, P extends PointsOf<D>>(
   build: (options: Chosen<D['options']>) => P,
 ): RecipeFunction<D, P> {
   const { name, paper, source, unknown, state } = description
+  knowColumns(Object.keys(description.columns ?? {}))
   const make = (given?: Options<D['options']>) => {
     const options = chooseOptions(name, description.options, given) as Chosen<D['options']>
     const made = { name, paper, source, unknown, state, description, options, ...build(options) }

@@ -2,7 +2,16 @@
 import { grpoError } from '../../addon/errors.js'
 import type { ColumnInputs } from './columns.js'
 import { type Batch, type Context, checkLength, createContext, extended, groupAdvantages, masked } from './context.js'
-import { checkStepOptions, type LossPolicy, lossOf, type StepLoss, type StepOptions, withPolicy } from './loss.js'
+import {
+  checkStepOptions,
+  type LossPolicy,
+  lossOf,
+  mergeOptions,
+  type StepLoss,
+  type StepOptions,
+  withPolicy,
+} from './loss.js'
+import { policyIn } from './names.js'
 import { forwardOf, type Policy } from './policy.js'
 import { type Advantages, type AnyRecipe, checkRecipe, type StateOf } from './recipe.js'
 import { openState, type SavedState, saved } from './state.js'
@@ -22,7 +31,7 @@ export interface Prepared<State = SavedState | undefined, Sample = unknown> {
   readonly state: State
   /** What to sample next, for a method that decides it. */
   readonly sample: Sample
-  /** The loss of the current policy on this batch; again for every update. */
+  /** The loss of the current policy on this batch; again for every update. What `options` leave out is as in prepareStep. */
   loss<P extends LossPolicy>(policy: P, options?: StepOptions): StepLoss<P>
 }
 
@@ -54,8 +63,10 @@ function advantagesOf(recipe: AnyRecipe, c: Context): Advantages | undefined {
  * @param batch   the columns of Batch that the method asks for, and its own. The policy may be among them, for methods
  *                whose selection looks at its log-probabilities or entropies.
  * @param state   as the step before returned it; none at the beginning
- * @throws TypeError for a column that is missing, with its shape and meaning; RangeError for one of another size, or a
- *         batch that the method cannot take; for a state of another method or version
+ * @param options for this step and all its updates; an update replaces what it gives itself
+ * @throws TypeError for a column that is missing, with its shape and meaning, and for a name that no method knows, with the
+ *         nearest one; RangeError for a column of another size, or a batch that the method cannot take; for a state of
+ *         another method, version or other options
  */
 export function prepareStep<R extends AnyRecipe>(
   recipe: R,
@@ -98,7 +109,10 @@ export function prepareStep<R extends AnyRecipe>(
     mask,
     state: saved(method, after) as SavedStateOf<R>,
     sample,
-    loss: <P extends LossPolicy>(policy: P, more = options) => lossOf(method, c, policy, more) as StepLoss<P>,
+    loss<P extends LossPolicy>(policy: P, more: StepOptions = {}) {
+      checkStepOptions(name, more)
+      return lossOf(method, c, policy, mergeOptions(options, more)) as StepLoss<P>
+    },
   }
 }
 
@@ -118,5 +132,5 @@ export function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>>(
   options: StepOptions = {},
 ): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss'> & StepLoss<B> {
   const { loss, ...prepared } = prepareStep(recipe, batch, state, options)
-  return { ...prepared, ...(loss(batch as LossPolicy, options) as StepLoss<B>) }
+  return { ...prepared, ...(loss(policyIn(batch) as LossPolicy) as StepLoss<B>) }
 }

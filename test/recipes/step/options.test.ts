@@ -1,0 +1,59 @@
+// Options of a step: those of prepareStep hold for every update that does not replace them.
+import { describe, expect, test } from 'vitest'
+import { array } from '../../../lib/index.js'
+import { optimizationStep, prepareStep, recipes, type StepOptions } from '../../../lib/recipes/index.js'
+import { advantage, fixture } from '../fixture.js'
+
+const [T, V] = [8, 4]
+const logits = () => array(Float32Array.from({ length: T * V }, (_, i) => 3 * Math.sin(i)), [T, V]) // biome-ignore format: short
+const token = Int32Array.from({ length: T }, (_, t) => t % V)
+const { logp: _, ...rest } = fixture
+const batch = { ...rest, advantage, token }
+const recipe = recipes.dapo()
+const whole = (options: StepOptions) => optimizationStep(recipe, { ...batch, logits: logits() }, undefined, options)
+const update = (step: StepOptions, own?: StepOptions) =>
+  prepareStep(recipe, batch, undefined, step).loss({ logits: logits() }, own)
+
+describe('options of prepareStep', () => {
+  const options = { temperature: 0.5, objective: { clipHigh: 1, normalizer: 3 } }
+  const expected = whole(options)
+
+  test('hold for an update without options', () => {
+    expect(expected.loss).not.toBe(whole({}).loss)
+    expect(update(options).loss).toBe(expected.loss)
+    expect(update(options).gradLogits).toEqual(expected.gradLogits)
+  })
+
+  test.each([
+    ['none', {}],
+    ['out', { out: { gradLogits: array(new Float32Array(T * V), [T, V]) } }],
+    ['undefined', { temperature: undefined, objective: undefined } as unknown as StepOptions],
+    ['an objective of other fields', { objective: { clipLow: 0.2 } }],
+    ['an undefined field', { objective: { clipHigh: undefined } } as unknown as StepOptions],
+  ])('hold beside options of the update: %s', (_, own) => {
+    expect(update(options, own).loss).toBe(expected.loss)
+  })
+
+  test('are replaced one by one, fields of the objective too', () => {
+    expect(update(options, { temperature: 2 }).loss).toBe(whole({ ...options, temperature: 2 }).loss)
+    const other = whole({ temperature: 0.5, objective: { clipHigh: 1, normalizer: 6 } }).loss
+    expect(other).not.toBe(expected.loss)
+    expect(update(options, { objective: { normalizer: 6 } }).loss).toBe(other)
+    expect(update(options, { objective: { normalizer: null } }).loss).toBe(
+      whole({ temperature: 0.5, objective: { clipHigh: 1 } }).loss,
+    )
+  })
+
+  test('an update changes nothing for the next one', () => {
+    const prepared = prepareStep(recipe, batch, undefined, options)
+    prepared.loss({ logits: logits() }, { temperature: 2, objective: { normalizer: 6 } })
+    expect(prepared.loss({ logits: logits() }).loss).toBe(expected.loss)
+  })
+
+  test('chunkRows holds for hidden states: one that is refused is refused in every update', () => {
+    const policy = { hidden: logits(), head: array(new Float32Array(V * V).fill(0.25), [V, V]) }
+    const prepared = prepareStep(recipe, batch, undefined, { chunkRows: -1 })
+    expect(() => prepared.loss(policy, { temperature: 2 })).toThrow('chunkRows is -1')
+    expect(() => prepared.loss(policy, { chunkRows: 4 })).not.toThrow()
+  })
+})
