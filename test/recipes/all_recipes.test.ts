@@ -186,7 +186,7 @@ describe.each(onlyMethods(names))('%s', (name) => {
 
   test('a state that is saved and restored goes on with the same bits; another one is refused', () => {
     const { state } = run(recipe, batch)
-    const other = { method: 'another', version: 1, data: {} }
+    const other = { method: 'another', version: 1, options: {}, data: {} }
     if (recipe.state === undefined) {
       expect(state).toBeUndefined()
       expect(() => run(recipe, batch, other)).toThrow(`${name}: state is given, but the method has none`)

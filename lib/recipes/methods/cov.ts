@@ -43,7 +43,7 @@ max(1, floor(fraction tokens)) tokens drawn at random from the unclipped ones wi
       clipHigh: ['number = 0.2 >= 0', 'upper width'],
       seed: ['integer = 0 >= 0', 'of the draws; the step is counted in the state'],
     },
-    state: { version: 1, initial: () => ({ step: 0 }) },
+    state: { version: 1, initial: () => ({ step: 0 }), shape: { step: 'integer >= 0' } },
   },
   ({ fraction, covLow, covHigh, clipLow, clipHigh, seed }) => ({
     weights(c) {

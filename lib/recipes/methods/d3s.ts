@@ -33,7 +33,7 @@ loss = mean over these tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A)
       clipLow: ['number = 0.2 >= 0', 'lower width of the clip interval'],
       clipHigh: ['number = 0.2 >= 0', 'upper width'],
     },
-    state: { version: 1, initial: () => ({ step: 0 }) },
+    state: { version: 1, initial: () => ({ step: 0 }), shape: { step: 'integer >= 0' } },
     example: { progress: 0 },
   },
   (options) => {

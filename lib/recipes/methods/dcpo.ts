@@ -51,7 +51,11 @@ loss = sum over rollouts of the mean over tokens of -min(r A, clip(r, low, high)
         'the paper’s; or the released code’s over the micro-batch, without its factor rows / size of the mini-batch',
       ],
     },
-    state: { version: 1, initial: () => ({ prompts: {} as Record<string, Visits> }) },
+    state: {
+      version: 1,
+      initial: () => ({ prompts: {} as Record<string, Visits> }),
+      shape: { prompts: { '*': { mean: 'number', std: 'number >= 0', times: 'integer >= 1' } } },
+    },
     example: { prompt: ['a', 'b'] },
   },
   ({ epsLow, epsHigh, maxRatio, ddof, history, aggregate }) => {

@@ -47,6 +47,8 @@ function influences(gradients: Float32Array, K: number): number[] {
   return influence
 }
 
+const [list, size] = [['number'] as const, 'number >= 0']
+
 export const dynamicRewardWeighting = recipe(
   {
     name: 'dynamicRewardWeighting',
@@ -82,6 +84,14 @@ A[i] = (R[i] - mean(g)) / (std(g) + eps), in which meta cancels but for eps; R /
     state: {
       version: 1,
       initial: (): RewardWeighting => ({ weights: [], front: [], hypervolume: 0, meta: 1, influence: [], batches: 0 }),
+      shape: { weights: list, front: [list], hypervolume: size, meta: size, influence: list, batches: 'integer >= 0' },
+      check({ weights, front, influence }: RewardWeighting) {
+        // Weights are empty until rollouts or a column say how many objectives there are.
+        const lists = [...[weights, influence].filter((list) => list.length > 0), ...front]
+        const sizes = new Set(lists.map((list) => list.length))
+        if (sizes.size <= 1) return undefined
+        return `has ${[...sizes].join(' and ')} objectives at data.weights, data.front and data.influence`
+      },
     },
     example: {
       scores: [1, 0, 1, 0, 0, 1, 0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 1, 1, 1],

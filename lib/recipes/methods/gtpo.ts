@@ -77,7 +77,11 @@ released code: loss = sum over rollouts of the same with r = 1, divided by n; de
       ],
       form: ['enum paper|code', 'the published objective, or what the released code computes'],
     },
-    state: { version: 1, initial: (): GtpoState => ({ initialEntropy: null }) },
+    state: {
+      version: 1,
+      initial: (): GtpoState => ({ initialEntropy: null }),
+      shape: { initialEntropy: 'number?' },
+    },
   },
   ({ conflictWeight, gamma, threshold, form }) => {
     type C = Context<{ readonly initialEntropy?: number | undefined }, GtpoState>

@@ -45,7 +45,11 @@ value is concave in n >= 1, so that taking the largest gain again and again is e
       uniform: ['integer = 8 >= 1', 'rollouts per prompt that there are on average, low to high'],
       success: ['number = 1', 'least reward of a success'],
     },
-    state: { version: 1, initial: (): KnapsackState => ({ prompts: {} }) },
+    state: {
+      version: 1,
+      initial: (): KnapsackState => ({ prompts: {} }),
+      shape: { prompts: { '*': 'number 0..1' } },
+    },
     example: { prompt: ['a', 'b'] },
   },
   ({ low, high, uniform, success }) => {

@@ -77,7 +77,7 @@ the tree ends when branches >= round(k prompts (stopShare - stopDecay step / max
       clipHigh: ['number = 0.2 >= 0', 'upper width'],
       klCoef: ['number = 0.01 >= 0', 'factor of the KL to the reference policy; 0 needs no refLogp'],
     },
-    state: { version: 1, initial: () => ({ step: 0 }) },
+    state: { version: 1, initial: () => ({ step: 0 }), shape: { step: 'integer >= 0' } },
   },
   ({ task, maxBranch, stopShare, stopDecay, clipLow, clipHigh, klCoef, ...given }) => {
     const chosen = Object.entries(given).filter(([, value]) => value !== null)

@@ -26,7 +26,7 @@ closed form for a table: probability of an action ∝ old exp(t A)`,
         'ratio: the estimator is multiplied by the ratio: for k3 the gradient is r (logp - oldLogp)',
       ],
     },
-    state: { version: 1, initial: () => ({ iteration: 0 }) },
+    state: { version: 1, initial: () => ({ iteration: 0 }), shape: { iteration: 'integer >= 0' } },
   },
   ({ iterations, schedule, kl, klWeight }) => {
     /** Of an iteration, above 0: from 1 (for the code 1 + 1 / iterations) down. */

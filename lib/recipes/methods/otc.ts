@@ -37,7 +37,11 @@ R[i] = alpha tool[i] correct[i];   A[i] = (R[i] - mean(g)) / (std(g) + eps); 0 i
       eps: ['number = 1e-6 >= 0', 'added to the standard deviation'],
       klCoef: ['number = 0.04 >= 0', 'factor of the KL to the reference policy; 0 needs no refLogp'],
     },
-    state: { version: 1, initial: (): FewestCalls => ({ fewest: {} }) },
+    state: {
+      version: 1,
+      initial: (): FewestCalls => ({ fewest: {} }),
+      shape: { fewest: { '*': 'integer >= 0' } },
+    },
     example: { correct: [1, 0, 1, 0, 0, 1, 0, 0], toolCalls: [2, 0, 3, 1, 1, 1, 2, 0], prompt: ['a', 'b'] },
   },
   ({ form, alpha, smoothing, eps, klCoef }) => {

@@ -39,7 +39,11 @@ quantiles: q <- q + trackingRate (level - share of X below q), from those of the
       clipLow: ['number = 0.2 >= 0', 'lower width of the clip interval'],
       clipHigh: ['number = 0.2 >= 0', 'upper width'],
     },
-    state: { version: 1, initial: (): RiskPoState => ({ quantiles: null }) },
+    state: {
+      version: 1,
+      initial: (): RiskPoState => ({ quantiles: null }),
+      shape: { quantiles: { '?': { low: 'number', high: 'number' } } },
+    },
   },
   (options) => {
     const { lower, upper, omega, credit, naturalBaseline, riskSeeking, normalize, eps, trackingRate } = options

@@ -75,7 +75,7 @@ loss = mean over tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A)`,
       clipHigh: ['number = 0.2 >= 0', 'upper width'],
       klCoef: ['number = 0 >= 0', 'factor of the KL to the reference policy'],
     },
-    state: { version: 1, initial: () => ({ step: 0 }) },
+    state: { version: 1, initial: () => ({ step: 0 }), shape: { step: 'integer >= 0' } },
   },
   ({ warmup, planning, replace, ...objective }) => ({
     advantages: (c) => groupAdvantages(c, { eps: 1e-6, singleton: 'raw' }),

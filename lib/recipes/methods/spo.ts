@@ -55,10 +55,20 @@ loss = mean over tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A), at m
       clipHigh: ['number = 0.28 >= 0', 'upper width'],
       dualClip: ['number? = 10 > 1', 'largest ratio that counts where A < 0'],
     },
-    state: { version: 1, initial: (): SpoState => ({ prompts: {} }) },
+    state: {
+      version: 1,
+      initial: (): SpoState => ({ prompts: {} }),
+      shape: { prompts: { '*': { alpha: 'number >= 0', beta: 'number >= 0' } } },
+      check({ prompts }: SpoState) {
+        const empty = Object.entries(prompts).find(([, { alpha, beta }]) => alpha + beta === 0)
+        return empty && `has no counts at data.prompts.${empty[0]}, expected alpha + beta > 0`
+      },
+    },
     example: { prompt: ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'], drift: [0, 0.01, 0.02, 0, 0.05, 0.1, 0, 0.3] },
   },
-  ({ rhoMin, rhoMax, halfDrift, firstRollouts, smoothing, gamma, floor, eps, clipLow, clipHigh, dualClip }) => {
+  (options) => {
+    const { rhoMin, rhoMax, halfDrift, firstRollouts, smoothing, gamma, floor, eps, clipLow, clipHigh, dualClip } =
+      options
     if (rhoMin > rhoMax) {
       throw grpoError('option', 'spo', 'rhoMin', `is ${rhoMin}, expected at most rhoMax, which is ${rhoMax}`)
     }
@@ -105,7 +115,7 @@ loss = mean over tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A), at m
         /** The state to begin with, from scores of a few rollouts of each prompt; above 0 is a success. */
         start(scores: Readonly<Record<string, ArrayLike<number>>>, random: () => number): SavedState<SpoState> {
           const prompts = Object.fromEntries(Object.entries(scores).map(([key, list]) => [key, first(list, random)]))
-          return { method: 'spo', version: 1, data: { prompts } }
+          return { method: 'spo', version: 1, options, data: { prompts } }
         },
         /** Sampling weights of prompts, from what a step or `start` returned as the state, or its data. */
         weights(state: SpoState | SavedState<SpoState>, prompts: readonly (string | number)[]): number[] {

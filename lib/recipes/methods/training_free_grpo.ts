@@ -66,7 +66,11 @@ no parameter changes: there is no loss`,
       operations: 'any? what the language model proposed: a list of { operation, id, content }, or one list per group',
     },
     options: { groundTruth: ['boolean = true', 'whether rewards are known; false: every group is compared'] },
-    state: { version: 1, initial: () => ({ experiences: {} as Experiences }) },
+    state: {
+      version: 1,
+      initial: () => ({ experiences: {} as Experiences }),
+      shape: { experiences: { '*': 'string' } },
+    },
     example: { operations: [[{ operation: 'ADD', content: 'Check the sign.' }], [{ operation: 'NONE' }]] },
   },
   ({ groundTruth }) => ({

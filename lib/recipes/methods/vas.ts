@@ -37,7 +37,11 @@ released code: the weights are (score - min) / (max - min + 1e-8), the others wa
       momentum: ['number = 0 0..1', 'share of the old score that is kept at a refreshment'],
       form: ['enum paper|code', 'the published sampler, or that of the released code'],
     },
-    state: { version: 1, initial: (): VasState => ({ step: 0, scores: {} }) },
+    state: {
+      version: 1,
+      initial: (): VasState => ({ step: 0, scores: {} }),
+      shape: { step: 'integer >= 0', scores: { '*': 'number >= 0' } },
+    },
     example: { scored: ['a', 'b', 'c'], correctness: [0.5, 0.25, 1], diversity: [0.4, 0.3, 0.1] },
   },
   ({ mix, accuracyWeight, diversityWeight, every, momentum, form }) => {

@@ -25,7 +25,7 @@ export type Options<Table> = Table extends OptionTable ? OptionsFrom<Specs<Table
 export type Chosen<Table> = { readonly [Name in keyof Options<Table>]-?: Exclude<Options<Table>[Name], undefined> }
 
 /** Whether a number lies in the range of a spec: "> 0", ">= 0", ">= 0 < 1", "0..1". */
-function inRange(range: string, value: number): boolean {
+export function inRange(range: string, value: number): boolean {
   const [, low, high] = /^(\S+)\.\.(\S+)$/.exec(range) ?? []
   if (low !== undefined) return value >= Number(low) && value <= Number(high)
   return [...range.matchAll(/(>=|>|<=|<) (\S+)/g)].every(([, sign, text]) => {

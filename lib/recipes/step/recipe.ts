@@ -9,6 +9,7 @@ import { chooseOptions } from './columns.js'
 import type { Context } from './context.js'
 import type { GaussianKind } from './gaussian.js'
 import { knowColumns } from './names.js'
+import type { Shape } from './shape.js'
 
 /** Where the formula was read. What is inferred is never presented as published. */
 export type Source = 'paper' | 'code' | 'third-party' | 'inferred'
@@ -27,7 +28,14 @@ export interface Description {
   /** Options with their published defaults: see columns.ts. */
   readonly options?: OptionTable
   /** What is carried from one step to the next: plain objects, lists, numbers and strings. */
-  readonly state?: { readonly version: number; initial(): unknown }
+  readonly state?: {
+    readonly version: number
+    initial(): unknown
+    /** What saved data must look like, see shape.ts: a state is held against it when it is read. */
+    readonly shape?: Shape
+    /** What is wrong with data of that shape, as the end of a sentence that begins with `state`; undefined if nothing. */
+    check?(data: never): string | undefined
+  }
   /** Values of the extra columns for `exampleBatch`, so that the method can be shown and swept by tests. */
   readonly example?: Readonly<Record<string, unknown>>
 }
@@ -120,7 +128,10 @@ export type Recipe<D extends Description, P> = P &
 
 /** Any method, whatever its columns and state. */
 export type AnyRecipe = Points<unknown, unknown> &
-  Pick<Description, 'name' | 'paper' | 'source' | 'unknown' | 'state'> & { readonly description: Description }
+  Pick<Description, 'name' | 'paper' | 'source' | 'unknown' | 'state'> & {
+    readonly options?: object | undefined
+    readonly description: Description
+  }
 
 /** The function of its options that a method is in `recipes`. */
 export interface RecipeFunction<D extends Description, P> {

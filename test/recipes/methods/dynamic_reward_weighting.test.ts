@@ -196,7 +196,7 @@ edge('dynamicRewardWeighting', 'a run that is saved, restored and continued give
   ].map((validation) => ({ validation }))
   const all = run(recipe, list)
   const { rewards, ...data } = all[1]!
-  const state = fromJSON(recipe, toJSON({ method: recipe.name, version: 1, data }))
+  const state = fromJSON(recipe, toJSON({ method: recipe.name, version: 1, options: recipe.options, data }))
   expect(run(recipe, list.slice(2), state)).toEqual(all.slice(2))
 })
 

@@ -134,8 +134,9 @@ edge('regGrpo', 'batches that it cannot take', () => {
 
 edge('regGrpo', 'a batch with its own advantages and no rewards: the window stays, no prompt is hard or easy', () => {
   const { rewards: _, ...batch } = group
-  const state = { method: 'regGrpo', version: 1, data: { window: [0.25] } }
-  const step = optimizationStep(regGrpo({ klCoef: 0 }), { ...batch, advantage: [1, -1, -1, 1] }, state)
+  const recipe = regGrpo({ klCoef: 0 })
+  const state = { method: 'regGrpo', version: 1, options: recipe.options, data: { window: [0.25] } }
+  const step = optimizationStep(recipe, { ...batch, advantage: [1, -1, -1, 1] }, state)
   expect(step.state!.data).toEqual({ window: [0.25] })
   expect(step.sample).toEqual([{ difficulty: 0, augmentation: 'none', strength: 0 }])
   expect(step.loss).toBeGreaterThan(0)

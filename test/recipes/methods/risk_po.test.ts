@@ -37,7 +37,10 @@ golden('riskPo', 'credit by the standard deviation of the question', (check) => 
   check.float64(advantagesOf({ credit: 'std' }).slice(0, 4), first)
 })
 
-const tracked = (low: number, high: number) => ({ method: 'riskPo', version: 1, data: { quantiles: { low, high } } })
+const tracked = (low: number, high: number, { options } = riskPo()) => ({
+  ...{ method: 'riskPo', version: 1, options },
+  data: { quantiles: { low, high } },
+})
 
 golden('riskPo', 'a tracking step', (check) => {
   check.float64(prepareStep(riskPo(), batch, tracked(1, 2)).state!.data.quantiles!.low, 0.995)
@@ -91,7 +94,7 @@ edge('riskPo', 'with the natural baseline no paper is above 0', () => {
 edge('riskPo', 'quantiles: tracked ones, those of the bundle, or half of each', () => {
   const cvar = (quantiles: 'tracked' | 'bundle' | 'mix') => {
     const recipe = riskPo({ ...plain, omega: 1e12, quantiles })
-    return prepareStep(recipe, batch, tracked(1.2, 2)).advantage![3]! * 0.200001
+    return prepareStep(recipe, batch, tracked(1.2, 2, recipe)).advantage![3]! * 0.200001
   }
   expect(cvar('tracked')).toBeCloseTo(-1.2, 9)
   expect(cvar('bundle')).toBeCloseTo(-0.6, 9)
@@ -124,7 +127,11 @@ edge('riskPo', 'bundles of consecutive questions, ragged: what is in no paper is
 edge('riskPo', 'one paper, or papers that score all the same, or none at all', () => {
   expect(advantagesOf({}, { rewards: [1, 0], groupStart: [0, 1, 2] })).toEqual([0, 0])
   expect(advantagesOf({}, { rewards: [1, 1, 1, 1], groupStart: [0, 2, 4] })).toEqual([0, 0, 0, 0])
-  const far = prepareStep(riskPo(plain), { rewards: [0, 0, 0, 0], groupStart: [0, 2, 4] }, tracked(0.6, 1.4))
+  const far = prepareStep(
+    riskPo(plain),
+    { rewards: [0, 0, 0, 0], groupStart: [0, 2, 4] },
+    tracked(0.6, 1.4, riskPo(plain)),
+  )
   expect(far.advantage![0]).toBeCloseTo((-1.5 * 0.6) / 0.200001 / 2.5, 12)
   const none = prepareStep(riskPo(), { rewards: [1, 1], groupStart: [0, 0, 2] })
   expect([Array.from(none.advantage!), Array.from(none.rollouts), none.state!.data.quantiles]).toEqual([[0, 0], [0, 0], null]) // biome-ignore format: short
