@@ -24,16 +24,17 @@ export type Options<Table> = Table extends OptionTable ? OptionsFrom<Specs<Table
 /** The same with every default filled in. */
 export type Chosen<Table> = { readonly [Name in keyof Options<Table>]-?: Exclude<Options<Table>[Name], undefined> }
 
-/** Whether a number lies in the range of a spec: "> 0", ">= 0", ">= 0 < 1", "0..1". */
-export function inRange(range: string, value: number): boolean {
+/** Whether a number lies in the range of a spec: "> 0", ">= 0", ">= 0 < 1", "0..1"; none holds every number. */
+export function rangeOf(range: string): (value: number) => boolean {
   const [, low, high] = /^(\S+)\.\.(\S+)$/.exec(range) ?? []
-  if (low !== undefined) return value >= Number(low) && value <= Number(high)
-  return [...range.matchAll(/(>=|>|<=|<) (\S+)/g)].every(([, sign, text]) => {
-    const bound = Number(text)
-    if (sign === '>=') return value >= bound
-    if (sign === '>') return value > bound
-    return sign === '<=' ? value <= bound : value < bound
-  })
+  if (low !== undefined) return (value) => value >= Number(low) && value <= Number(high)
+  const bounds = [...range.matchAll(/(>=|>|<=|<) (\S+)/g)].map(([, sign, text]) => ({ sign, bound: Number(text) }))
+  return (value) =>
+    bounds.every(({ sign, bound }) => {
+      if (sign === '>=') return value >= bound
+      if (sign === '>') return value > bound
+      return sign === '<=' ? value <= bound : value < bound
+    })
 }
 
 /** The options of a method: `given` over the defaults. */
@@ -64,7 +65,7 @@ export function chooseOptions(method: string, table: OptionTable = {}, given: un
     }
     const range = text.replace(/^\w+\?? ?(= \S+)? ?/, '')
     const whole = spec.kind !== 'integer' || Number.isInteger(value)
-    if (type === 'number' && !(Number.isFinite(value) && whole && inRange(range, value as number))) {
+    if (type === 'number' && !(Number.isFinite(value) && whole && rangeOf(range)(value as number))) {
       const what = `a ${spec.kind === 'integer' ? 'whole' : 'finite'} number`
       throw grpoError('option', method, name, `is ${value}, expected ${what}${range && ` ${range}`}${nullable}`)
     }

@@ -3,7 +3,7 @@
 
 import { type ErrorKind, grpoError } from '../../addon/errors.js'
 import { describe } from '../../arrays/array.js'
-import { inRange } from './columns.js'
+import { rangeOf } from './columns.js'
 
 /**
  * The shape of saved data, as it is nested:
@@ -15,45 +15,87 @@ import { inRange } from './columns.js'
  */
 export type Shape = string | readonly [Shape] | { readonly [name: string]: Shape }
 
+/** What is wrong, and where: `at` is the way from the data to the place. */
+interface Problem {
+  readonly at: string
+  readonly kind: ErrorKind
+  readonly text: (at: string) => string
+}
+type Check = (data: unknown) => Problem | undefined
+
 const isObject = (x: unknown): x is Readonly<Record<string, unknown>> =>
   Object.prototype.toString.call(x) === '[object Object]'
 
-/** Throws unless the data has the shape; names the field. */
-export function checkShape(method: string, shape: Shape, data: unknown, at: string): void {
-  const refuse = (expected: string, kind: ErrorKind = 'kind') =>
-    grpoError(kind, method, 'state', `has ${describe(data)} at ${at}, expected ${expected}`)
-  if (typeof shape === 'string') {
-    const [, kind, question, range = ''] = /^(number|integer|string)(\?)?(?: (.+))?$/.exec(shape) ?? []
-    if (kind === undefined) throw new Error(`${method}: ${shape} is no shape of a state`)
-    if (data === null && question !== undefined) return
-    const expected = `${kind === 'integer' ? 'a whole number' : `a ${kind}`}${range && ` ${range}`}${question ? ' or null' : ''}` // biome-ignore format: one text
-    if (typeof data !== (kind === 'string' ? 'string' : 'number')) throw refuse(expected)
-    if (kind === 'string') return
-    const whole = kind === 'integer' ? Number.isSafeInteger(data) : Number.isFinite(data)
-    if (!whole || !inRange(range, data as number)) throw refuse(expected, 'value')
-  } else if (Array.isArray(shape)) {
-    if (!Array.isArray(data)) throw refuse('a list')
-    for (let i = 0; i < data.length; i++) checkShape(method, shape[0], data[i], `${at}[${i}]`)
-  } else {
-    const fields = shape as Readonly<Record<string, Shape>>
-    const { '?': orNull, '*': any } = fields
-    if (orNull !== undefined) {
-      if (data !== null) checkShape(method, orNull, data, at)
-      return
-    }
-    if (!isObject(data)) throw refuse('an object')
-    if (any !== undefined) {
-      for (const [name, value] of Object.entries(data)) checkShape(method, any, value, `${at}.${name}`)
-      return
-    }
-    for (const [name, field] of Object.entries(fields)) {
-      if (!Object.hasOwn(data, name)) {
-        throw grpoError('kind', method, 'state', `has no ${at}.${name}, expected ${Object.keys(fields).join(', ')}`)
-      }
-      checkShape(method, field, data[name], `${at}.${name}`)
-    }
-    const other = Object.keys(data).find((name) => !Object.hasOwn(fields, name))
-    if (other === undefined) return
-    throw grpoError('kind', method, 'state', `has ${at}.${other}, expected ${Object.keys(fields).join(', ')} alone`)
+const unlike = (data: unknown, expected: string, kind: ErrorKind = 'kind'): Problem => {
+  return { at: '', kind, text: (at) => `has ${describe(data)} at ${at}, expected ${expected}` }
+}
+const under = (name: string, problem: Problem | undefined): Problem | undefined =>
+  problem && { ...problem, at: `${name}${problem.at}` }
+
+function leaf(spec: string): Check {
+  const [, kind, question, range = ''] = /^(number|integer|string)(\?)?(?: (.+))?$/.exec(spec) ?? []
+  if (kind === undefined) throw new Error(`${spec} is no shape of a state`)
+  const expected = `${kind === 'integer' ? 'a whole number' : `a ${kind}`}${range && ` ${range}`}${question ? ' or null' : ''}` // biome-ignore format: one text
+  const type = kind === 'string' ? 'string' : 'number'
+  const inRange = rangeOf(range)
+  const isNumber = kind === 'integer' ? Number.isSafeInteger : Number.isFinite
+  return (data) => {
+    if (data === null && question !== undefined) return undefined
+    if (typeof data !== type) return unlike(data, expected)
+    if (type === 'string' || (isNumber(data) && inRange(data as number))) return undefined
+    return unlike(data, expected, 'value')
   }
+}
+
+function fields(shape: Readonly<Record<string, Shape>>): Check {
+  const checks = Object.entries(shape).map(([name, field]) => ({ name, check: checkOf(field) }))
+  const names = Object.keys(shape).join(', ')
+  const wrong = (name: string, text: (at: string) => string) => under(`.${name}`, { at: '', kind: 'kind', text })
+  return (data) => {
+    if (!isObject(data)) return unlike(data, 'an object')
+    for (const { name, check } of checks) {
+      if (!Object.hasOwn(data, name)) return wrong(name, (at) => `has no ${at}, expected ${names}`)
+      const problem = check(data[name])
+      if (problem !== undefined) return under(`.${name}`, problem)
+    }
+    const other = Object.keys(data).find((name) => !Object.hasOwn(shape, name))
+    return other === undefined ? undefined : wrong(other, (at) => `has ${at}, expected ${names} alone`)
+  }
+}
+
+/** A state may know many prompts, and is read at every step: where nothing is wrong, nothing is made. */
+function checkOf(shape: Shape): Check {
+  if (typeof shape === 'string') return leaf(shape)
+  if (Array.isArray(shape)) {
+    const each = checkOf(shape[0])
+    return (data) => {
+      if (!Array.isArray(data)) return unlike(data, 'a list')
+      for (let i = 0; i < data.length; i++) {
+        const problem = each(data[i])
+        if (problem !== undefined) return under(`[${i}]`, problem)
+      }
+      return undefined
+    }
+  }
+  const { '?': orNull, '*': any } = shape as Readonly<Record<string, Shape>>
+  if (orNull !== undefined) {
+    const check = checkOf(orNull)
+    return (data) => (data === null ? undefined : check(data))
+  }
+  if (any === undefined) return fields(shape as Readonly<Record<string, Shape>>)
+  const each = checkOf(any)
+  return (data) => {
+    if (!isObject(data)) return unlike(data, 'an object')
+    for (const name of Object.keys(data)) {
+      const problem = each(data[name])
+      if (problem !== undefined) return under(`.${name}`, problem)
+    }
+    return undefined
+  }
+}
+
+/** Throws unless the data has the shape; names the field. */
+export function checkShape(method: string, shape: Shape, data: unknown, name: string): void {
+  const problem = checkOf(shape)(data)
+  if (problem !== undefined) throw grpoError(problem.kind, method, 'state', problem.text(`${name}${problem.at}`))
 }
