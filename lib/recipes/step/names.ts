@@ -103,7 +103,7 @@ export function checkBatchNames(method: string, batch: unknown, own: readonly st
   const candidates = [...own, ...columnNames, ...policyNames]
   const wrong = firstOf(batch, (name) => candidates.includes(name))
   if (wrong === undefined) return
-  const problem = `is no column, did you mean ${nearest(wrong, candidates)}? No method reads it`
+  const problem = `is no column, did you mean ${nearest(wrong, candidates)}? No method reads ${wrong}`
   throw grpoError('unknown', method, wrong, problem)
 }
 
