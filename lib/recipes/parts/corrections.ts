@@ -163,6 +163,8 @@ export type Corrected<R extends AnyRecipe> = Omit<R, 'weights' | 'objective'> & 
  * and leave the denominators; what is rejected is masked, and counts in none. Nothing of it carries a gradient. The
  * method's own weights, the mean of rollouts in `offPolicy`, and the quantile of `topEntropy` are those before rejection:
  * so are fipo's influence of later tokens and the share of clipCov. A loss of its own (klCov, real, pairs) is that after it.
+ * Weights and rejection that come from oldLogp and rolloutLogp are computed for the first update on a prepared batch, and
+ * kept for those after it: these columns are not to change in between.
  *
  * @param recipe      as recipes.NAME(options) made it
  * @param correction  what to apply; all of it together, if there is more than one

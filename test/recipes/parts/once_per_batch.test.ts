@@ -67,7 +67,7 @@ test('two corrections of a kind keep their own weights', () => {
   }
 })
 
-// Measured on two busy cores: 5 to 7 and 1.2 to 1.5; with an iterator over the tokens, and at every update, both were 84.
+// Measured: 5 to 7 and 1.2 to 1.5 alone, 14 at first among all files on a loaded machine; 84 with an iterator over the tokens.
 test('a correction of many tokens costs a few updates at first, and then next to nothing', () => {
   const [N, L] = [200, 1000]
   const near = (shift: number) => new Float32Array(N * L).map((_, t) => -1 - (t % 7) / 8 + shift * (t % 5))
@@ -93,6 +93,6 @@ test('a correction of many tokens costs a few updates at first, and then next to
     first = Math.min(first, time(() => b.loss({ logp }))) // biome-ignore format: short
     later = Math.min(later, time(() => b.loss({ logp }))) // biome-ignore format: short
   }
-  expect(first).toBeLessThan(12 * least)
+  expect(first).toBeLessThan(35 * least)
   expect(later).toBeLessThan(6 * least)
 })
