@@ -2,6 +2,7 @@ import { moments } from '../../moments.js'
 import { policyLoss } from '../../policy_loss.js'
 import { selectTokens } from '../../select_tokens.js'
 import { randomNumbers, sampleOf } from '../parts/draws.js'
+import { float64Map } from '../parts/map_tokens.js'
 import { tokenAdvantages } from '../parts/tokens.js'
 import type { Context } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
@@ -16,9 +17,7 @@ const unknown = 'The advantages: those of GRPO. The share of tokens and the boun
 /** Of each unmasked token; 0 where masked. */
 function covariances({ logp, mask }: Context, advantage: Float32Array): Float64Array {
   const [meanAdvantage, meanLogp] = [moments({ x: advantage, mask }).mean, moments({ x: logp, mask }).mean]
-  return Float64Array.from(logp, (x, t) =>
-    mask?.[t] === 0 ? 0 : ((advantage[t] as number) - meanAdvantage) * (x - meanLogp),
-  )
+  return float64Map(logp, (x, t) => (mask?.[t] === 0 ? 0 : ((advantage[t] as number) - meanAdvantage) * (x - meanLogp)))
 }
 
 const tokensOf = ({ T, mask }: Context): number => mask?.reduce((total, m) => total + m, 0) ?? T
@@ -54,9 +53,11 @@ max(1, floor(fraction tokens)) tokens drawn at random from the unclipped ones wi
       const gradient = policyLoss(inputs, { clipLow, clipHigh, aggregate: 'token_sum' }).gradLogp.data
       const clipped = (t: number) => advantage[t] !== 0 && gradient[t] === 0
       const candidates: number[] = []
-      covariances(c, advantage).forEach((cov, t) => {
+      const all = covariances(c, advantage)
+      for (let t = 0; t < T; t++) {
+        const cov = all[t] as number
         if (mask?.[t] !== 0 && cov > covLow && cov < covHigh && !clipped(t)) candidates.push(t)
-      })
+      }
       const weight = new Float32Array(T).fill(1)
       for (const t of sampleOf(candidates, shareOf(c, fraction), randomNumbers(seed, c.state.step))) weight[t] = 0
       return { weight }

@@ -1,3 +1,4 @@
+import { float32Map, float64Map } from '../parts/map_tokens.js'
 import { advantagesBy, stepIds } from '../parts/regroup.js'
 import { masked } from '../step/context.js'
 import { gaussianExample } from '../step/gaussian.js'
@@ -40,10 +41,10 @@ A within -maxAdvantage ... maxAdvantage`,
       const count = c.T === 0 ? 0 : c.columns.views.length / c.T
       const total = new Float64Array(c.T)
       for (let v = 0; v < count; v++) {
-        const rewards = Float64Array.from(total, (_, t) => c.columns.views[t * count + v] as number)
+        const rewards = float64Map(total, (_, t) => c.columns.views[t * count + v] as number)
         advantagesBy(ids, rewards, { eps }, counted).forEach((a, t) => (total[t] = (total[t] as number) + a))
       }
-      return { tokenAdvantage: Float32Array.from(total, (a) => Math.min(Math.max(a, -maxAdvantage), maxAdvantage)) }
+      return { tokenAdvantage: float32Map(total, (a) => Math.min(Math.max(a, -maxAdvantage), maxAdvantage)) }
     },
     objective: { clipLow, clipHigh },
   }),

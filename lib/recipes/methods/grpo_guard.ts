@@ -1,3 +1,4 @@
+import { float32Map } from '../parts/map_tokens.js'
 import { positiveColumn } from '../parts/positive.js'
 import { groupAdvantages, masked } from '../step/context.js'
 import { gaussianExample } from '../step/gaussian.js'
@@ -46,7 +47,7 @@ A within -maxAdvantage ... maxAdvantage`,
       const need = (name: 'dt' | 'time') => positiveColumn(c, name, c.columns[name], counts, `stepScale ${stepScale}`)
       const dt = need('dt')
       const weight = (factor: (t: number) => number) => ({
-        weight: Float32Array.from(dt, (step, t) => (counts[t] ? factor(t) / step : 0)),
+        weight: float32Map(dt, (step, t) => (counts[t] ? factor(t) / step : 0)),
       })
       if (stepScale === 'flow') return weight(() => 1)
       const time = need('time')

@@ -12,7 +12,8 @@ const logBound = (p: number) => Math.fround(Math.log(p))
 /** [T] 1 = probability below the bound when it was sampled. With the mask of the batch, and without rejected rollouts. */
 export function lowProbability(c: Context, maxProbability: number): Uint8Array {
   const bound = logBound(maxProbability)
-  return masked(c, c.rolloutMask, undefined).map((counted, t) => ((c.oldLogp[t] as number) < bound ? counted : 0))
+  const { oldLogp } = c
+  return masked(c, c.rolloutMask, undefined).map((counted, t) => ((oldLogp[t] as number) < bound ? counted : 0))
 }
 
 export interface SegmentLossOptions {

@@ -5,6 +5,8 @@ import { checkNames } from '../../call/run.js'
 import { moments } from '../../moments.js'
 import type { Context } from '../step/context.js'
 import { type AnyRecipe, checkRecipe, type Weights } from '../step/recipe.js'
+import { allOf, difference, float32Map, product, unmasked } from './map_tokens.js'
+import { oncePerSample } from './once_per_batch.js'
 import { tokenCounts } from './pairs.js'
 import { accepted, engineLogRatio, perSequence, perToken, type Rejection, statistic, within } from './rejection.js'
 import { quantile } from './statistics.js'
@@ -48,50 +50,61 @@ export interface Correction {
   readonly topEntropy?: number
 }
 
-/**
- * Its log within ±20, as in verl, for a rollout after the sum. TRL does not clamp, which shows below 2e-9 and, where nothing
- * is cut, beyond 5e8.
- */
-function ratioOf(c: Context, level: Level): Float64Array {
+/** [T] the logs of the ratios of a level. */
+function logsOf(c: Context, level: Level): Float32Array {
   const d = engineLogRatio(c)
-  const logs = level === 'token' ? d : perToken(c, perSequence(c, d, level === 'sequence_mean'))
-  return Float64Array.from(logs, (x) => Math.exp(within(x, -20, 20)))
+  return level === 'token' ? d : perToken(c, perSequence(c, d, level === 'sequence_mean'))
 }
 
-function importance(
-  c: Context,
-  { mode, low, high = 3, normalize }: NonNullable<Correction['importance']>,
-): Float32Array {
+/**
+ * The ratio of a log within ±20, as in verl, for a rollout after the sum. TRL does not clamp, which shows below 2e-9 and,
+ * where nothing is cut, beyond 5e8.
+ */
+const ratioOf = (log: number) => Math.exp(within(log, -20, 20))
+
+type Importance = NonNullable<Correction['importance']>
+
+function importance(c: Context, options: Importance): Float32Array {
+  const { mode, low, high, normalize } = options
+  const name = `importance ${mode} ${low} ${high} ${normalize}`
+  return oncePerSample(c, name, () => importanceNow(c, options))
+}
+
+function importanceNow(c: Context, { mode, low, high = 3, normalize }: Importance): Float32Array {
   const { weight, bounded, outside } = modes[mode]
-  const ratio = ratioOf(c, weight)
-  const held = bounded === weight ? ratio : ratioOf(c, bounded)
+  const logs = logsOf(c, weight)
+  const others = bounded === weight ? undefined : logsOf(c, bounded)
   const [least, most] = [low ?? 0, high ?? Number.POSITIVE_INFINITY]
-  const cut = (x: number) => (outside === 'zero' ? 0 : within(x, least, most))
-  const result = Float32Array.from(ratio, (x, t) => {
-    const inside = (held[t] as number) >= least && (held[t] as number) <= most
-    return inside ? x : cut(x)
-  })
+  const result = new Float32Array(logs.length)
+  // The tokens of a rollout share their log: one exponential for all that follow each other with the same one.
+  let [log, x, other, held] = [0, 1, 0, 1]
+  for (let t = 0; t < result.length; t++) {
+    if (logs[t] !== log) x = ratioOf((log = logs[t] as number))
+    if (others === undefined) held = x
+    else if (others[t] !== other) held = ratioOf((other = others[t] as number))
+    if (held >= least && held <= most) result[t] = x
+    else if (outside === 'bound') result[t] = within(x, least, most)
+  }
   if (!normalize) return result
   const rollouts = () =>
     moments({ x: perSequence(c, result, true), mask: Uint8Array.from(tokenCounts(c), (n) => (n > 0 ? 1 : 0)) })
   const { mean } = weight === 'token' ? moments({ x: result, mask: c.mask }) : rollouts()
-  return mean === 0 ? result : result.map((x) => x / mean)
+  return mean === 0 ? result : float32Map(result, (x) => x / mean)
 }
 
 function onPolicy(c: Context, threshold: number): Float32Array {
   const sampled = c.has('rolloutLogp') ? c.rolloutLogp : c.oldLogp
-  const difference = sampled.map((x, t) => x - (c.logp[t] as number))
-  const drift = perToken(c, perSequence(c, difference, true))
+  const drift = perToken(c, perSequence(c, difference(sampled, c.logp), true))
   const advantage = tokenAdvantages(c)
-  return drift.map((x, t) => ((advantage[t] as number) >= 0 || x <= threshold ? 1 : 0))
+  return float32Map(drift, (x, t) => ((advantage[t] as number) >= 0 || x <= threshold ? 1 : 0))
 }
 
 function topEntropy({ entropy, mask }: Context, share: number): Float32Array {
-  const counted = entropy.filter((_, t) => mask?.[t] !== 0)
+  const counted = mask === undefined ? entropy : unmasked(entropy, mask)
   if (counted.length === 0) return new Float32Array(entropy.length)
   // In float32, as the entropies are: an interpolation between equal places must not pass them by a digit of float64.
   const threshold = Math.fround(quantile(counted, 1 - share))
-  return entropy.map((h) => (h >= threshold ? 1 : 0))
+  return float32Map(entropy, (h) => (h >= threshold ? 1 : 0))
 }
 
 /** The weights of a method with a correction. */
@@ -103,9 +116,7 @@ export function correctedWeights(c: Context, correction: Correction, own: Weight
     (correction.topEntropy ?? 1) === 1 ? undefined : topEntropy(c, correction.topEntropy as number),
   ].filter((factor) => factor !== undefined)
   const masks = [own.mask, ...(correction.reject ?? []).map((one) => accepted(c, one))].filter((x) => x !== undefined)
-  const weight = factors[0] && factors.reduce((x, y) => x.map((w, t) => w * (y[t] as number)))
-  const mask = masks[0] && masks.reduce((x, y) => x.map((m, t) => m & (y[t] as number)))
-  return { ...own, weight, mask }
+  return { ...own, weight: product(factors), mask: allOf(masks) }
 }
 
 function check(method: string, { importance, reject = [], offPolicy, topEntropy }: Correction): void {
@@ -152,6 +163,8 @@ export type Corrected<R extends AnyRecipe> = Omit<R, 'weights' | 'objective'> & 
  * and leave the denominators; what is rejected is masked, and counts in none. Nothing of it carries a gradient. The
  * method's own weights, the mean of rollouts in `offPolicy`, and the quantile of `topEntropy` are those before rejection:
  * so are fipo's influence of later tokens and the share of clipCov. A loss of its own (klCov, real, pairs) is that after it.
+ * Weights and rejection that come from oldLogp and rolloutLogp are computed for the first update on a prepared batch, and
+ * kept for those after it: these columns are not to change in between.
  *
  * @param recipe      as recipes.NAME(options) made it
  * @param correction  what to apply; all of it together, if there is more than one

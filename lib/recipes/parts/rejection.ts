@@ -2,14 +2,15 @@
 import { sequenceExpand } from '../../sequence_expand.js'
 import { sequenceSum } from '../../sequence_sum.js'
 import type { Context } from '../step/context.js'
+import { difference, float32Map } from './map_tokens.js'
+import { oncePerSample } from './once_per_batch.js'
 
 export const within = (x: number, low: number, high: number) => Math.min(Math.max(x, low), high)
 
 /** oldLogp - rolloutLogp; a batch without oldLogp is one of the current policy. */
 export function engineLogRatio(c: Context): Float32Array {
   const { rolloutLogp } = c
-  const trained = c.has('oldLogp') ? c.oldLogp : c.logp
-  return trained.map((x, t) => x - (rolloutLogp[t] as number))
+  return difference(c.has('oldLogp') ? c.oldLogp : c.logp, rolloutLogp)
 }
 
 export const perSequence = ({ sequenceStart, mask }: Context, x: Float32Array, mean: boolean) =>
@@ -43,11 +44,22 @@ function largest({ sequenceStart, mask, N }: Context, x: Float32Array): Float32A
 }
 
 /** 1 = kept. The log-ratio of each token is held within ±20, before it is summed: as in verl. */
-export function accepted(c: Context, { statistic: name, low, high }: Rejection): Uint8Array {
+export function accepted(c: Context, rejection: Rejection): Uint8Array {
+  const { statistic: name, low, high } = rejection
+  return oncePerSample(c, `reject ${name} ${low} ${high}`, () => acceptedNow(c, rejection))
+}
+
+function acceptedNow(c: Context, { statistic: name, low, high }: Rejection): Uint8Array {
   const [, level, kind] = statistic.exec(name) as unknown as [string, string, keyof typeof estimators]
-  const x = engineLogRatio(c).map((d) => estimators[kind](within(d, -20, 20)))
+  const estimate = estimators[kind]
+  const x = float32Map(engineLogRatio(c), (d) => estimate(within(d, -20, 20)))
   const sequences = () => (level === 'seq_max' ? largest(c, x) : perSequence(c, x, level === 'seq_mean'))
   const values = level === 'token' ? x : perToken(c, sequences())
   const [least, most] = kind === 'k1' ? [Math.log(low ?? 1 / high), Math.log(high)] : [Number.NEGATIVE_INFINITY, high]
-  return Uint8Array.from(values, (value) => (value >= least && value <= most ? 1 : 0))
+  const result = new Uint8Array(values.length)
+  for (let t = 0; t < values.length; t++) {
+    const value = values[t] as number
+    result[t] = value >= least && value <= most ? 1 : 0
+  }
+  return result
 }

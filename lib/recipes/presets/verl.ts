@@ -1,6 +1,7 @@
 import { grpoError } from '../../addon/errors.js'
 import type { Objective } from '../../objective.js'
 import { correctedWeights } from '../parts/corrections.js'
+import { product } from '../parts/map_tokens.js'
 import { tokenCounts } from '../parts/pairs.js'
 import { perSequence, perToken } from '../parts/rejection.js'
 import { sum } from '../parts/statistics.js'
@@ -116,8 +117,7 @@ clip_cov and kl_cov are methods of their own: clipCov, klCov`,
           lossMode === 'geo_mean' && found.weight ? geometricMean(c, found.weight) : found.weight,
           turned ? sequenceMean(c, turned, maxLength(c)) : undefined,
         ].filter((factor) => factor !== undefined)
-        const weight = factors[0] && factors.reduce((x, y) => x.map((w, t) => w * (y[t] as number)))
-        return { ...found, weight, ...(lossMode === 'dro' && { oldLogp: within20(c) }) }
+        return { ...found, weight: product(factors), ...(lossMode === 'dro' && { oldLogp: within20(c) }) }
       },
       objective: (c): Objective => ({
         aggregate: ofRollouts && !turned ? 'sequence_mean' : aggregate,

@@ -177,7 +177,10 @@ export function createContext(
       length ??= Float64Array.from({ length: size('N') }, (_, i) => {
         const [begin, end] = [context.sequenceStart[i] as number, context.sequenceStart[i + 1] as number]
         const mask = own.mask as Uint8Array | undefined
-        return mask === undefined ? end - begin : mask.subarray(begin, end).reduce((sum, m) => sum + m, 0)
+        if (mask === undefined) return end - begin
+        let tokens = 0
+        for (let t = begin; t < end; t++) tokens += mask[t] as number
+        return tokens
       })
       return length
     },
@@ -200,7 +203,9 @@ export function checkLength(method: string, name: string, x: ArrayLike<unknown> 
 /** [T] 1 = unmasked in the batch, of a rollout that is kept, and kept itself; undefined keeps all. */
 export function masked(c: Context, rollouts: Uint8Array | undefined, tokens: Uint8Array | undefined): Uint8Array {
   const mask = c.mask?.slice() ?? new Uint8Array(c.T).fill(1)
-  tokens?.forEach((keep, t) => (mask[t] = (mask[t] as number) & keep))
+  if (tokens !== undefined) {
+    for (let t = 0; t < mask.length; t++) mask[t] = (mask[t] as number) & (tokens[t] as number)
+  }
   rollouts?.forEach((keep, i) => {
     if (!keep) mask.fill(0, c.sequenceStart[i], c.sequenceStart[i + 1])
   })
@@ -210,6 +215,13 @@ export function masked(c: Context, rollouts: Uint8Array | undefined, tokens: Uin
 /** A context that knows more: what a point has found out. Not a spread, which would ask for every column. */
 export const extended = (c: Context, more: Partial<Context>): Context =>
   Object.defineProperties(Object.create(c), Object.getOwnPropertyDescriptors(more)) as Context
+
+/** The context of the batch that `extended` began with: one per step, whatever points and policies have added. */
+export function origin(c: Context): Context {
+  let batch = c
+  for (let below = c; 'method' in below; below = Object.getPrototypeOf(below)) batch = below
+  return batch
+}
 
 /** groupAdvantage of `rewards` (default: the context's) in the context's groups. */
 export function groupAdvantages(
