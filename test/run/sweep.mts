@@ -1,6 +1,6 @@
 // npm run test:sweep: the kinds of case of which npm test has a few, all of them: other architectures, copies that land
-// late, early or at random, and other seeds of the interpreter; whole sizes, among them offsets beyond 2^31; products that
-// are cut off as GPUs cut them; the CPU's tests under the sanitizers.
+// late, early or at random, and other seeds of the interpreter; whole sizes, among them offsets beyond 2^31; products
+// that are cut off as GPUs cut them; the CPU's tests under the sanitizers.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -69,7 +69,11 @@ function partsOf(seeds: readonly number[]): Part[] {
   )
   const every = seeds.map((seed): Part => ({ ...mode(seed % 2 ? 80 : 90, 'random', seed), files: [] }))
   const all = every.map((part) => ({ ...part, name: `every operation, ${part.name}` }))
-  return [...modes, ...all, truncated, whole('cpu', []), whole('simt', []), sanitizers([])]
+  const inFull = ({ environment, ...part }: Part) => ({
+    ...part,
+    environment: { ...environment, GRPO_TEST_SWEEP: '1' },
+  })
+  return [...modes.map(inFull), ...all, inFull(truncated), whole('cpu', []), whole('simt', []), sanitizers([])]
 }
 
 /** Seeds with which ex2.approx in every softmax is not accurate enough. */
