@@ -105,7 +105,7 @@ const uint8_t* by_matrices(const Backward& backward, const Forest& forest, const
 }  // namespace
 
 const uint8_t* grad_keys_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                              const WorkList& work, Launch& on) {
+                                     const WorkList& work, Launch& on) {
   if (!fit_matrices(shape.D, shape.E, backward.q, backward.k, backward.v, backward.grad_out)) return nullptr;
   if (backward.type == Float::kBf16) return by_matrices<bf16>(backward, forest, shape, work, on);
   if (backward.type == Float::kF16) return by_matrices<f16>(backward, forest, shape, work, on);

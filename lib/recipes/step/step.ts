@@ -31,7 +31,10 @@ export interface Prepared<State = SavedState | undefined, Sample = unknown> {
   readonly state: State
   /** What to sample next, for a method that decides it. */
   readonly sample: Sample
-  /** The loss of the current policy on this batch; again for every update. What `options` leave out is as in prepareStep. */
+  /**
+   * The loss of the current policy on this batch; again for every update. What `options` leave out is as in prepareStep.
+   * The batch's columns stay as they are until the last update: what oldLogp and rolloutLogp decide is computed once.
+   */
   loss<P extends LossPolicy>(policy: P, options?: StepOptions): StepLoss<P>
 }
 
