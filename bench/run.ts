@@ -4,7 +4,7 @@
 // everyone computes the same, times all in turns, prints a table, and writes JSON and a chart to bench/results/.
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { operationNames } from '../lib/addon/spec.js'
+import { operationNames } from '../lib/addon/signatures.js'
 import type { Case } from './cases.js'
 import { chart } from './chart.js'
 import { readCommand } from './command.mjs'

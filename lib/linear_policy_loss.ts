@@ -1,6 +1,6 @@
 import type { DType } from './addon/dtypes.js'
 import { grpoError } from './addon/errors.js'
-import { signatures } from './addon/spec.js'
+import { signatures } from './addon/signatures.js'
 import { checkDevice } from './arrays/cuda_library.js'
 import type { ArrayInput } from './arrays/input.js'
 import { call, checkNames, map, operation } from './call/run.js'

@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "interface/operation.h"
-#include "interface/spec.h"
+#include "interface/descriptors.h"
 
 namespace grpo {
 namespace {

@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { type DType, dtypes, type TypedArray } from '../lib/addon/dtypes.js'
 import { native } from '../lib/addon/native.js'
-import { operationNames, signatures } from '../lib/addon/spec.js'
+import { operationNames, signatures } from '../lib/addon/signatures.js'
 import { allocate, type HostArray } from '../lib/arrays/array.js'
 import { call } from '../lib/call/run.js'
 import { cpu } from '../lib/index.js'

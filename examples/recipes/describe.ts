@@ -3,7 +3,7 @@
 //   npm run recipes -- dcpo     one of them: equations, columns, options, and a program that runs it; also a preset, as trl
 
 import { parseCommand } from '../../bench/command.mjs'
-import { parseOption } from '../../lib/addon/spec.js'
+import { parseOption } from '../../lib/addon/signatures.js'
 import { type AnyRecipe, presets, recipes } from '../../lib/recipes/index.js'
 import { gradients, type Make, neededColumns, needsLines, stepOf } from './needs.js'
 

@@ -1,6 +1,6 @@
 // What a method needs of the columns of every method, found by running its example without each of them.
 
-import { parseOption } from '../../lib/addon/spec.js'
+import { parseOption } from '../../lib/addon/signatures.js'
 import { type AnyRecipe, type LossPolicy, optimizationStep, prepareStep } from '../../lib/recipes/index.js'
 import { columns, exampleBatch } from './example_batch.js'
 

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { OperationName } from '../ops.js'
 import type { TypedArray } from './dtypes.js'
 import { camelCase } from './errors.js'
-import { operationNames, signatures } from './spec.js'
+import { operationNames, signatures } from './signatures.js'
 
 export interface NativeError {
   status: number

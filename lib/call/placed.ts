@@ -3,7 +3,7 @@
 import type { DType } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
 import { native } from '../addon/native.js'
-import type { ArraySpec, Signature } from '../addon/spec.js'
+import type { ArraySpec, Signature } from '../addon/signatures.js'
 import { describe, type HostArray, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
 import { checkStream } from '../arrays/cuda_library.js'
 import { type DeviceArray, isDeviceArray, lengthOnDevice, live } from '../arrays/device_memory.js'

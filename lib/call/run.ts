@@ -3,7 +3,7 @@
 
 import { type DType, elementBytes } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
-import { type ArraySpec, type OptionSpec, signatures } from '../addon/spec.js'
+import { type ArraySpec, type OptionSpec, signatures } from '../addon/signatures.js'
 import { throwIfAborted } from '../addon/turns.js'
 import { allocate, describe, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
 import { isDeviceArray, lastEntry } from '../arrays/device_memory.js'

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "interface/operation.h"
-#include "interface/spec.h"
+#include "interface/descriptors.h"
 
 namespace grpo {
 namespace {

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { signatures } from '../../lib/addon/spec.js'
+import { signatures } from '../../lib/addon/signatures.js'
 import type { HostArray } from '../../lib/arrays/array.js'
 import { call } from '../../lib/call/run.js'
 import { CudaError, cuda, type DeviceArray } from '../../lib/index.js'

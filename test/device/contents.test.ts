@@ -2,7 +2,7 @@
 // device may hold anything. Nothing is read or written out of bounds, which the interpreter reports as an error of the next
 // wait, and nothing waits. Run for every operation of the table, on device arrays only (vitest.config.mts).
 import { describe, expect, test } from 'vitest'
-import { signatures } from '../../lib/addon/spec.js'
+import { signatures } from '../../lib/addon/signatures.js'
 import type { HostArray } from '../../lib/arrays/array.js'
 import { call } from '../../lib/call/run.js'
 import { cuda, type DeviceArray } from '../../lib/index.js'

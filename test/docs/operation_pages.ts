@@ -2,7 +2,7 @@
 // the top of their kernels, and the newest measurements.
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { type ArraySpec, operationNames, type Signature, signatures } from '../../lib/addon/spec.js'
+import { type ArraySpec, operationNames, type Signature, signatures } from '../../lib/addon/signatures.js'
 import { ops } from '../../lib/ops.js'
 import * as promises from '../../lib/promises.js'
 import { type Docstring, docstrings, headerOf, publicNames } from './docstrings.js'

@@ -1,6 +1,6 @@
 // The table of operations, from lib/ops.ts, and that of the functions without a row there.
 
-import { type ArraySpec, operationNames, signatures } from '../../lib/addon/spec.js'
+import { type ArraySpec, operationNames, signatures } from '../../lib/addon/signatures.js'
 import type { OperationName } from '../../lib/ops.js'
 import { ops } from '../../lib/ops.js'
 import { linkOf, others } from './operation_pages.js'

@@ -1,5 +1,5 @@
 // Options as rows of a table, from the specs of lib/ops.ts and of the methods, which are in one language.
-import { type OptionSpec, parseOption } from '../../lib/addon/spec.js'
+import { type OptionSpec, parseOption } from '../../lib/addon/signatures.js'
 
 const quoted = (x: unknown) => `\`${typeof x === 'string' ? `'${x}'` : String(x)}\``
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { changes, names, recipeOf } from '../../examples/recipes/describe.js'
 import { columns, exampleBatch } from '../../examples/recipes/example_batch.js'
-import { parseOption } from '../../lib/addon/spec.js'
+import { parseOption } from '../../lib/addon/signatures.js'
 import { type HostArray, tokenLogprob, tokenLogprobBackward } from '../../lib/index.js'
 import {
   type AnyRecipe,

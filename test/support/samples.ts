@@ -2,7 +2,7 @@
 // parents, which of two inputs to give) stands in `special`.
 
 import type { DType } from '../../lib/addon/dtypes.js'
-import { type ArraySpec, operationNames, signatures } from '../../lib/addon/spec.js'
+import { type ArraySpec, operationNames, signatures } from '../../lib/addon/signatures.js'
 import { allocate, type HostArray } from '../../lib/arrays/array.js'
 import { call } from '../../lib/call/run.js'
 import { toBf16, toF16 } from '../../lib/index.js'

@@ -9,7 +9,7 @@
 // An option:  [spec, what it means], the spec in the language of lib/ops.ts
 
 import { type ErrorKind, type GrpoError, grpoError } from '../../addon/errors.js'
-import { parseOption } from '../../addon/spec.js'
+import { parseOption } from '../../addon/signatures.js'
 import { describe, type HostArray, typedArrayName } from '../../arrays/array.js'
 import { isDeviceArray } from '../../arrays/device_memory.js'
 import type { OptionsFrom } from '../../call/types.js'

@@ -1,4 +1,4 @@
-#include "interface/spec.h"
+#include "interface/descriptors.h"
 
 #include <cmath>
 #include <map>
