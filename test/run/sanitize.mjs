@@ -5,8 +5,8 @@ import process from 'node:process'
 import { fileURLToPath } from 'node:url'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
-const runtime = (name) =>
-  execFileSync(process.env.CXX ?? 'g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim()
+const [compiler, ...flags] = (process.env.CXX ?? 'g++').trim().split(/\s+/) // 'ccache g++' is a compiler as well
+const runtime = (name) => execFileSync(compiler, [...flags, `-print-file-name=${name}`], { encoding: 'utf8' }).trim()
 
 const build = spawnSync(process.execPath, [join(root, 'native/build.mjs'), 'sanitize'], { stdio: 'inherit' })
 if (build.status !== 0) process.exit(1)
