@@ -3,12 +3,14 @@ import type { HostArray } from './arrays/array.js'
 import type { DeviceArray } from './arrays/device_memory.js'
 import type { ArrayInput } from './arrays/input.js'
 import { call, operation } from './call/run.js'
-import type { CallOptions } from './call/types.js'
+import type { CallOptions, Matches } from './call/types.js'
 
 export interface GatherRowsInputs<D extends DType = DType> {
   x: ArrayInput<D>
   index: ArrayInput<'i32'>
 }
+
+export const matches: Matches<'gatherRows', GatherRowsInputs, CallOptions<'x'>> = true
 
 type OnHost<D extends DType> = {
   x: Exclude<ArrayInput<D>, DeviceArray>

@@ -1,7 +1,12 @@
 import type { HostArray } from './arrays/array.js'
 import type { ArrayInput } from './arrays/input.js'
 import { type Call, call, chain, checkLength, checkNames, map, operation, toHost } from './call/run.js'
-import type { CallOptions } from './call/types.js'
+import type { CallOptions, Matches } from './call/types.js'
+
+type Options = CallOptions<'order' | 'groupStart'>
+
+// The number of groups sizes the other outputs, and is not given out itself.
+export const matches: Matches<'groupBy', { ids: ArrayInput<'i32'> }, Options & CallOptions<'count'>> = true
 
 /**
  * Puts rollouts that come in any order into groups, for operations that want the members of a group side by side.
@@ -30,10 +35,7 @@ import type { CallOptions } from './call/types.js'
  * console.log(scatterRows({ x: grouped, index: order }, { rows: 5 }).x.data) // back in the order they came
  */
 export const groupBy = operation(
-  (
-    ids: ArrayInput<'i32'>,
-    options: CallOptions<'order' | 'groupStart'> = {},
-  ): Call<{ order: HostArray<'i32'>; groupStart: HostArray<'i32'> }> => {
+  (ids: ArrayInput<'i32'>, options: Options = {}): Call<{ order: HostArray<'i32'>; groupStart: HostArray<'i32'> }> => {
     const inputs = { ids }
     checkNames('groupBy', options?.out ?? {}, ['order', 'groupStart'], 'output')
     const counted = toHost(call('groupBy', inputs, { ...options, out: { order: null, groupStart: null } }))

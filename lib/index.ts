@@ -42,7 +42,14 @@ export {
   type PolicyLossFromLogitsOptions,
   policyLossFromLogits,
 } from './policy_loss_from_logits.js'
-export * from './prefix_attention.js'
+export {
+  type PrefixAttentionBackwardInputs,
+  type PrefixAttentionBackwardOptions,
+  type PrefixAttentionInputs,
+  type PrefixAttentionOptions,
+  prefixAttention,
+  prefixAttentionBackward,
+} from './prefix_attention.js'
 export * from './prefix_layout.js'
 export { type ScatterRowsInputs, type ScatterRowsOptions, scatterRows } from './scatter_rows.js'
 export { type SelectRolloutsInputs, type SelectRolloutsOptions, selectRollouts } from './select_rollouts.js'

@@ -4,7 +4,7 @@ import { array, describe, type HostArray, hostArray } from './arrays/array.js'
 import { type DeviceArray, isDeviceArray, live, uploaded } from './arrays/device_memory.js'
 import type { ArrayInput } from './arrays/input.js'
 import { type Call, call, chain, operation, thenDispose, value } from './call/run.js'
-import type { CallOptions, InputsOf, OutputsOf, Same } from './call/types.js'
+import type { CallOptions, Matches, OutputsOf } from './call/types.js'
 
 /** What tokenLogprob returns for one part of the vocabulary. */
 export interface TokenLogprobPart {
@@ -20,7 +20,7 @@ type Inputs = TokenLogprobPart & {
   otherEntropy: ArrayInput<'f32'>
   otherLogsumexp: ArrayInput<'f32'>
 }
-export const matches: Same<{ [Name in keyof Inputs]: Inputs[Name] }, InputsOf<'mergeTokenLogprob'>> = true
+export const matches: Matches<'mergeTokenLogprob', Inputs, MergeTokenLogprobOptions> = true
 
 type Whole = OutputsOf<'mergeTokenLogprob'>
 const names = ['logp', 'entropy', 'logsumexp'] as const

@@ -2,7 +2,7 @@ import { grpoError } from './addon/errors.js'
 import { describe } from './arrays/array.js'
 import type { ArrayInput } from './arrays/input.js'
 import { call, checkNames, operation } from './call/run.js'
-import type { CallOptions } from './call/types.js'
+import type { CallOptions, Matches } from './call/types.js'
 
 type Floating = ArrayInput<'f32' | 'bf16' | 'f16'>
 
@@ -26,6 +26,16 @@ export interface PrefixAttentionOptions extends CallOptions<'out' | 'logsumexp'>
 export interface PrefixAttentionBackwardOptions extends CallOptions<'gradQ' | 'gradK' | 'gradV'> {
   scale?: number | null
 }
+
+/** The inputs of the row: the arrays of the layout in its place. */
+type Flat<Inputs extends PrefixAttentionInputs> = Omit<Inputs, 'layout'> & Inputs['layout']
+
+export const matches: Matches<'prefixAttention', Flat<PrefixAttentionInputs>, PrefixAttentionOptions> = true
+export const matchesBackward: Matches<
+  'prefixAttentionBackward',
+  Flat<PrefixAttentionBackwardInputs>,
+  PrefixAttentionBackwardOptions
+> = true
 
 const inputNames = ['q', 'k', 'v', 'layout']
 const backwardInputNames = ['gradOut', ...inputNames, 'out', 'logsumexp']

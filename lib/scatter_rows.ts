@@ -3,7 +3,7 @@ import type { HostArray } from './arrays/array.js'
 import type { DeviceArray } from './arrays/device_memory.js'
 import type { ArrayInput } from './arrays/input.js'
 import { call, operation } from './call/run.js'
-import type { CallOptions } from './call/types.js'
+import type { CallOptions, Matches } from './call/types.js'
 
 export interface ScatterRowsOptions extends CallOptions<'x'> {
   /** R, the rows of the result. */
@@ -14,6 +14,8 @@ export interface ScatterRowsInputs<D extends DType = DType> {
   x: ArrayInput<D>
   index: ArrayInput<'i32'>
 }
+
+export const matches: Matches<'scatterRows', ScatterRowsInputs, ScatterRowsOptions> = true
 
 type OnHost<D extends DType> = {
   x: Exclude<ArrayInput<D>, DeviceArray>

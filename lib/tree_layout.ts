@@ -1,7 +1,8 @@
 import { grpoError } from './addon/errors.js'
 import { array, describe, type HostArray, typedArrayName } from './arrays/array.js'
+import type { ArrayInput } from './arrays/input.js'
 import { type Call, call, chain, checkNames, map, operation } from './call/run.js'
-import type { CallOptions } from './call/types.js'
+import type { CallOptions, Matches } from './call/types.js'
 
 /**
  * How the tokens of a forest of segments lie packed, each segment once: what attention, the loss and a model's forward
@@ -37,6 +38,12 @@ export interface Forest {
   /** the segment that each sequence ends with, in the order of the roots; default: every leaf that is not a root */
   end?: readonly number[] | Int32Array | undefined
 }
+
+type Options = Pick<CallOptions, 'signal'>
+
+// Lists of numbers, of which the row's arrays are made.
+type Lists = { -readonly [Name in keyof Forest]: ArrayInput<'i32'> }
+export const matches: Matches<'treeLayout', Lists, Options> = true
 
 /** A list of whole numbers, from `least` on, as an i32 array. */
 export function integers(operation: string, name: string, list: unknown, least = -(2 ** 31)): HostArray<'i32'> {
@@ -140,7 +147,7 @@ export function layoutCall(
  * console.log('place        ', layout.place.data.join(' '))
  * console.log('row          ', layout.row.data.join(' '))
  */
-export const treeLayout = operation((forest: Forest, options: Pick<CallOptions, 'signal'> = {}): Call<Layout> => {
+export const treeLayout = operation((forest: Forest, options: Options = {}): Call<Layout> => {
   const name = 'treeLayout'
   checkNames(name, forest, ['length', 'parent', 'end'], 'input')
   checkNames(name, options, ['signal'], 'option')

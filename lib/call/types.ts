@@ -78,11 +78,16 @@ export type OptionsOf<Name extends OperationName> = OptionsFrom<Table[Name]['opt
 /** True if two types are the same to the letter. */
 export type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
 
+/** The outputs that `out` may have; those of the row where there is no `out`: the results lie in no memory of a caller. */
+type OutputNames<Options, All> = 'out' extends keyof Options ? keyof NonNullable<Options['out']> : All
+
 /** The types that a public function writes out, held against its row: `true`, or a sentence that does not type-check. */
 export type Matches<Name extends OperationName, Inputs, Options> =
   Same<Simple<Inputs>, InputsOf<Name>> extends true
     ? Same<Simple<Omit<Options, keyof CallOptions | 'stride'>>, OptionsOf<Name>> extends true
-      ? true
+      ? Same<OutputNames<Options, keyof OutputsOf<Name>>, keyof OutputsOf<Name>> extends true
+        ? true
+        : `the names in out of ${Name} differ from the outputs of its row in lib/ops.ts`
       : `the options of ${Name} differ from its row in lib/ops.ts`
     : `the inputs of ${Name} differ from its row in lib/ops.ts`
 

@@ -51,20 +51,40 @@ function exportsOf(text: string): { names: string[]; operations: string[] } {
   return { names: names.map(({ name }) => name), operations: operations.map(({ name }) => name) }
 }
 
-/** A public name of a file that lib/index.ts lacks, or whose promise lib/promises.ts lacks. */
+/** Names as a sentence has them. */
+const listed = (names: readonly string[]) => [names.slice(0, -1).join(', '), names.at(-1)].filter(Boolean).join(' and ')
+
+/** Public names of a file that lib/index.ts lacks, or whose promises lib/promises.ts lacks. */
 function missingDoor(root: string, file: string): Step | undefined {
   const { names, operations } = exportsOf(read(root, `lib/${file}.ts`) ?? '')
   const [index, promises] = [read(root, 'lib/index.ts') ?? '', read(root, 'lib/promises.ts') ?? '']
   const whole = index.includes(`export * from './${file}.js'`)
   const named = new RegExp(`\\{([^}]*)\\} from './${file}\\.js'`).exec(index)?.[1]?.split(/[\s,]+/) ?? []
-  const hidden = names.find((name) => !whole && !named.includes(name))
-  if (hidden !== undefined) {
-    return { text: `${hidden} among the exports of lib/index.ts`, blocks: 'its own tests' }
+  const hidden = names.filter((name) => !whole && !named.includes(name))
+  if (hidden.length > 0) {
+    return { text: `${listed(hidden)} among the exports of lib/index.ts`, blocks: 'its own tests' }
   }
-  const without = operations.find((name) => !new RegExp(`^export const ${name}\\b`, 'm').test(promises))
-  if (without === undefined) return undefined
-  const promise = `export const ${without} = operations.${without}.later`
-  return { text: `its promise in lib/promises.ts: ${promise}`, blocks: 'its own tests' }
+  const without = operations.filter((name) => !new RegExp(`^export const ${name}\\b`, 'm').test(promises))
+  if (without.length === 0) return undefined
+  const lines = without.map((name) => `export const ${name} = operations.${name}.later`)
+  return { text: `its promise in lib/promises.ts: ${lines.join('; ')}`, blocks: 'its own tests' }
+}
+
+/** What the file of a function lacks for the compiler, which holds its types against the row, and for its page. */
+function missingWords(root: string, row: string, file: string): Step | undefined {
+  const source = read(root, `lib/${file}.ts`) ?? ''
+  const isFunction = exportsOf(source).names.includes(row)
+  const home = rowsOf(root).find((other) => snakeCase(other) === file && row.startsWith(other)) ?? row
+  const line = `export const matches${row.slice(home.length)}: Matches<'${row}', Inputs, Options> = true`
+  const parts = [
+    isFunction &&
+      !new RegExp(`^export const matches\\w*: Matches<\\s*'${row}'`, 'm').test(source) &&
+      `the line that holds its types against its row (${line})`,
+    !/@param|@returns/.test(source) && 'shapes in its docstring (@param, @returns)',
+    !source.includes(' * Accuracy: ') && 'a paragraph "Accuracy: ..." in its docstring',
+    !/^ \* @example\n( \*.*\n)*? \*.*\bconsole\.log\(/m.test(source) && 'an @example that prints, in its docstring',
+  ].filter((part) => part !== false)
+  return parts.length === 0 ? undefined : { text: `in lib/${file}.ts ${listed(parts)}`, blocks: 'nothing' }
 }
 
 /** Whether the CUDA library can have it: that is loaded with all operations or with none. */
@@ -81,13 +101,15 @@ export function nextStep(root: string, row: string): Step | undefined {
   const has = (path: string) => existsSync(join(root, path))
   const everything = (text: string): Step => ({ text, blocks: 'everything' })
 
-  if (!header.includes(`} grpo_${name}_args;`)) return everything(`its struct grpo_${name}_args in native/ops.h`)
-  if (!header.includes(`(*${name})(`)) {
-    const pointer = `int (*${name})(const grpo_${name}_args* args, void* stream);`
-    return everything(`its pointer at the end of grpo_api in native/ops.h: ${pointer}`)
-  }
+  const inHeader = [
+    !header.includes(`} grpo_${name}_args;`) && `its struct grpo_${name}_args beside those of its subject`,
+    !header.includes(`(*${name})(`) &&
+      `its pointer at the end of grpo_api: int (*${name})(const grpo_${name}_args* args, void* stream);`,
+  ].filter((part) => part !== false)
+  if (inHeader.length > 0) return everything(`in native/ops.h ${listed(inHeader)}`)
   if (!list.includes(`X(${name}, `)) {
-    return everything(`its name at the end of the list in native/interface/operations.h: X(${name}, ${variable})`)
+    const place = 'at the end of the list in native/interface/operations.h, after a \\ on the line before'
+    return everything(`its name ${place}: X(${name}, ${variable})`)
   }
   if (!new RegExp(`GRPO_OPERATION\\(\\w+, ${name},`).test(textOf(root, 'native', /\.cc$/))) {
     const descriptor = `GRPO_OPERATION(${variable}, ${name}, kFields)`
@@ -96,11 +118,8 @@ export function nextStep(root: string, row: string): Step | undefined {
   if (!has(`lib/${file}.ts`)) return { text: `the TypeScript function, lib/${file}.ts`, blocks: 'its own tests' }
   const door = missingDoor(root, file)
   if (door !== undefined) return door
-  const source = read(root, `lib/${file}.ts`) ?? ''
-  if (!/@param|@returns/.test(source) || !source.includes(' * Accuracy: ')) {
-    const text = `a docstring with shapes and a paragraph "Accuracy: ..." in lib/${file}.ts`
-    return { text, blocks: 'nothing' }
-  }
+  const words = missingWords(root, row, file)
+  if (words !== undefined) return words
   if (!has(`test/${file}.test.ts`)) {
     return { text: `the test with its float64 equation, test/${file}.test.ts`, blocks: 'nothing' }
   }
@@ -117,8 +136,8 @@ export function nextStep(root: string, row: string): Step | undefined {
   const peers = textOf(root, 'bench/peers', /\.(ts|py)$/)
   const alone = cases.find((operation) => !new RegExp(`\\b(${operation}|${snakeCase(operation)})\\b`).test(peers))
   if (cases.length === 0 || alone !== undefined) {
-    const text = `what a user would run instead of ${alone ?? row}, in bench/peers/, or in \`reasons\` there why there is nothing`
-    return { text, blocks: 'nothing' }
+    const place = 'in bench/peers/ (javascript.ts at least), or in `reasons` there why there is nothing'
+    return { text: `what a user would run instead of ${alone ?? row}, ${place}`, blocks: 'nothing' }
   }
   const page = pageOf(file)
   return has(page) ? undefined : { text: `its page, ${page}: npm run docs writes it`, blocks: 'nothing' }
@@ -151,9 +170,9 @@ export function nextMethodStep(root: string, file: string): string | undefined {
   if (names.length === 0) return `its recipe in ${methods}/${file}.ts: export const ... = recipe(...)`
   const index = read(root, 'lib/recipes/index.ts') ?? ''
   const imported = new RegExp(`^import \\{([^}]*)\\} from './methods/${file}\\.js'`, 'm').exec(index)?.[1] ?? ''
-  const listed = /export const recipes = \{([\s\S]*?)\}/.exec(index)?.[1] ?? ''
-  const absent = names.find((name) => ![imported, listed].every((text) => text.split(/[\s,]+/).includes(name)))
-  if (absent !== undefined) return `${absent} in lib/recipes/index.ts: its import, and its place in \`recipes\``
+  const table = /export const recipes = \{([\s\S]*?)\}/.exec(index)?.[1] ?? ''
+  const absent = names.filter((name) => ![imported, table].every((text) => text.split(/[\s,]+/).includes(name)))
+  if (absent.length > 0) return `${listed(absent)} in lib/recipes/index.ts: its import, and its place in \`recipes\``
   const test = `test/recipes/methods/${file}.test.ts`
   if (!existsSync(join(root, test))) return `the test with golden numbers and edge cases, ${test}`
   const page = names.map((name) => `docs/methods/${snakeCase(name)}.md`).find((path) => !existsSync(join(root, path)))

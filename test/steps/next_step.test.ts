@@ -27,15 +27,15 @@ test('an operation, from its row to its page', () => {
   const file = 'lib/kl_penalty.ts'
   const steps: [RegExp, () => void][] = [
     [
-      /^its struct grpo_kl_penalty_args in native\/ops\.h$/,
+      /^in native\/ops\.h its struct grpo_kl_penalty_args .* and its pointer at the end of grpo_api: int \(\*kl_penalty\)\(/,
       () => change('native/ops.h', '} grpo_convert_args;', '} grpo_convert_args;\n\n} grpo_kl_penalty_args;'),
     ],
     [
-      /^its pointer at the end of grpo_api in native\/ops\.h: int \(\*kl_penalty\)\(const grpo_kl_penalty_args\*/,
+      /^in native\/ops\.h its pointer at the end of grpo_api: int \(\*kl_penalty\)\(const grpo_kl_penalty_args\*/,
       () => change('native/ops.h', '} grpo_api;', '  int (*kl_penalty)(...);\n} grpo_api;'),
     ],
     [
-      /^its name .* in native\/interface\/operations\.h: X\(kl_penalty, kKlPenalty\)$/,
+      /^its name .* in native\/interface\/operations\.h, after a \\ on the line before: X\(kl_penalty, kKlPenalty\)$/,
       () => change('native/interface/operations.h', '  X(moments,', '  X(kl_penalty, kKlPenalty) \\\n  X(moments,'),
     ],
     [
@@ -44,20 +44,44 @@ test('an operation, from its row to its page', () => {
     ],
     [
       /^the TypeScript function, lib\/kl_penalty\.ts$/,
-      () => write(file, "/** */\nexport const matches = true\nexport const klPenalty = operation(call('klPenalty'))\n"),
-    ],
-    [
-      /^klPenalty among the exports of lib\/index\.ts$/,
       () =>
-        change('lib/index.ts', 'export { groupBy }', "export { klPenalty } from './kl_penalty.js'\nexport { groupBy }"),
+        write(
+          file,
+          `/** */\n${['klPenalty', 'klMean'].map((name) => `export const ${name} = operation(call('klPenalty'))\n`).join('')}`,
+        ),
     ],
     [
-      /^its promise in lib\/promises\.ts: export const klPenalty = operations\.klPenalty\.later$/,
-      () => change('lib/promises.ts', 'export const groupBy', 'export const klPenalty = 1\nexport const groupBy'),
+      /^klPenalty and klMean among the exports of lib\/index\.ts$/,
+      () => change('lib/index.ts', 'export { gr', "export { klMean, klPenalty } from './kl_penalty.js'\nexport { gr"),
     ],
     [
-      /^a docstring with shapes and a paragraph "Accuracy: \.\.\." in lib\/kl_penalty\.ts$/,
-      () => change(file, '/** */', '/**\n * Accuracy: exact.\n *\n * @returns f32[T]\n */'),
+      /^its promise in lib\/promises\.ts: export const klPenalty = operations\.klPenalty\.later; export const klMean = /,
+      () =>
+        change(
+          'lib/promises.ts',
+          'export const gr',
+          'export const klPenalty = 1\nexport const klMean = 1\nexport const gr',
+        ),
+    ],
+    [
+      /^in lib\/kl_penalty\.ts the line .* \(export const matches: Matches<'klPenalty', .* = true\), shapes .*, a paragraph "Accuracy: \.\.\." in its docstring and an @example that prints, in its docstring$/,
+      () => change(file, '/** */', "export const matches: Matches<'klPenalty', A, B> = true\n/** */"),
+    ],
+    [
+      /^in lib\/kl_penalty\.ts shapes in its docstring \(@param, @returns\), a paragraph /,
+      () => change(file, '/** */', '/**\n * @returns f32[T]\n */'),
+    ],
+    [
+      /^in lib\/kl_penalty\.ts a paragraph "Accuracy: \.\.\." in its docstring and an @example /,
+      () => change(file, '/**\n', '/**\n * Accuracy: exact.\n *\n'),
+    ],
+    [
+      /^in lib\/kl_penalty\.ts an @example that prints, in its docstring$/,
+      () => change(file, '[T]\n', '[T]\n * @example\n * klPenalty()\n'),
+    ],
+    [
+      /^in lib\/kl_penalty\.ts an @example that prints, in its docstring$/,
+      () => change(file, ' * klPenalty()\n', ' * const kl = klPenalty()\n * console.log(kl)\n'),
     ],
     [/^the test with its float64 equation, test\/kl_penalty\.test\.ts$/, () => write('test/kl_penalty.test.ts', '')],
     [
@@ -70,7 +94,7 @@ test('an operation, from its row to its page', () => {
     ],
     [/^the benchmark, bench\/kl_penalty\.ts$/, () => write('bench/kl_penalty.ts', "operation: 'klPenalty'\n")],
     [
-      /^what a user would run instead of klPenalty, in bench\/peers\/, /,
+      /^what a user would run instead of klPenalty, in bench\/peers\/ \(javascript\.ts at least\), /,
       () => write('bench/peers/more.py', 'def kl_penalty():\n'),
     ],
     [/^its page, docs\/operations\/kl_penalty\.md: npm run docs/, () => write('docs/operations/kl_penalty.md', '')],
@@ -84,6 +108,14 @@ test('an operation, from its row to its page', () => {
   expect(nextStep(copy, 'klPenalty')).toBeUndefined()
   // cuda/README.md was written over: the lines of the other kernels are missing now, and no page.
   expect(pagesAreMissing(copy)).toEqual({ docs: false, kernels: true })
+})
+
+test('a row whose function stands in the file of another has a line of its own there', () => {
+  const file = 'lib/token_logprob.ts'
+  change(file, "Matches<'tokenLogprobBackward'", "Matches<'tokenLogprob'")
+  const line = "export const matchesBackward: Matches<'tokenLogprobBackward', Inputs, Options> = true"
+  expect(nextStep(copy, 'tokenLogprobBackward')?.text).toContain(line)
+  expect(nextStep(copy, 'tokenLogprob')?.text ?? '').not.toContain('Matches')
 })
 
 test('a method, from its file to its page', () => {
