@@ -1,10 +1,10 @@
 // What stands between the C interface and a kernel, the same for every operation: an operation's file ends with
 //
+//   using Args = grpo_group_advantage_args;  // in which GRPO_IN, GRPO_OUT and GRPO_OPT find their members
 //   const grpo_field kFields[] = {GRPO_IN(rewards, "f32[N]"), ..., GRPO_OUT(...), GRPO_OPT(...)};
 //   GRPO_OPERATION(kGroupAdvantage, group_advantage, kFields);
 //
-// where run(args, axes) hands raw pointers to the kernel. Before it is called, check() in check.cc has held every array
-// and option against its spec, so that kernels trust their arguments.
+// where run(args, axes) hands raw pointers to the kernel, which trusts them: check() in check.cc has held each before.
 #pragma once
 
 #include <cmath>

@@ -22,7 +22,7 @@ namespace grpo {
 namespace {
 
 constexpr int kMaxAxes = 4, kNumbersPerArray = 4 + kMaxAxes;
-// In the order of `dtypes` in lib/arrays/array.ts.
+// In the order of `dtypes` in lib/addon/dtypes.ts.
 constexpr DLDataType kTypes[] = {{2, 32, 1}, {4, 16, 1}, {2, 16, 1}, {0, 32, 1}, {1, 8, 1}, {2, 64, 1}};
 
 const grpo_api& api() { return *grpo_kernels_api(GRPO_API_VERSION); }

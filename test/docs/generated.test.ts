@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { names, presetNames } from '../../examples/recipes/describe.js'
 import * as operations from '../../lib/index.js'
-import { generatedPages, isGenerated } from './generated.js'
+import { flawsOf, generatedPages, isGenerated } from './generated.js'
 import { pages, read, withOutputs } from './pages.js'
 
 const generated = generatedPages()
@@ -22,12 +22,27 @@ describe('as npm run docs writes it, with what its programs print', () => {
 
 describe('every page', () => {
   test.each([...generated.keys()])('%s has a program that prints, and no empty section', (page) => {
-    const text = read(page)
-    expect(text).toMatch(/```js\n[\s\S]*?```\n\n```\n[\s\S]+?```\n/)
-    expect(text).not.toMatch(/^#+ .*\n+#{1,2} (?!#)/m)
-    expect(text.replace(/^```[\s\S]*?^```$/gm, '')).not.toMatch(
-      /\bundefined\b(?! if)|\[object Object|\|\s*\|\s*\|\s*\|\s*\|/,
-    )
+    const flaws = flawsOf(page, read(page))
+    if (flaws.length > 0) expect.fail(flaws.join('; '))
+  })
+
+  test('and where one has not, that is one sentence', () => {
+    const page = 'docs/operations/row_norm.md'
+    const written = (...parts: string[]) =>
+      ['<!-- Written by npm run docs, from lib/row_norm.ts and what lies beside it. -->', ...parts, ''].join('\n\n')
+    const [quiet, prints] = ['```js\nrowNorm()\n```', '```\n1\n```']
+    const none = 'lib/row_norm.ts has no @example that prints'
+    expect(flawsOf(page, written('# rowNorm', 'Text.', quiet, prints))).toEqual([])
+    expect(flawsOf(page, written('# rowNorm', 'Text.', quiet))).toEqual([none])
+    expect(flawsOf(page, written('# rowNorm', 'Text.', prints))).toEqual([none])
+    expect(flawsOf(page, written('# rowNorm', '## Inputs', '## Outputs', 'undefined', quiet, prints))).toEqual([
+      `${page} has nothing below "# rowNorm"`,
+      `${page} has nothing below "## Inputs"`,
+      `${page} has "undefined", which no docstring says`,
+    ])
+    const method = '<!-- Written by npm run docs, from lib/recipes/methods/new_po.ts. -->\n'
+    const methodPage = 'docs/methods/new_po.md'
+    expect(flawsOf(methodPage, method)).toEqual([`${methodPage} has no program that prints`])
   })
 })
 

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import process from 'node:process'
 import { fileOf, methodFiles, methodsIn, rowsOf, snakeCase } from '../steps/next_step.mjs'
 import { root } from './blocked.mjs'
+import { prepare } from './prepare.mjs'
 
 const testFiles = readdirSync(join(root, 'test'), { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.test.ts'))
@@ -62,10 +63,16 @@ given.forEach((argument, i) => {
 })
 if (only.length > 0) files.push('test/steps/steps.test.ts')
 
+const problem = prepare()
+if (problem !== undefined) {
+  console.error(problem)
+  console.log('0 passed, 1 failed, 0 skipped') // as closing_line.mjs ends a run
+  process.exit(1)
+}
 const vitest = [join(root, 'node_modules/vitest/vitest.mjs'), 'run', '--config', 'test/vitest.config.mts']
 const { status } = spawnSync(process.execPath, [...vitest, ...options, ...new Set(files)], {
   cwd: root,
   stdio: 'inherit',
-  env: { ...process.env, ...(only.length > 0 && { GRPO_TEST_ONLY: only.join() }) },
+  env: { ...process.env, GRPO_TEST_PREPARED: '1', ...(only.length > 0 && { GRPO_TEST_ONLY: only.join() }) },
 })
 process.exit(status ?? 1)

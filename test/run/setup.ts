@@ -1,32 +1,8 @@
-// Before any test of a run: what is out of date is built, and the package is loaded once, so that a binary that does not
-// fit the table is one message and not a failure of every file.
-import { spawnSync } from 'node:child_process'
-import { join } from 'node:path'
-import { blocked, root } from './blocked.mjs'
-import { bringUpToDate } from './up_to_date.js'
-
-const say = (line: string) => process.stderr.write(`${line}\n`)
-
-/** Ends with an error of one sentence if the package, or its library of CUDA kernels, cannot be used. */
-function load(kernels: boolean): void {
-  const library = { GRPO_KERNELS_CUDA: kernels ? join(root, 'build-simt/libgrpo_kernels_cuda.so') : '' }
-  const program = `
-    const { cuda } = require('./dist/index.js')
-    if (process.env.GRPO_KERNELS_CUDA && !cuda.available) throw new Error(cuda.reason)`
-  const { status, stderr } = spawnSync(process.execPath, ['-e', program], {
-    cwd: root,
-    encoding: 'utf8',
-    env: { ...process.env, ...library },
-  })
-  if (status !== 0) throw new Error(/^\w*Error: (.*)$/m.exec(stderr)?.[1] ?? stderr)
-}
+// Before any test of a run. `npm test` has prepared it by then, so that a compiler's words stand alone; vitest by itself
+// prepares it here, and adds words of its own where that fails.
+import { prepare } from './prepare.mjs'
 
 export function setup(): void {
-  if (blocked.has('everything')) return
-  const addon = process.env.GRPO_KERNELS_ADDON
-  if (addon) say(`the addon is ${addon}, as GRPO_KERNELS_ADDON has it: that of this folder is not built`)
-  const kernels = !blocked.has('the kernels on a device') && !process.env.GRPO_KERNELS_SANITIZED
-  bringUpToDate(root, [...(addon ? [] : ['addon']), 'dist/', ...(kernels ? ['interpreter'] : [])], say)
-  // A sanitizer's runtime has to be loaded before node itself: those runs load the package in their own way.
-  if (!process.env.GRPO_KERNELS_SANITIZED) load(kernels)
+  const problem = process.env.GRPO_TEST_PREPARED ? undefined : prepare()
+  if (problem !== undefined) throw new Error(problem)
 }
