@@ -10,6 +10,7 @@ import {
   emptyArray,
   finished,
   isDeviceArray,
+  trimmed,
   uploaded,
   used,
 } from './arrays/device_memory.js'
@@ -146,6 +147,18 @@ export const cuda = {
   async synchronize(device?: number): Promise<void> {
     const devices = device === undefined ? [...devicesInUse] : [checkDevice('cuda.synchronize', device)]
     await Promise.all(devices.map((each) => finished('cuda.synchronize', each, 0n)))
+  },
+
+  /**
+   * Gives device memory back that the package holds and no array uses: that of arrays that were disposed of, and of calls
+   * that are done. It is kept for the next call otherwise, in a pool of the package's own. Waits, on another thread, for
+   * the package's own stream; what work on a caller's stream has yet to release stays.
+   *
+   * @param device  default: every device that arrays have been on
+   */
+  async trim(device?: number): Promise<void> {
+    const devices = device === undefined ? [...devicesInUse] : [checkDevice('cuda.trim', device)]
+    await Promise.all(devices.map((each) => trimmed('cuda.trim', each)))
   },
 }
 

@@ -401,6 +401,10 @@ typedef struct {
   int (*wait)(int32_t device, void* stream, void* event);
   int (*wait_on_host)(void* event);
   int (*destroy_event)(void* event);
+
+  // Gives the device memory that the library keeps for its next calls back. What is in use, or released by work that is
+  // not done, stays.
+  int (*trim)(int32_t device);
 } grpo_cuda_api;
 
 #if defined(_WIN32)

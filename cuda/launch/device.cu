@@ -1,7 +1,16 @@
 // Devices, memory, streams and events behind grpo_cuda_api, and the one exported symbol of this library.
+#include <map>
 #include <mutex>
+#include <tuple>
 
 #include "launch/operation.cuh"
+
+// Where the interpreter runs the kernels, an array of scratch space is memory of its own: it sees who leaves it.
+#ifdef __CUDACC__
+#define GRPO_PART_OF(whole, begin, bytes, stream) ((whole) + (begin))
+#else
+#define GRPO_PART_OF(whole, begin, bytes, stream) ::simt::part_of(whole, bytes, stream)
+#endif
 
 namespace grpo::cuda {
 
@@ -13,6 +22,8 @@ const grpo_operation* const kOperations[] = {GRPO_OPERATIONS(GRPO_LISTED)};
 const grpo_api kOperationsApi = GRPO_API("cuda");
 
 thread_local std::string code;
+
+constexpr char kNotForGraphs[] = " while the stream is captured (each launch of the graph would copy again)";
 
 // Makes `id` the current device of this thread until the end of the scope.
 struct Current {
@@ -50,11 +61,14 @@ const Device& found_device(int32_t id) {
                       "." + std::to_string(made.minor) + " where 8.0 is needed,"};
   // Blocking: ordered with the legacy default stream, on which other libraries work unless told otherwise.
   must(cudaStreamCreate(&made.stream), "a stream");
-  // Freed memory stays with the process for the next call instead of going back to the driver at each synchronise.
-  cudaMemPool_t pool;
+  cudaMemPoolProps properties{};
+  properties.allocType = cudaMemAllocationTypePinned;
+  properties.location.type = cudaMemLocationTypeDevice;
+  properties.location.id = id;
+  must(cudaMemPoolCreate(&made.pool, &properties), "a memory pool");
+  // Freed memory stays here for the next call instead of going back to the driver at each synchronise; trim() gives it.
   uint64_t all = UINT64_MAX;
-  must(cudaDeviceGetDefaultMemPool(&pool, id), "the memory pool");
-  must(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "the memory pool");
+  must(cudaMemPoolSetAttribute(made.pool, cudaMemPoolAttrReleaseThreshold, &all), "a memory pool");
   return *(devices[id] = new Device(made));
 }
 
@@ -108,7 +122,7 @@ int describe(int32_t id, grpo_device* info) {
 
 int allocate(int32_t id, size_t bytes, void* stream, void** memory) {
   return guarded(id, [&](const Device& device) {
-    const cudaError_t error = cudaMallocAsync(memory, bytes, stream_of(device, stream));
+    const cudaError_t error = cudaMallocFromPoolAsync(memory, bytes, device.pool, stream_of(device, stream));
     must(error, memory_text(static_cast<int64_t>(bytes)));
   });
 }
@@ -119,9 +133,21 @@ int release(int32_t id, void* memory, void* stream) {
   });
 }
 
+int trim(int32_t id) {
+  return guarded(id, [](const Device& device) { must(cudaMemPoolTrimTo(device.pool, 0), "a trim of memory"); });
+}
+
+bool is_captured(cudaStream_t stream) {
+  cudaStreamCaptureStatus status;
+  must(cudaStreamIsCapturing(stream, &status), "the state of a stream");
+  return status != cudaStreamCaptureStatusNone;
+}
+
 int upload(int32_t id, void* to, const void* from, size_t bytes, void* stream) {
   return guarded(id, [&](const Device& device) {
     const cudaStream_t on = stream_of(device, stream);
+    if (is_captured(on))
+      throw Failure{cudaErrorStreamCaptureUnsupported, bytes_text("an upload", bytes) + kNotForGraphs};
     if (bytes > 0) must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, on), bytes_text("an upload", bytes));
   });
 }
@@ -212,6 +238,7 @@ const grpo_cuda_api kApi = {
     .wait = wait,
     .wait_on_host = wait_on_host,
     .destroy_event = destroy_event,
+    .trim = trim,
 };
 
 }  // namespace
@@ -231,20 +258,45 @@ Launch::Launch(int32_t id, cudaStream_t given)
 
 Launch::~Launch() {
   if (rehearsal_) return;
-  for (void* memory : scratch_) cudaFreeAsync(memory, stream);
+  if (scratch_ != nullptr) cudaFreeAsync(scratch_, stream);
   cudaSetDevice(previous_);
+}
+
+bool Launch::captured() const { return !rehearsal_ && is_captured(stream); }
+
+bool Device::has_room(const void* kernel, const Shape& shape) const {
+  static std::mutex mutex;
+  static auto& known = *new std::map<std::tuple<int32_t, const void*, int32_t, int32_t, size_t>, bool>;
+  std::lock_guard<std::mutex> lock(mutex);
+  const std::tuple key{id, kernel, shape.cluster, shape.threads, shape.shared};
+  if (const auto found = known.find(key); found != known.end()) return found->second;
+  cudaLaunchAttribute cluster;
+  const cudaLaunchConfig_t config = config_of(shape, nullptr, cluster);
+  int clusters = 0;
+  must(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared)),
+       "the shared memory of a kernel");
+  must(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "the room for clusters");
+  return known[key] = clusters > 0;
+}
+
+constexpr int64_t kUnit = 256;  // memory is handed out in multiples of it
+
+void Launch::reserve(int64_t bytes) {
+  if (bytes == 0) return;
+  void* memory = nullptr;
+  const cudaError_t error = cudaMallocFromPoolAsync(&memory, static_cast<size_t>(bytes), device.pool, stream);
+  if (error != cudaSuccess) must(error, "scratch space, " + memory_text(bytes));
+  scratch_ = static_cast<char*>(memory);
+  reserved_ = bytes;
 }
 
 void* Launch::allocate(int64_t bytes) {
   if (bytes == 0) return nullptr;
-  constexpr int64_t kUnit = 256;  // memory is handed out in multiples of it
+  const int64_t begin = bytes_;
   bytes_ += ceil_div(bytes, kUnit) * kUnit;
   if (rehearsal_) return reinterpret_cast<void*>(kUnit);
-  void* memory = nullptr;
-  const cudaError_t error = cudaMallocAsync(&memory, static_cast<size_t>(bytes), stream);
-  if (error != cudaSuccess) must(error, "scratch space, " + memory_text(bytes));
-  scratch_.push_back(memory);
-  return memory;
+  if (bytes_ > reserved_) throw Failure{cudaErrorAssert, "a call that takes more scratch space than its rehearsal"};
+  return GRPO_PART_OF(scratch_, begin, bytes, stream);
 }
 
 void* Launch::copy(const void* host, int64_t bytes) {
@@ -255,13 +307,17 @@ void* Launch::copy(const void* host, int64_t bytes) {
   return memory;
 }
 
-void bring_inputs(const grpo_operation& operation, char* args, std::vector<DLTensor>& copies, Launch& on) {
+int bring_inputs(const grpo_operation& operation, char* args, std::vector<DLTensor>& copies, Launch& on) {
   for (int32_t i = 0; i < operation.field_count; ++i) {
     const grpo_field& field = operation.fields[i];
     if (field.role != GRPO_INPUT) continue;
     const DLTensor* tensor;
     std::memcpy(&tensor, args + field.offset, sizeof tensor);
     if (tensor == nullptr || tensor->device.device_type != 1) continue;
+    if (on.captured())
+      return fail(GRPO_DEVICE, field.name,
+                  "lies on the host, expected a device array: the stream is captured, and each launch of the graph "
+                  "would copy from there again");
     int64_t count = 1;
     for (int32_t axis = 0; axis < tensor->ndim; ++axis) count *= tensor->shape[axis];
     copies[i] = *tensor;
@@ -271,6 +327,7 @@ void bring_inputs(const grpo_operation& operation, char* args, std::vector<DLTen
     tensor = &copies[i];
     std::memcpy(args + field.offset, &tensor, sizeof tensor);
   }
+  return GRPO_OK;
 }
 
 }  // namespace grpo::cuda

@@ -28,14 +28,6 @@ inline void must(cudaError_t error, const char* what) {
   if (error != cudaSuccess) must(error, std::string(what));
 }
 
-// One GPU, looked up once.
-struct Device {
-  int32_t id = 0;
-  int32_t major = 0, minor = 0, multiprocessors = 0;
-  int64_t shared_limit = 0;  // bytes of shared memory that one block may have
-  cudaStream_t stream = nullptr;  // the library's own
-};
-
 struct Shape {
   int64_t blocks;  // on one axis: grid.y and grid.z stop at 65535
   int32_t threads;
@@ -43,10 +35,38 @@ struct Shape {
   int32_t cluster = 1;  // blocks per cluster
 };
 
+// One GPU, looked up once.
+struct Device {
+  int32_t id = 0;
+  int32_t major = 0, minor = 0, multiprocessors = 0;
+  int64_t shared_limit = 0;  // bytes of shared memory that one block may have
+  cudaStream_t stream = nullptr;  // the library's own
+  cudaMemPool_t pool = nullptr;   // the library's own: that of the device belongs to the whole process
+
+  // Whether one cluster of the kernel can run at all: a part of a GPU (MIG, a share of its multiprocessors) may have
+  // room for none. Asked once for each kernel and shape.
+  bool has_room(const void* kernel, const Shape& shape) const;
+};
+
+// `cluster` is where the configuration says how many blocks a cluster has.
+inline cudaLaunchConfig_t config_of(const Shape& shape, cudaStream_t stream, cudaLaunchAttribute& cluster) {
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
+  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
+  config.dynamicSmemBytes = shape.shared;
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = shape.cluster > 1 ? 1 : 0;
+  return config;
+}
+
 // A call on its way to a stream. What scratch() returns lives until the work enqueued so far is done.
 //
 // A rehearsal of a call goes through the same code with pointers that nobody reads: it enqueues nothing, and bytes() is
-// what the call would take.
+// what the call would take. So all scratch space of a call is one allocation, reserve(), out of which it is handed.
 class Launch {
  public:
   Launch(int32_t id, cudaStream_t given);
@@ -59,12 +79,19 @@ class Launch {
   const Device& device;
   const cudaStream_t stream;
 
+  // Before the first scratch(): bytes() of a rehearsal.
+  void reserve(int64_t bytes);
+
   // Uninitialised device memory, 256-byte aligned.
   template <class T>
   T* scratch(int64_t count) {
     return static_cast<T*>(allocate(count * int64_t{sizeof(T)}));
   }
-  // A copy in device memory of what lies on the host; the host's may change as soon as this returns.
+  // Whether what is enqueued becomes part of a graph.
+  bool captured() const;
+
+  // A copy in device memory of what lies on the host, which may change as soon as this returns. Not for a graph: each
+  // of its launches would copy again, from where the host's lay.
   template <class T>
   T* upload(const T* host, int64_t count) {
     return static_cast<T*>(copy(host, count * int64_t{sizeof(T)}));
@@ -85,16 +112,7 @@ class Launch {
       must(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared)),
            "the shared memory of a kernel");
     cudaLaunchAttribute cluster;
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
-    config.blockDim = dim3(static_cast<unsigned>(shape.threads));
-    config.dynamicSmemBytes = shape.shared;
-    config.stream = stream;
-    config.attrs = &cluster;
-    config.numAttrs = shape.cluster > 1 ? 1 : 0;
+    const cudaLaunchConfig_t config = config_of(shape, stream, cluster);
     must(cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...), "a launch");
   }
 
@@ -103,8 +121,8 @@ class Launch {
   void* copy(const void* host, int64_t bytes);
   const bool rehearsal_ = false;
   int32_t previous_ = 0;
-  int64_t bytes_ = 0;
-  std::vector<void*> scratch_;
+  int64_t bytes_ = 0, reserved_ = 0;
+  char* scratch_ = nullptr;
 };
 
 __host__ __device__ constexpr int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }

@@ -23,8 +23,9 @@ int32_t device_count(const char** reason);
 int cuda_failed(const Failure& failure);  // sets last_error and the thread's cuda_code
 void no_cuda_failure();
 
-// Replaces the i32 inputs that lie on the host by copies in device memory, made in stream order.
-void bring_inputs(const grpo_operation& operation, char* args, std::vector<DLTensor>& copies, Launch& on);
+// Replaces the i32 inputs that lie on the host by copies in device memory, made in stream order. `copies` has one for
+// each field. Returns a status.
+int bring_inputs(const grpo_operation& operation, char* args, std::vector<DLTensor>& copies, Launch& on);
 
 template <class Args, int (*Run)(const Args&, const Axes&, Launch&), const grpo_operation& Descriptor>
 int entry(const void* args, void* stream) {
@@ -38,10 +39,18 @@ int entry(const void* args, void* stream) {
     int32_t id = 0;
     if (const int status = check(Descriptor, args, axes, &id)) return status;
     if (args != whole) std::memcpy(whole, args, sizeof(Args));
-    Launch on(id, static_cast<cudaStream_t>(stream));
     std::vector<DLTensor> copies(Descriptor.field_count);
-    bring_inputs(Descriptor, whole, copies, on);
-    return Run(*reinterpret_cast<const Args*>(whole), axes, on);
+    const auto run_with = [&](Launch& on) {
+      alignas(Args) char brought[sizeof(Args)];
+      std::memcpy(brought, whole, sizeof(Args));
+      if (const int status = bring_inputs(Descriptor, brought, copies, on)) return status;
+      return Run(*reinterpret_cast<const Args*>(brought), axes, on);
+    };
+    Launch on(id, static_cast<cudaStream_t>(stream));
+    Launch rehearsal(on, Launch::Rehearsal{});
+    if (const int status = run_with(rehearsal)) return status;
+    on.reserve(rehearsal.bytes());
+    return run_with(on);
   } catch (const Failure& failure) {
     return cuda_failed(failure);
   } catch (const std::bad_alloc&) {

@@ -14,8 +14,7 @@
 namespace grpo::cuda {
 
 constexpr int kMostRanks = 8, kMostPieces = 16, kOneReadThreads = 192;
-// Three blocks with parts of 76000 bytes fit the 228 KiB of a multiprocessor: V = 151936 in 16 bits takes four blocks.
-constexpr int64_t kPieceBytes = 16384, kPartBytes = 76000;
+constexpr int64_t kPieceBytes = 16384, kPartBytes = 76032;
 
 struct ClusterRowShared {
   RowShared row;
@@ -25,10 +24,14 @@ struct ClusterRowShared {
   alignas(16) unsigned char logits[16];  // as long as the launch says
 };
 
+// A multiprocessor of sm_90 has 228 KiB, of which a block takes 1 KiB more than it asks for.
+static_assert(3 * (kPartBytes + int64_t{sizeof(ClusterRowShared)} + 1024) <= 228 * 1024);
+
 // Elements of a row that each block of a cluster has, the last one fewer: whole vectors.
 __host__ __device__ constexpr int64_t part_of_row(int64_t V, int64_t ranks) { return ceil_div(V, ranks * 8) * 8; }
+static_assert(part_of_row(152064, 4) * 2 <= kPartBytes, "Qwen's vocabulary in 16 bits takes four blocks");
 
-// Grid: R clusters of 1, 2, 4 or 8 blocks, from sm_90 on. Block: 192. Shared: 76,704 or less where eight blocks can
+// Grid: R clusters of 1, 2, 4 or 8 blocks, from sm_90 on. Block: 192. Shared: 76,736 or less where eight blocks can
 // keep a row. Work: each logit read once, each gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kOneReadThreads, 3)
@@ -125,14 +128,23 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
 
 // ---- the launch -----------------------------------------------------------------------------------------------------
 
-// Blocks of a cluster that keep a row of so many bytes in shared memory; 0: the row is read twice.
+inline Shape shape_of_cluster(int64_t V, int64_t size, int32_t ranks) {
+  return {ranks, kOneReadThreads, sizeof(ClusterRowShared) + static_cast<size_t>(part_of_row(V, ranks) * size), ranks};
+}
+
+// Blocks of a cluster that keep a row of so many bytes in shared memory; 0: the row is read twice. The same for all
+// kernels of a row, so that all of them have the same bits: the forward one is asked whether it has room.
 inline int32_t ranks_of_row(const Device& device, int64_t V, int64_t size) {
   if (device.major < 9 || V * size < kLongRow) return 0;
   int32_t ranks = 1;
   while (ranks < kMostRanks && part_of_row(V, ranks) * size > kPartBytes) ranks *= 2;
   const int64_t part = part_of_row(V, ranks) * size;
   const bool fits = part + int64_t{sizeof(ClusterRowShared)} <= device.shared_limit;
-  return fits && part <= kMostPieces * kPieceBytes ? ranks : 0;
+  if (!fits || part > kMostPieces * kPieceBytes) return 0;
+  const void* const forward =
+      size == 4 ? reinterpret_cast<const void*>(one_read_kernel<RowPass::kForward, float, float, NoCoefficients>)
+                : reinterpret_cast<const void*>(one_read_kernel<RowPass::kForward, bf16, bf16, NoCoefficients>);
+  return ranks == 1 || device.has_room(forward, shape_of_cluster(V, size, ranks)) ? ranks : 0;
 }
 
 // The coefficients that kFused writes have one copy for each rank.
@@ -149,11 +161,11 @@ void launch_rows(const LogitRows<T>& logits, const GradRows<G>& gradient, const 
   // Forward too: the log-probabilities of all operations have the same bits, so that the ratio of a policy to itself
   // is exactly 1.
   if constexpr (kPass != RowPass::kBackwardSaved)
-    if (const int32_t ranks = ranks_of_row(on.device, logits.V, kSize); ranks > 0)
-      return on(one_read_kernel<kPass, T, G, Coefficients>,
-                {logits.R * ranks, kOneReadThreads,
-                 sizeof(ClusterRowShared) + static_cast<size_t>(part_of_row(logits.V, ranks) * kSize), ranks},
-                logits, gradient, work, coefficients);
+    if (const int32_t ranks = ranks_of_row(on.device, logits.V, kSize); ranks > 0) {
+      Shape shape = shape_of_cluster(logits.V, kSize, ranks);
+      shape.blocks *= logits.R;
+      return on(one_read_kernel<kPass, T, G, Coefficients>, shape, logits, gradient, work, coefficients);
+    }
   const int32_t threads = bytes >= 96 * 1024 ? kMostWarps * kWarp : bytes >= kLongRow ? 256 : 64;
   on(two_read_kernel<kPass, T, G, Coefficients>, {logits.R, threads, sizeof(RowShared)}, logits, gradient, work,
      coefficients);

@@ -29,6 +29,7 @@ interface CudaFunctions {
   downloadAsync(device: number, from: bigint, to: TypedArray, stream: bigint): Promise<NativeError | undefined>
   waitAsync(event: bigint): Promise<NativeError | undefined>
   synchronizeAsync(device: number, stream: bigint): Promise<NativeError | undefined>
+  trimAsync(device: number): Promise<NativeError | undefined>
   deviceOfMemory(memory: bigint): number | NativeError
   deviceOfStream(stream: bigint): number | NativeError
   record(device: number, stream: bigint): bigint | NativeError

@@ -228,6 +228,11 @@ export async function finished(operation: string, device: number, stream: bigint
   }
 }
 
+/** Gives back what the library of a device keeps, after the work on its own stream. */
+export async function trimmed(operation: string, device: number): Promise<void> {
+  must(operation, '', await waitingForDevice(undefined, () => native.cuda.trimAsync(device)))
+}
+
 /**
  * A new array, whose values are whatever the memory held.
  *

@@ -190,6 +190,15 @@ Napi::Value wait_async(const Napi::CallbackInfo& info) {
   return (new Waiter(info.Env(), info.Env().Undefined(), wait))->start();
 }
 
+// trimAsync(device): after what was enqueued on the library's own stream, so that releases among it count.
+Napi::Value trim_async(const Napi::CallbackInfo& info) {
+  auto wait = [device = Arguments{info}.device(0)] {
+    const int status = cuda_api()->synchronize(device, nullptr);
+    return status == GRPO_OK ? cuda_api()->trim(device) : status;
+  };
+  return (new Waiter(info.Env(), info.Env().Undefined(), wait))->start();
+}
+
 // synchronizeAsync(device, stream)
 Napi::Value synchronize_async(const Napi::CallbackInfo& info) {
   auto wait = [device = Arguments{info}.device(0), stream = Arguments{info}.pointer(1)] {
@@ -281,6 +290,7 @@ void add_cuda(Napi::Env env, Napi::Object exports) {
   add("downloadAsync", download_async);
   add("waitAsync", wait_async);
   add("synchronizeAsync", synchronize_async);
+  add("trimAsync", trim_async);
   add("deviceOfMemory", device_of_memory);
   add("deviceOfStream", device_of_stream);
   add("record", record);

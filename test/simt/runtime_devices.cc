@@ -20,6 +20,7 @@ thread_local cudaError_t last_error = cudaSuccess;
 State::State() {
   if (const char* text = std::getenv("GRPO_SIMT_DRIVER")) driver = text;
   if (const char* text = std::getenv("GRPO_SIMT_ARCH")) arch = std::atoi(text);
+  if (const char* text = std::getenv("GRPO_SIMT_CLUSTER")) largest_cluster = std::atoi(text);
   if (const char* text = std::getenv("GRPO_SIMT_MEMORY")) capacity = std::strtoull(text, nullptr, 10);
   for (int id = 0; id < kDevices; ++id) {
     devices[id].legacy.device = devices[id].pool.device = id;
@@ -68,6 +69,9 @@ constexpr Named kErrors[] = {
     {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
     {cudaErrorIllegalAddress, "cudaErrorIllegalAddress", "an illegal memory access was encountered"},
     {cudaErrorLaunchOutOfResources, "cudaErrorLaunchOutOfResources", "too many resources requested for launch"},
+    {cudaErrorAssert, "cudaErrorAssert", "device-side assert triggered"},
+    {cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
+     "operation not permitted when stream is capturing"},
     {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
     {cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported"},
     {cudaErrorInvalidClusterSize, "cudaErrorInvalidClusterSize", "cluster misconfiguration"},

@@ -30,7 +30,8 @@ cudaError_t check_launch(const simt::LaunchConfig& config, const void* kernel, i
     return cudaErrorNotSupported;
   const uint64_t cluster = uint64_t{config.cluster.x} * config.cluster.y * config.cluster.z;
   if (cluster != 1 && state().arch < 90) return cudaErrorInvalidConfiguration;
-  if (cluster == 0 || cluster > 8 || config.grid.x % config.cluster.x != 0 || config.cluster.y != 1 ||
+  const auto largest = static_cast<uint64_t>(state().largest_cluster);
+  if (cluster == 0 || cluster > largest || config.grid.x % config.cluster.x != 0 || config.cluster.y != 1 ||
       config.cluster.z != 1)
     return cudaErrorInvalidClusterSize;
   const auto granted = state().shared_of_kernel.find({kernel, device});
@@ -117,6 +118,8 @@ cudaError_t most_blocks(int* blocks, const void*, int threads, size_t shared) {
 
 cudaError_t most_clusters(int* clusters, const void* kernel, const LaunchConfig& config) {
   return call([&] {
+    *clusters = 0;
+    if (config.cluster.x > static_cast<unsigned>(state().largest_cluster)) return cudaSuccess;
     if (const cudaError_t error = check_launch(config, kernel, current_device)) return error;
     const int blocks = blocks_of(static_cast<int>(config.block.x), config.shared) * kMultiprocessors;
     *clusters = blocks / static_cast<int>(config.cluster.x);

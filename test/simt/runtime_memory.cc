@@ -1,4 +1,8 @@
 // Memory of the simulated runtime: allocations, copies, fills, in the order of streams.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
 #include "runtime_state.hpp"
 
 using namespace simt::host;
@@ -16,7 +20,7 @@ bool usable(const void* pointer, size_t bytes) {
   return memory != nullptr && !memory->freed;
 }
 
-cudaError_t allocate(void** pointer, size_t bytes) {
+cudaError_t allocate(void** pointer, size_t bytes, cudaMemPool_t pool = nullptr) {
   State& all = state();
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
@@ -27,7 +31,8 @@ cudaError_t allocate(void** pointer, size_t bytes) {
   void* made = simt::allocate(bytes);
   if (made == nullptr) return cudaErrorMemoryAllocation;
   device.used += bytes;
-  all.memory[made] = {current_device, bytes};
+  all.memory[made] = {.device = current_device, .bytes = bytes, .pool = pool};
+  if (pool != nullptr) pool->held = std::max(pool->held, pool->used += bytes);
   *pointer = made;
   return cudaSuccess;
 }
@@ -50,7 +55,9 @@ void release(void* pointer, int device) {
   if (found == all.memory.end()) return;
   const size_t size = found->second.bytes;
   may_touch(device, "the release of " + std::to_string(size) + " bytes", pointer, size, true);
-  all.devices[found->second.device].used -= found->second.bytes;
+  for (void* part : std::exchange(found->second.parts, {})) release(part, device);
+  if (!found->second.is_part) all.devices[found->second.device].used -= size;
+  if (found->second.pool != nullptr) found->second.pool->used -= size;
   all.memory.erase(found);
   simt::release(pointer);
 }
@@ -110,11 +117,15 @@ cudaError_t cudaFree(void* memory) {
 }
 
 cudaError_t cudaMallocAsync(void** memory, size_t bytes, cudaStream_t stream) {
+  return cudaMallocFromPoolAsync(memory, bytes, nullptr, stream);
+}
+
+cudaError_t cudaMallocFromPoolAsync(void** memory, size_t bytes, cudaMemPool_t pool, cudaStream_t stream) {
   return call([&] {
     CUstream_st* const known = stream_of(stream);
-    if (known == nullptr) return cudaErrorInvalidResourceHandle;
+    if (known == nullptr || (pool != nullptr && pool->device != known->device)) return cudaErrorInvalidResourceHandle;
     const int previous = std::exchange(current_device, known->device);
-    const cudaError_t error = allocate(memory, bytes);
+    const cudaError_t error = allocate(memory, bytes, pool);
     current_device = previous;
     if (*memory != nullptr) happens_now(*known, [&] { simt::touch(*memory, bytes, true); });
     return error;
@@ -129,6 +140,7 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
     const auto found = state().memory.find(memory);
     if (found == state().memory.end() || found->second.freed) return cudaErrorInvalidValue;
     found->second.freed = true;
+    for (void* part : found->second.parts) state().memory.at(part).freed = true;
     enqueue(*known, [memory, device = known->device] { release(memory, device); });
     return cudaSuccess;
   });
@@ -175,6 +187,44 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
     *pool = &state().devices[device].pool;
     return cudaSuccess;
   });
+}
+
+cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {
+  return call([&] {
+    if (properties->allocType != cudaMemAllocationTypePinned || !is_device(properties->location.id))
+      return cudaErrorInvalidValue;
+    *pool = new CUmemPoolHandle_st{properties->location.id};
+    return cudaSuccess;
+  });
+}
+
+// GRPO_SIMT_TRIMS names a file that gets a line for each: device, bytes held before and after.
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t kept) {
+  return call([&] {
+    if (pool == nullptr) return cudaErrorInvalidValue;
+    const size_t before = pool->held;
+    pool->held = std::min(pool->held, std::max(pool->used, kept));
+    if (const char* path = std::getenv("GRPO_SIMT_TRIMS"))
+      if (std::FILE* file = std::fopen(path, "a")) {
+        std::fprintf(file, "%d %zu %zu\n", pool->device, before, pool->held);
+        std::fclose(file);
+      }
+    return cudaSuccess;
+  });
+}
+
+void* simt::part_of(void* allocation, size_t bytes, cudaStream_t stream) {
+  void* part = nullptr;
+  call([&] {
+    Memory& whole = state().memory.at(allocation);
+    part = simt::allocate(bytes);
+    if (part == nullptr) return cudaErrorMemoryAllocation;
+    whole.parts.push_back(part);
+    state().memory[part] = {.device = whole.device, .bytes = bytes, .is_part = true};
+    happens_now(*stream_of(stream), [&] { simt::touch(part, bytes, true); });
+    return cudaSuccess;
+  });
+  return part;
 }
 
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr, void* value) {

@@ -44,6 +44,7 @@ struct CUstream_st {
   simt::host::WorkPointer last;
   uint32_t number;      // no two streams of the process have the same
   uint64_t works = 0;
+  bool captured = false;
 };
 
 struct CUevent_st {
@@ -54,6 +55,7 @@ struct CUevent_st {
 
 struct CUmemPoolHandle_st {
   int device;
+  size_t used = 0, held = 0;  // bytes: by allocations, and of the device
 };
 
 namespace simt::host {
@@ -71,6 +73,9 @@ struct Memory {
   int device;
   size_t bytes;
   bool freed = false;  // its release is queued
+  cudaMemPool_t pool = nullptr;
+  bool is_part = false;      // see part_of
+  std::vector<void*> parts;
 };
 
 struct State {
@@ -83,6 +88,7 @@ struct State {
   std::deque<std::string> texts;                                // of faults; never removed: callers keep the pointers
   std::string driver;
   int arch = 90;
+  int largest_cluster = 8;  // GRPO_SIMT_CLUSTER: as on a part of a GPU
   size_t capacity = size_t{8} << 30;
   State();
 };

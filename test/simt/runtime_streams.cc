@@ -157,6 +157,24 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
 }
 cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
 
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  return call([&] {
+    CUstream_st* const known = stream_of(stream);
+    if (known == nullptr || known->blocking) return cudaErrorInvalidResourceHandle;
+    known->captured = true;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  return call([&] {
+    const CUstream_st* const known = stream_of(stream);
+    if (known == nullptr) return cudaErrorInvalidResourceHandle;
+    *status = known->captured ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    return cudaSuccess;
+  });
+}
+
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return call([&] {
     if (stream == nullptr || stream == cudaStreamLegacy || stream_of(stream) == nullptr)

@@ -1,0 +1,74 @@
+// What a part of a GPU, a captured stream and a full one ask of the library beneath the operations.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import process from 'node:process'
+import { describe, expect, test } from 'vitest'
+import { array, cuda, gatherRows, policyLossFromLogits, tokenLogprob } from '../../lib/index.js'
+import { backend } from '../support/backend_kind.js'
+import { refuses } from '../support/compare.js'
+
+const folder = mkdtempSync(join(tmpdir(), 'grpo-kernels-'))
+Object.assign(process.env, {
+  GRPO_SIMT_STREAMS: '1',
+  GRPO_SIMT_CAPTURED: '0',
+  GRPO_SIMT_CLUSTER: '1',
+  GRPO_SIMT_TRIMS: join(folder, 'trims'),
+})
+
+describe.skipIf(backend !== 'simt')('the library of a GPU', () => {
+  const values = new Float32Array([1, 2, 3, 4])
+  const index = new Int32Array([0, 1])
+  const captured = () => {
+    if (!cuda.available) throw new Error(cuda.reason)
+    return BigInt(process.env.GRPO_SIMT_STREAM_0_0 as string)
+  }
+
+  test('host arrays are refused where the stream is captured, and named', () => {
+    const stream = captured()
+    const x = cuda.upload(values)
+    refuses(() => gatherRows({ x, index }, { stream }), {
+      error: TypeError,
+      code: 'ERR_GRPO_DEVICE',
+      argument: 'index',
+      text: /lies on the host, expected a device array: the stream is captured/,
+    })
+    expect(() => cuda.upload(values, { stream })).toThrow(/while the stream is captured/)
+    expect(gatherRows({ x, index: cuda.upload(index) }, { stream }).x.shape).toEqual([2])
+  })
+
+  test('where a GPU has no room for a cluster, rows are read twice', () => {
+    const [R, V] = [2, 20_011] // 80 KB of float32 logits: a cluster of two blocks
+    const x = Float32Array.from({ length: R * V }, (_, i) => Math.sin(i) * 3)
+    const token = new Int32Array([7, 20_010])
+    const inputs = { logits: cuda.upload(array(x, [R, V])), token }
+    const { logp } = tokenLogprob(inputs)
+    const expected = Array.from(token, (id, r) => {
+      const row = x.subarray(r * V, (r + 1) * V)
+      return (row[id] as number) - Math.log(row.reduce((sum, z) => sum + Math.exp(z), 0))
+    })
+    logp.readSync().data.forEach((value, t) => expect(value).toBeCloseTo(expected[t] as number, 5))
+    const loss = { advantage: cuda.upload(new Float32Array([1])), sequenceStart: new Int32Array([0, R]) }
+    const { gradLogits, logp: again } = policyLossFromLogits({ ...inputs, ...loss }, { surrogate: 'reinforce' })
+    expect(again.readSync().data).toEqual(logp.readSync().data)
+    const gradient = gradLogits.readSync().data
+    token.forEach((id, r) => {
+      const p = Math.exp(expected[r] as number)
+      expect(gradient[r * V + id]).toBeCloseTo((p - 1) / R, 6)
+    })
+  })
+
+  test('trim gives back what no array uses', async () => {
+    const kept = cuda.upload(new Float32Array(1024))
+    cuda.upload(new Float32Array(1 << 20)).dispose()
+    await cuda.trim()
+    const [device, before, after] = readFileSync(join(folder, 'trims'), 'utf8').trim().split(' ').map(Number)
+    expect(device).toBe(0)
+    expect(before).toBeGreaterThanOrEqual(4 << 20)
+    expect(after).toBeLessThan(before as number)
+    expect(after).toBeGreaterThanOrEqual(4096)
+    expect(kept.readSync().data.length).toBe(1024)
+    await expect(cuda.trim(7)).rejects.toThrow('cuda.trim: device is 7, expected a whole number from 0 to 1')
+    rmSync(folder, { recursive: true })
+  })
+})
