@@ -31,7 +31,7 @@ describe.skipIf(backend !== 'simt')('the library of a GPU', () => {
       error: TypeError,
       code: 'ERR_GRPO_DEVICE',
       argument: 'index',
-      text: /lies on the host, expected a device array: the stream is captured/,
+      message: /lies on the host, expected a device array: the stream is captured/,
     })
     expect(() => cuda.upload(values, { stream })).toThrow(/while the stream is captured/)
     expect(gatherRows({ x, index: cuda.upload(index) }, { stream }).x.shape).toEqual([2])
