@@ -7,7 +7,7 @@ import type { ArrayInput } from './arrays/input.js'
 export interface LossStats {
   /** Mean of weight × surrogate: before `aggregate`, without KL and entropy. */
   policyLoss: number
-  /** Mean of what the KL adds: klCoef × kl, and × ratio with klWeight 'ratio'. */
+  /** Mean of what the KL adds: klCoef × kl, and × its weight with a `klWeight`. */
   klLoss: number
   /** Mean, in nats; 0 if policyLoss was given none. */
   entropy: number

@@ -62,10 +62,30 @@ export interface Objective {
   klCoef?: number
   /** 'k3' (default): exp(-x) - 1 + x. 'k1': x. 'k2': x^2 / 2. 'abs': |x|. */
   kl?: 'k3' | 'k1' | 'k2' | 'abs'
-  /** 'exact' (default): the derivative of the value. 'k2': that of k2, which is x, whatever the clamps (verl's k3+). */
+  /**
+   * 'exact' (default): the derivative of the value. 'k2': that of k2, which is x, whatever klClamp and klValueClamp (verl's
+   * k3+).
+   */
   klGradient?: 'exact' | 'k2'
-  /** 'ratio': the KL is multiplied by r, and its gradient flows through both (DeepSeek-V3.2). Default 'none'. */
-  klWeight?: 'none' | 'ratio'
+  /**
+   * What the KL of a token is multiplied by; the gradient flows through both. Without oldLogp the weight is 1, with
+   * gradient: with k3 that of the product is r x. Default 'none'.
+   * - 'none':        1
+   * - 'ratio':       r, as `ratio` says; not defined for 'geometric' (DeepSeek-V3.2)
+   * - 'token_ratio': the token's own exp(d), also where `ratio` is of sequences: unclipped, with d clamped to
+   *                  ± logRatioClamp if there is one, and its gradient to the own token (TRL 1.10)
+   */
+  klWeight?: 'none' | 'ratio' | 'token_ratio'
+  /**
+   * c > 0: the weight of the KL is min(weight, c). Where it is cut it is a constant, and the KL keeps its own gradient; at a
+   * tie the weight keeps its gradient too. Needs a `klWeight`. Default null: none.
+   */
+  klWeightClamp?: number | null
+  /**
+   * c > 0: weight × value of the KL, before klCoef, is clamped to ± c, with gradient 0 outside (beyond the interval, not at
+   * its ends), whatever `klGradient` says. Without a `klWeight` the weight is 1. Default null: none. slime: 10.
+   */
+  klTermClamp?: number | null
   /** x is clamped to ± this in the KL, with gradient 0 outside. Default null. verl: 20. */
   klClamp?: number | null
   /** The KL's value is clamped to ± this, with gradient 0 outside. Default null. verl: 10. */

@@ -28,7 +28,7 @@ const objective = {
   klCoef: 'number = 0',
   kl: 'enum k3|k1|k2|abs',
   klGradient: 'enum exact|k2',
-  klWeight: 'enum none|ratio',
+  klWeight: 'enum none|ratio|token_ratio',
   klClamp: 'number? = null > 0',
   klValueClamp: 'number? = null > 0',
   entropyCoef: 'number = 0',
@@ -45,6 +45,8 @@ const objective = {
   decayNegative: 'number = 2 >= 0.0001',
   droBeta: 'number? = null > 0',
   ratioCap: 'number? = null > 0',
+  klWeightClamp: 'number? = null > 0',
+  klTermClamp: 'number? = null > 0',
 } as const
 
 /** What a loss needs besides the log-probabilities themselves. */

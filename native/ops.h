@@ -131,6 +131,7 @@ typedef struct {
   double normalizer;
   double power_positive, decay_positive, power_negative, decay_negative;
   double dro_beta, ratio_cap;
+  double kl_weight_clamp, kl_term_clamp;
 } grpo_objective;
 
 typedef struct {

@@ -9,7 +9,7 @@ enum class Surrogate : int32_t { kClip, kCispo, kSapo, kReinforce, kVespo, kDro,
 enum class Ratio : int32_t { kToken, kSequence, kSequenceToken, kSequenceProduct, kGeometric };
 enum class Kl : int32_t { kK3, kK1, kK2, kAbs };
 enum class KlGradient : int32_t { kExact, kK2 };
-enum class KlWeight : int32_t { kNone, kRatio };
+enum class KlWeight : int32_t { kNone, kRatio, kTokenRatio };
 enum class Aggregate : int32_t { kNull = -1, kTokenMean, kSequenceMean, kSequenceSum, kConstant, kTokenSum };
 
 // A nullable number is NaN when it is null.
@@ -31,6 +31,7 @@ struct Objective {
   double normalizer;  // nullable
   double power_positive, decay_positive, power_negative, decay_negative;
   double dro_beta, ratio_cap;  // nullable
+  double kl_weight_clamp, kl_term_clamp;  // nullable
 };
 
 }  // namespace grpo

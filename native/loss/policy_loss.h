@@ -35,7 +35,7 @@ enum Stat : int32_t {
   kStatTokens,
   kStatSequences,    // that count in a mean: those with unmasked tokens, or all with countEmpty
   kStatPolicy,       // sum of weight * surrogate, before aggregation
-  kStatKlLoss,       // sum of what is added for the KL: klCoef, and the ratio if klWeight says so, included
+  kStatKlLoss,       // sum of what is added for the KL: klCoef, and the weight that klWeight names, included
   kStatEntropy,      // sum; 0 without entropy
   kStatClippedLow,   // tokens with A < 0 whose ratio (DPPO: probability) is below the interval
   kStatClippedHigh,  // tokens with A > 0 for which it is above

@@ -18,7 +18,8 @@ namespace grpo {
       GRPO_OBJECTIVE_OPT(dual_clip, "number? = null > 1"),                                                      \
       GRPO_OBJECTIVE_OPT(log_ratio_clamp, "number? = null > 0"), GRPO_OBJECTIVE_OPT(kl_coef, "number = 0"),     \
       GRPO_OBJECTIVE_OPT(kl, "enum k3|k1|k2|abs"), GRPO_OBJECTIVE_OPT(kl_gradient, "enum exact|k2"),            \
-      GRPO_OBJECTIVE_OPT(kl_weight, "enum none|ratio"), GRPO_OBJECTIVE_OPT(kl_clamp, "number? = null > 0"),     \
+      GRPO_OBJECTIVE_OPT(kl_weight, "enum none|ratio|token_ratio"),                                            \
+      GRPO_OBJECTIVE_OPT(kl_clamp, "number? = null > 0"),                                                       \
       GRPO_OBJECTIVE_OPT(kl_value_clamp, "number? = null > 0"), GRPO_OBJECTIVE_OPT(entropy_coef, "number = 0"), \
       GRPO_OBJECTIVE_OPT(entropy_aggregate,                                                                     \
                          "enum? token_mean|sequence_mean|sequence_sum|constant|token_sum"),                     \
@@ -30,7 +31,9 @@ namespace grpo {
       GRPO_OBJECTIVE_OPT(decay_positive, "number = 3 >= 0.0001"),                                               \
       GRPO_OBJECTIVE_OPT(power_negative, "number = 3 >= 0"),                                                    \
       GRPO_OBJECTIVE_OPT(decay_negative, "number = 2 >= 0.0001"),                                               \
-      GRPO_OBJECTIVE_OPT(dro_beta, "number? = null > 0"), GRPO_OBJECTIVE_OPT(ratio_cap, "number? = null > 0")
+      GRPO_OBJECTIVE_OPT(dro_beta, "number? = null > 0"), GRPO_OBJECTIVE_OPT(ratio_cap, "number? = null > 0"), \
+      GRPO_OBJECTIVE_OPT(kl_weight_clamp, "number? = null > 0"),                                                \
+      GRPO_OBJECTIVE_OPT(kl_term_clamp, "number? = null > 0")
 
 #define GRPO_POLICY_INPUTS                                                                                    \
   GRPO_IN(old_logp, "f32[T] ?"), GRPO_IN(ref_logp, "f32[T] ?"), GRPO_IN(advantage, "f32[S] ?"),               \
@@ -47,7 +50,8 @@ inline Objective objective_of(const grpo_objective& o) {
           o.entropy_coef, static_cast<Aggregate>(o.entropy_aggregate),
           o.tau_positive, o.tau_negative,
           static_cast<Aggregate>(o.aggregate), o.max_length, o.count_empty != 0, o.normalizer,
-          o.power_positive, o.decay_positive, o.power_negative, o.decay_negative, o.dro_beta, o.ratio_cap};
+          o.power_positive, o.decay_positive, o.power_negative, o.decay_negative, o.dro_beta, o.ratio_cap,
+          o.kl_weight_clamp, o.kl_term_clamp};
 }
 
 // Without logp and entropy, which two of the operations compute themselves.
@@ -109,7 +113,10 @@ int check_objective(const Args& args, bool with_entropy) {
   if (one_interval && objective.clip_low + objective.clip_high < 0)
     return refuse("clip_high", "is below -{clip_low}, so that no ratio lies between the bounds");
   if (objective.kl_weight == KlWeight::kRatio && geometric)
-    return refuse("kl_weight", "is \"ratio\", which {ratio} \"geometric\" does not define: expected \"none\"");
+    return refuse("kl_weight",
+                  "is \"ratio\", which {ratio} \"geometric\" does not define: expected \"none\" or \"token_ratio\"");
+  if (objective.kl_weight == KlWeight::kNone && !std::isnan(objective.kl_weight_clamp))
+    return refuse("kl_weight_clamp", "bounds the weight of the KL, but {kl_weight} is \"none\": expected null");
   if (objective.kl_coef != 0 && args.ref_logp == nullptr)
     return refuse("kl_coef", "is not 0, but {ref_logp} is missing: the KL is taken against it");
   if (objective.entropy_coef != 0 && !with_entropy)

@@ -87,6 +87,7 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
   if (in.ref_logp == nullptr) objective.kl = Kl::kK2;
   const bool own_ratio = objective.ratio == Ratio::kToken, geometric = objective.ratio == Ratio::kGeometric;
   const bool cut = geometric || objective.surrogate == Surrogate::kVespo;
+  const bool alone = !own_ratio && denominators.count[range.sequence] == 1;
   const bool own_gradient = own_ratio || objective.ratio == Ratio::kSequenceToken;
   const Interval<Lanes> interval = clip_interval<Lanes>(objective);
   const Lanes zero = {}, infinity = constant<Lanes>(INFINITY);
@@ -125,6 +126,7 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
                                                     : live ? of.advantage : zero;
     token.weight = load(in.weight, t, count, live, 1);
     token.ratio = ratio;
+    token.kl_weight = kl_weight_of(objective, ratio, log_ratio, alone);
     token.interval = interval;
     if (in.ratio_low != nullptr) token.interval.low = load(in.ratio_low, t, count, live, 0);
     if (in.ratio_high != nullptr) token.interval.high = load(in.ratio_high, t, count, live, 0);

@@ -78,6 +78,13 @@ struct ImportanceRatio {
   Mask<Real> fixed;  // the log-ratio lies outside a clamp: no gradient flows through it
 };
 
+// Of a token alone: what VESPO bounds besides is the product of a sequence.
+template <class Real>
+GRPO_FORMULA ImportanceRatio<Real> token_ratio(const Objective& objective, Real log_ratio) {
+  const Real log = clamped(log_ratio, objective.log_ratio_clamp);
+  return {log, exponential(log), outside(log_ratio, objective.log_ratio_clamp)};
+}
+
 template <class Real>
 GRPO_FORMULA ImportanceRatio<Real> importance_ratio(const Objective& objective, Real log_ratio) {
   Real log = clamped(log_ratio, objective.log_ratio_clamp);
@@ -90,12 +97,36 @@ GRPO_FORMULA ImportanceRatio<Real> importance_ratio(const Objective& objective, 
   return {log, exponential(log), fixed};
 }
 
+// What klWeight multiplies the KL of a token by. `own`: its derivative flows to the token alone.
+template <class Real>
+struct KlWeightOf {
+  Real value;
+  Mask<Real> fixed;
+  bool own;
+};
+
+// From the ratio of the surrogate, the token's log-ratio, and whether the token is alone in its sequence, so that the
+// ratio of the sequence is its own.
+template <class Real>
+GRPO_FORMULA KlWeightOf<Real> kl_weight_of(const Objective& objective, const ImportanceRatio<Real>& ratio,
+                                           Real log_ratio, bool alone) {
+  const bool by_token = objective.ratio == Ratio::kToken;
+  if (objective.kl_weight == KlWeight::kTokenRatio && !by_token) {
+    const ImportanceRatio<Real> own = token_ratio(objective, log_ratio);
+    return {own.value, own.fixed, true};
+  }
+  Mask<Real> fixed = ratio.fixed;
+  if (alone && objective.surrogate == Surrogate::kVespo) fixed |= outside(log_ratio, kVespoLogRatio);
+  return {ratio.value, fixed, by_token || objective.ratio == Ratio::kSequenceToken || alone};
+}
+
 template <class Real>
 struct Token {
   Real logp, old_logp;
   Real advantage;
   Real weight;
   ImportanceRatio<Real> ratio;
+  KlWeightOf<Real> kl_weight;
   Interval<Real> interval;  // infinite for the geometric ratio
   Real ref_log_ratio;       // logp - refLogp; 0 without a reference
 };
@@ -253,6 +284,7 @@ template <class Real>
 struct KlEstimate {
   Real value;
   Real gradient;
+  Mask<Real> clamped;  // by klClamp or klValueClamp
 };
 
 // exp(-y) - 1 + y and 1 - exp(-y), of which the tail of the exponential keeps the digits that a small y would lose.
@@ -261,21 +293,41 @@ GRPO_FORMULA KlEstimate<Real> k3_estimate(Real y) {
   const Reduced<Real> e = reduce_exponent(-y);
   const Real inverse = exponential_of(e, -y);  // exp(-y)
   const Real value = inverse - 1 + y, gradient = 1 - inverse;
-  return {e.k == 0 ? e.tail : value, e.k == 0 ? y - e.tail : gradient};
+  return {e.k == 0 ? e.tail : value, e.k == 0 ? y - e.tail : gradient, y != y};
 }
 
 // Of x = logp - refLogp.
 template <class Real>
 GRPO_FORMULA KlEstimate<Real> kl_estimate(const Objective& objective, Real x) {
   const Real y = clamped(x, objective.kl_clamp), zero = constant<Real>(0), one = constant<Real>(1);
-  KlEstimate<Real> kl = {y, one};
+  KlEstimate<Real> kl = {y, one, y != y};
   if (objective.kl == Kl::kK3) kl = k3_estimate(y);
-  if (objective.kl == Kl::kK2) kl = {y * y / 2, y};
-  if (objective.kl == Kl::kAbs) kl = {y < 0 ? -y : y, y > 0 ? one : y < 0 ? -one : zero};
-  kl.gradient = outside(x, objective.kl_clamp) | outside(kl.value, objective.kl_value_clamp) ? zero : kl.gradient;
+  if (objective.kl == Kl::kK2) kl = {y * y / 2, y, y != y};
+  if (objective.kl == Kl::kAbs) kl = {y < 0 ? -y : y, y > 0 ? one : y < 0 ? -one : zero, y != y};
+  kl.clamped = outside(x, objective.kl_clamp) | outside(kl.value, objective.kl_value_clamp);
+  kl.gradient = kl.clamped ? zero : kl.gradient;
   if (objective.kl_gradient == KlGradient::kK2) kl.gradient = x;
   kl.value = clamped(kl.value, objective.kl_value_clamp);
   return kl;
+}
+
+// value + gradient: with a weight w whose logarithm has slope 1 in logp, d/dlogp (w v(x)) = w (v + v'). In closed form,
+// for a sum of the two parts has no digit left where exp(-x) is large:
+//
+//   k1   x + 1
+//   k2   x^2 / 2 + x = x (x + 2) / 2
+//   k3   (exp(-x) - 1 + x) + (1 - exp(-x)) = x
+//   abs  |x| + sign(x)
+//
+// k1 and abs are that sum already, rounded once. With klGradient 'k2', v' = x: 2 x, the same x (x + 2) / 2,
+// exp(-x) - 1 + 2 x and |x| + x, of which none is a difference of large numbers. A clamped value is a constant.
+template <class Real>
+GRPO_FORMULA Real weighted_gradient(const Objective& objective, Real x, const KlEstimate<Real>& kl) {
+  const Real sum = kl.value + kl.gradient;
+  Real closed = sum;
+  if (objective.kl == Kl::kK2) closed = x * (x + 2) / 2;
+  if (objective.kl == Kl::kK3 && objective.kl_gradient == KlGradient::kExact) closed = x;
+  return kl.clamped ? sum : closed;
 }
 
 // ---- the loss of a token --------------------------------------------------------------------------------------------
@@ -283,15 +335,37 @@ GRPO_FORMULA KlEstimate<Real> kl_estimate(const Objective& objective, Real x) {
 template <class Real>
 struct TokenLoss {
   Real policy;   // weight * surrogate
-  Real kl_loss;  // klCoef * kl, times the ratio if klWeight says so
+  Real kl_loss;  // klCoef * kl, times its weight
   Real kl;       // the value of `kl` alone
   Real grad_logp;
   Real grad_log_ratio;
 };
 
+// klCoef times weight * value, clamped. A weight whose derivative flows to the whole sequence leaves its part in
+// grad_log_ratio; there the sum over tokens is as large as its largest term, and no form keeps the digits of the rest.
+template <class Real>
+GRPO_FORMULA void add_kl(const Objective& objective, const Token<Real>& token, const KlEstimate<Real>& kl,
+                         TokenLoss<Real>& loss) {
+  const Real zero = constant<Real>(0), coef = constant<Real>(objective.kl_coef);
+  const bool weighted = objective.kl_weight != KlWeight::kNone;
+  const Real given = weighted ? token.kl_weight.value : constant<Real>(1);
+  const Real most = constant<Real>(objective.kl_weight_clamp), weight = given > most ? most : given;
+  const Real term = weight * kl.value;
+  const Real factor = outside(term, objective.kl_term_clamp) ? zero : coef * weight;
+  loss.kl_loss = coef * clamped(term, objective.kl_term_clamp);
+  Real gradient = kl.gradient;
+  if (weighted) {
+    const Mask<Real> constant_weight = token.kl_weight.fixed | (given > most);
+    if (token.kl_weight.own)
+      gradient = constant_weight ? gradient : weighted_gradient(objective, token.ref_log_ratio, kl);
+    else loss.grad_log_ratio += constant_weight ? zero : factor * kl.value;
+  }
+  loss.grad_logp += factor * gradient;
+}
+
 template <class Real>
 GRPO_FORMULA TokenLoss<Real> token_loss(const Objective& objective, const Token<Real>& token) {
-  const Real zero = constant<Real>(0), ratio = token.ratio.value;
+  const Real zero = constant<Real>(0);
   TokenLoss<Real> loss = {zero, zero, zero, zero, zero};
   const Term<Real> term = surrogate_term(objective, token);
   // Selected, not multiplied by 0: the term of what is left out may be infinite or NaN.
@@ -303,13 +377,7 @@ GRPO_FORMULA TokenLoss<Real> token_loss(const Objective& objective, const Token<
 
   const KlEstimate<Real> kl = kl_estimate(objective, token.ref_log_ratio);
   loss.kl = kl.value;
-  if (objective.kl_coef != 0) {
-    const bool weighted = objective.kl_weight == KlWeight::kRatio;
-    const Real factor = weighted ? ratio * constant<Real>(objective.kl_coef) : constant<Real>(objective.kl_coef);
-    loss.kl_loss = factor * kl.value;
-    loss.grad_logp += factor * kl.gradient;
-    if (weighted) loss.grad_log_ratio += loss.kl_loss;
-  }
+  if (objective.kl_coef != 0) add_kl(objective, token, kl, loss);
   loss.grad_log_ratio = token.ratio.fixed ? zero : loss.grad_log_ratio;
   return loss;
 }

@@ -103,6 +103,8 @@ const defaults = {
   decayNegative: 2,
   droBeta: null,
   ratioCap: null,
+  klWeightClamp: null,
+  klTermClamp: null,
 } as const satisfies Required<Objective>
 
 type All = Required<Objective>
@@ -199,6 +201,17 @@ function klTerm(logp: Traced, refLogp: number, o: All): Traced {
   return o.klGradient === 'exact' ? value : apply(logp, value.v, x.v)
 }
 
+/** The KL times its weight: r, or the token's own ratio. */
+function weightedKl(kl: Traced, ratio: Traced, logRatio: Traced, o: All): Traced {
+  const weight = {
+    none: () => constant(1),
+    ratio: () => ratio,
+    token_ratio: () => exp(within(logRatio, o.logRatioClamp)),
+  }[o.klWeight]()
+  const cut = o.klWeightClamp === null ? weight : min(weight, constant(o.klWeightClamp))
+  return within(multiply(cut, kl), o.klTermClamp)
+}
+
 export function policyObjective(c: PolicyCase, objective: Objective = {}) {
   const o: All = { ...defaults, ...objective } as All
   const T = c.logp.length
@@ -243,8 +256,7 @@ export function policyObjective(c: PolicyCase, objective: Objective = {}) {
       const acts = weight !== 0 && (A !== 0 || o.surrogate === 'dro')
       const policy = acts ? scale(surrogate(token, ratio, c, o), weight) : constant(0)
       const kl = c.refLogp === undefined ? constant(0) : klTerm(logp, c.refLogp[t] as number, o)
-      const weighted = o.klWeight === 'ratio' ? multiply(ratio, kl) : kl
-      const klLoss = o.klCoef === 0 ? constant(0) : scale(weighted, o.klCoef)
+      const klLoss = o.klCoef === 0 ? constant(0) : scale(weightedKl(kl, ratio, logRatio, o), o.klCoef)
       const f = factor(o.aggregate, o.normalizer, tokens.length)
       terms.push(scale(add(policy, klLoss), f))
       if (c.entropy !== undefined) {

@@ -196,13 +196,15 @@ export function ownOptions(surrogate: (typeof surrogates)[number], seed = 0): Ob
   return { powerPositive: 0.7, decayPositive: 0.4, powerNegative: 1.1, decayNegative: 1e-4 }
 }
 
-/** Every kl, its gradient, its weight and clamps of both. */
+/** Every kl, its gradient, its weight and clamps of all three, and of their product. */
 export const klOptions: Objective[] = [{}]
 for (const kl of ['k3', 'k1', 'k2', 'abs'] as const)
   for (const klGradient of ['exact', 'k2'] as const)
-    for (const klWeight of ['none', 'ratio'] as const)
-      for (const clamps of [{}, { klClamp: 0.6, klValueClamp: 0.1 }])
-        klOptions.push({ klCoef: 0.3, kl, klGradient, klWeight, ...clamps })
+    for (const klWeight of ['none', 'ratio', 'token_ratio'] as const)
+      for (const clamps of [{}, { klClamp: 0.6, klValueClamp: 0.1 }, { klTermClamp: 0.2 }]) {
+        const own = klWeight === 'none' || klOptions.length % 2 === 0 ? {} : { klWeightClamp: 1.1 }
+        klOptions.push({ klCoef: 0.3, kl, klGradient, klWeight, ...clamps, ...own })
+      }
 
 export const clampOptions: Objective[] = [
   {},
