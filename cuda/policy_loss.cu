@@ -103,6 +103,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+__device__ __forceinline__ double merged(const double* sums, int64_t blocks, int32_t stat) {
+  double sum = no_stat(stat);
+  for (int64_t block = lane_index(); block < blocks; block += kWarp)
+    sum = merge_stat(stat, sum, sums[stat * blocks + block]);
+  return reduce_stat(stat, sum);
+}
+
 // One block, a warp per statistic: lane l merges blocks l, l + 32, ...
 // Grid: 1. Block: 480. Shared: 0. Work: 120 bytes per block of tokens_kernel. Bound: latency.
 __global__ void __launch_bounds__(kSums* kWarp)
@@ -112,10 +119,9 @@ __global__ void __launch_bounds__(kSums* kWarp)
                  float* loss,                              // [1], may be null
                  double* stats) {                          // [kStatCount], may be null
   const int32_t stat = warp_index();
-  double sum = no_stat(stat);
-  for (int64_t block = lane_index(); block < blocks; block += kWarp)
-    sum = merge_stat(stat, sum, sums[stat * blocks + block]);
-  sum = reduce_stat(stat, sum);
+  double sum = merged(sums, blocks, stat);
+  // Terms that are numbers, but not their sum.
+  if (stat == kStatNonFinite && sum == 0 && !float32_holds(merged(sums, blocks, kLoss))) sum = 1;
   if (lane_index() != 0) return;
   if (stat == kLoss && loss != nullptr) *loss = static_cast<float>(sum);
   if (stats == nullptr) return;

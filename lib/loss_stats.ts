@@ -33,7 +33,10 @@ export interface LossStats {
   tokens: number
   /** Sequences with unmasked tokens, or all of them with countEmpty. */
   sequences: number
-  /** Unmasked tokens with a NaN or an infinity among their inputs or in their term. */
+  /**
+   * Unmasked tokens with a NaN or an infinity among their inputs, or whose term or its derivative is NaN, infinite or larger
+   * than float32 can hold; at least 1 where the loss is.
+   */
   nonFinite: number
   /** Tokens with an id, a row or an offset out of range (device arrays only: host arrays are refused). */
   badIndex: number

@@ -1,4 +1,4 @@
-import { grpoError } from './addon/errors.js'
+import { type GrpoError, grpoError } from './addon/errors.js'
 import { native } from './addon/native.js'
 import { array, describe, type HostArray, hostArray } from './arrays/array.js'
 import { type DeviceArray, isDeviceArray, live, uploaded } from './arrays/device_memory.js'
@@ -92,8 +92,33 @@ function nothingLike(model: HostArray<'f32'> | DeviceArray): Whole {
   return { logp: filled(-Infinity), entropy: filled(0), logsumexp: filled(-Infinity) } as Whole
 }
 
-const join = (a: Whole, b: Whole, options: MergeTokenLogprobOptions): Call<Whole> =>
-  call('mergeTokenLogprob', { ...a, otherLogp: b.logp, otherEntropy: b.entropy, otherLogsumexp: b.logsumexp }, options)
+/** An error about the second of two parts, in the words of whoever gave a list in which it is part i. */
+function ofList(error: GrpoError, i: number): GrpoError {
+  if (error.code !== 'ERR_GRPO_VALUE' || error.argument !== 'otherLogp') return error
+  const problem = error.message
+    .replace(/^mergeTokenLogprob: otherLogp /, '')
+    .replace('as logp does', `as ${i === 1 ? 'list[0].logp' : 'a part before it'} does`)
+  return grpoError('value', 'mergeTokenLogprob', `list[${i}].logp`, problem)
+}
+
+/** What has been merged, joined with part i of the list. */
+function join(merged: Whole, part: Whole, i: number, options: MergeTokenLogprobOptions): Call<Whole> {
+  const others = { otherLogp: part.logp, otherEntropy: part.entropy, otherLogsumexp: part.logsumexp }
+  const both = call('mergeTokenLogprob', { ...merged, ...others }, options)
+  const named = (error: unknown): never => {
+    throw ofList(error as GrpoError, i)
+  }
+  return {
+    now: () => {
+      try {
+        return both.now()
+      } catch (error) {
+        return named(error)
+      }
+    },
+    later: (signal) => both.later(signal).catch(named),
+  }
+}
 
 /**
  * The outputs of tokenLogprob for the whole of a vocabulary, from those of its parts (one per rank).
@@ -104,6 +129,8 @@ const join = (a: Whole, b: Whole, options: MergeTokenLogprobOptions): Call<Whole
  * Computed in float64 from the float32 values of the parts, two parts at a time, from first to last; the order changes
  * last digits. Parts whose logits are all -inf add nothing; if all parts are, logp and logsumexp are -inf and the entropy
  * is 0. A token that is in no part has logp -inf. Masked tokens, whose values are 0 in every part, stay 0. NaN spreads.
+ * A token that more than one part claims, with a finite logp, is an error: logits that every rank holds whole are no parts.
+ * Device arrays are not looked at before the call: there its three outputs are NaN.
  *
  * Accuracy: within twice the largest error of the plain float32 formula on the same parts, plus the last digit, of
  * the whole vocabulary in float64.
@@ -111,7 +138,7 @@ const join = (a: Whole, b: Whole, options: MergeTokenLogprobOptions): Call<Whole
  * @param list  for each part { logp, entropy, logsumexp }, f32[T] each, computed with `vocabStart` and the same mask;
  *              a list of one gives copies
  * @returns logp, entropy, logsumexp f32[T], in nats, as tokenLogprob returns them and tokenLogprobBackward takes them
- * @throws RangeError if the list is empty or lengths differ
+ * @throws RangeError if the list is empty, lengths differ, or a token has a finite logp in two parts
  * @see vocabulary-parallel cross entropy: Megatron-LM, arXiv:1909.08053
  * @example
  * import { array, mergeTokenLogprob, tokenLogprob } from 'grpo-kernels'
@@ -133,7 +160,7 @@ export const mergeTokenLogprob = operation(
     // Merging a part of nothing but -inf copies the other, and holds the options against their spec.
     if (others.length === 0) {
       const made = value(() => nothingLike(first.logp))
-      return chain(made, (nothing) => thenDispose(Object.values(nothing), () => join(first, nothing, options)))
+      return chain(made, (nothing) => thenDispose(Object.values(nothing), () => join(first, nothing, 1, options)))
     }
     // What lies between two merges is freed after the second, and computed on the stream of the last.
     const { stream } = options ?? {}
@@ -142,8 +169,8 @@ export const mergeTokenLogprob = operation(
       .slice(1)
       .reduce(
         (merged, part, i) =>
-          chain(merged, (whole) => thenDispose(Object.values(whole), () => join(whole, part, optionsOf(i + 1)))),
-        join(first, others[0] as Whole, optionsOf(0)),
+          chain(merged, (whole) => thenDispose(Object.values(whole), () => join(whole, part, i + 2, optionsOf(i + 1)))),
+        join(first, others[0] as Whole, 1, optionsOf(0)),
       )
   },
 )

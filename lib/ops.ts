@@ -16,6 +16,7 @@
 // An option:   kind = default range
 //   number = 0.0001 >= 0     number? = null > 1 (null allowed)     integer = 1 0..1     boolean = false
 //   enum a|b|c (the first is the default; enum? a|b: null is)      integer >= 0 axis R (no default; it sizes an axis)
+//   f32                 float32 holds it        inverse     its inverse is finite too; both words: in float32
 
 /** The options of every policy objective: see `Objective` in objective.ts. */
 const objective = {
@@ -25,25 +26,25 @@ const objective = {
   clipHigh: 'number? = 0.2',
   dualClip: 'number? = null > 1',
   logRatioClamp: 'number? = null > 0',
-  klCoef: 'number = 0',
+  klCoef: 'number = 0 f32',
   kl: 'enum k3|k1|k2|abs',
   klGradient: 'enum exact|k2',
   klWeight: 'enum none|ratio|token_ratio',
   klClamp: 'number? = null > 0',
   klValueClamp: 'number? = null > 0',
-  entropyCoef: 'number = 0',
+  entropyCoef: 'number = 0 f32',
   entropyAggregate: 'enum? token_mean|sequence_mean|sequence_sum|constant|token_sum',
-  tauPositive: 'number = 1 > 0',
-  tauNegative: 'number = 1.05 > 0',
+  tauPositive: 'number = 1 > 0 inverse',
+  tauNegative: 'number = 1.05 > 0 inverse',
   aggregate: 'enum token_mean|sequence_mean|sequence_sum|constant|token_sum',
-  maxLength: 'number? = null > 0',
+  maxLength: 'number? = null > 0 inverse',
   countEmpty: 'boolean = false',
-  normalizer: 'number? = null >= 0',
+  normalizer: 'number? = null >= 0 inverse',
   powerPositive: 'number = 2 >= 0',
   decayPositive: 'number = 3 >= 0.0001',
   powerNegative: 'number = 3 >= 0',
   decayNegative: 'number = 2 >= 0.0001',
-  droBeta: 'number? = null > 0',
+  droBeta: 'number? = null > 0 f32',
   ratioCap: 'number? = null > 0',
   klWeightClamp: 'number? = null > 0',
   klTermClamp: 'number? = null > 0',
@@ -64,7 +65,7 @@ const ratioBounds = { ratioLow: 'f32[T] ?', ratioHigh: 'f32[T] ?' } as const
 const logits = 'f32|bf16|f16[R,V] strided'
 const tokens = { token: 'i32[T] vocabulary V', row: 'i32[T] ? below R' } as const
 const linear = { hidden: 'f32|bf16|f16[R,D]', head: 'f32|bf16|f16[V,D]', headBias: 'f32|bf16|f16[V] ?' } as const
-const temperature = 'number = 1 > 0'
+const temperature = 'number = 1 > 0 f32 inverse'
 const chunkRows = 'integer? = null >= 1'
 const segments = {
   segmentStart: 'i32[B+1] offsets P',
@@ -96,7 +97,7 @@ export const ops = {
       eps: 'number = 0.0001 >= 0',
       epsUnderRoot: 'boolean = false',
       virtualCount: 'integer = 0 >= 0',
-      virtualReward: 'number? = null',
+      virtualReward: 'number? = null f32',
       singleton: 'enum zero|raw',
     },
     paper: 'DeepSeekMath, arXiv:2402.03300',
@@ -241,7 +242,7 @@ export const ops = {
   prefixAttention: {
     inputs: { q: 'f32|bf16|f16[P,H,D]', k: '=q[P,K,D]', v: '=q[P,K,E]', ...segments },
     outputs: { out: '=q[P,H,E]', logsumexp: 'f32[P,H]' },
-    options: { scale: 'number? = null' },
+    options: { scale: 'number? = null f32 inverse' },
     paper: 'Prefix Grouper, arXiv:2506.05433; FlashAttention, arXiv:2205.14135',
   },
   prefixAttentionBackward: {
@@ -255,7 +256,7 @@ export const ops = {
       ...segments,
     },
     outputs: { gradQ: '~q[P,H,D]', gradK: '~k[P,K,D]', gradV: '~v[P,K,E]' },
-    options: { scale: 'number? = null' },
+    options: { scale: 'number? = null f32 inverse' },
     paper: 'Prefix Grouper, arXiv:2506.05433; FlashAttention, arXiv:2205.14135',
   },
   selectRollouts: {

@@ -143,7 +143,7 @@ const grpo_field kFields[] = {
     GRPO_OPT(eps, "number = 0.0001 >= 0"),
     GRPO_OPT(eps_under_root, "boolean = false"),
     GRPO_OPT(virtual_count, "integer = 0 >= 0"),
-    GRPO_OPT(virtual_reward, "number? = null"),
+    GRPO_OPT(virtual_reward, "number? = null f32"),
     GRPO_OPT(singleton, "enum zero|raw"),
 };
 

@@ -120,7 +120,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(logp, "f32[T]"),
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(stats, "f64[15]"),
-    GRPO_OPT(temperature, "number = 1 > 0"),
+    GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
     GRPO_OBJECTIVE_FIELDS,
 };

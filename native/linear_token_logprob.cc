@@ -93,7 +93,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(logp, "f32[T]"),
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(logsumexp, "f32[T]"),
-    GRPO_OPT(temperature, "number = 1 > 0"),
+    GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
 };
 }  // namespace forward
@@ -114,7 +114,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(grad_hidden, "~hidden[R,D]"),
     GRPO_OUT(grad_head, "~head[V,D]"),
     GRPO_OUT(grad_head_bias, "~head_bias[V] if head_bias"),
-    GRPO_OPT(temperature, "number = 1 > 0"),
+    GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
 };
 }  // namespace backward

@@ -30,8 +30,15 @@ void merge_token_logprob(const float* logp,             // [T]
 using Args = grpo_merge_token_logprob_args;
 
 int run(const Args& args, const Axes& axes) {
-  merge_token_logprob(data<float>(args.logp), data<float>(args.entropy), data<float>(args.logsumexp),
-                      data<float>(args.other_logp), data<float>(args.other_entropy), data<float>(args.other_logsumexp),
+  const float *logp = data<float>(args.logp), *other_logp = data<float>(args.other_logp);
+  for (int64_t t = 0; t < axes['T']; ++t)
+    if (claimed_twice({logp[t], data<float>(args.entropy)[t], data<float>(args.logsumexp)[t]},
+                      {other_logp[t], data<float>(args.other_entropy)[t], data<float>(args.other_logsumexp)[t]}))
+      return fail(GRPO_VALUE, "other_logp",
+                  "claims token " + std::to_string(t) + ", as {logp} does, but one part of a vocabulary holds it: "
+                  "replicated logits are no parts");
+  merge_token_logprob(logp, data<float>(args.entropy), data<float>(args.logsumexp), other_logp,
+                      data<float>(args.other_entropy), data<float>(args.other_logsumexp),
                       data<float>(args.out_logp), data<float>(args.out_entropy), data<float>(args.out_logsumexp),
                       axes['T']);
   return GRPO_OK;

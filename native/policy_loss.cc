@@ -179,7 +179,9 @@ void policy_loss(const LossInputs& in, const Denominators& denominators, float* 
   for (int64_t block = 0; block < blocks(in.T); ++block) merge(total, sums[block]);
   total.stats[kStatTokens] = static_cast<double>(denominators.tokens);
   total.stats[kStatSequences] = static_cast<double>(denominators.sequences);
-  if (loss != nullptr) *loss = static_cast<float>(total.loss);
+  const auto rounded = static_cast<float>(total.loss);
+  if (total.stats[kStatNonFinite] == 0 && !std::isfinite(rounded)) total.stats[kStatNonFinite] = 1;  // only their sum
+  if (loss != nullptr) *loss = rounded;
   if (stats != nullptr) std::copy(total.stats, total.stats + kStatCount, stats);
 }
 

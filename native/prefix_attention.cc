@@ -127,7 +127,7 @@ const grpo_field kFields[] = {
     GRPO_IN(segment_end, "i32[B]"),
     GRPO_OUT(out, "=q[P,H,E]"),
     GRPO_OUT(logsumexp, "f32[P,H]"),
-    GRPO_OPT(scale, "number? = null"),
+    GRPO_OPT(scale, "number? = null f32 inverse"),
 };
 
 }  // namespace

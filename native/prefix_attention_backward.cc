@@ -323,7 +323,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(grad_q, "~q[P,H,D]"),
     GRPO_OUT(grad_k, "~k[P,K,D]"),
     GRPO_OUT(grad_v, "~v[P,K,E]"),
-    GRPO_OPT(scale, "number? = null"),
+    GRPO_OPT(scale, "number? = null f32 inverse"),
 };
 
 }  // namespace

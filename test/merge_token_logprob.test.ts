@@ -3,7 +3,7 @@ import { array, type HostArray, mergeTokenLogprob, tokenLogprob, tokenLogprobBac
 import * as promises from '../lib/promises.js'
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { backend } from './support/backend_kind.js'
-import { accurate, golden, identical, refuses } from './support/compare.js'
+import { accurate, exactly, golden, identical, refuses } from './support/compare.js'
 import fc from './support/properties.js'
 import { random } from './support/random.js'
 
@@ -154,6 +154,11 @@ describe('edges', () => {
     const masked = part(0, 0, 0)
     for (const n of [1, 2, 3]) expect(only(mergeTokenLogprob(Array(n).fill(masked)))).toEqual([0, 0, 0])
   })
+  test('a masked token beside one that every part holds whole; a probability of 1 in one part', () => {
+    // p = 1 has logp 0: with an entropy or a logsumexp it is no masked token.
+    expect(only(mergeTokenLogprob([part(0, 0, 3), part(-Infinity, 0, -Infinity)]))).toEqual([0, 0, 3])
+    expect(only(mergeTokenLogprob([part(-Infinity, 0, -Infinity), part(0, 0, 0)]))).toEqual([0, 0, 0])
+  })
   test('a token in no part', () => {
     expect(mergeTokenLogprob([part(-Infinity, 1, 2), part(-Infinity, 1, 3)]).logp.data[0]).toBe(-Infinity)
   })
@@ -198,6 +203,45 @@ describe('edges', () => {
         }
       }),
     )
+  })
+})
+
+describe('a token that more than one part claims', () => {
+  // The right value of a vocabulary that every rank holds whole would be one part's own, -2.44: twice it is no part of any.
+  const replicated = () =>
+    tokenLogprob(
+      { logits: array(new Float32Array([1, 2, 3, 4]), [1, 4]), token: new Int32Array([1]) },
+      { vocabStart: 0 },
+    )
+  const nowhere = part(-Infinity, 0.5, 1)
+  const lists: [string, () => Part[], string, string][] = [
+    ['twice the same', () => [replicated(), replicated()], 'list[1].logp', 'as list[0].logp'],
+    ['the first and the last', () => [part(-1, 1, 2), nowhere, part(-3, 1, 2)], 'list[2].logp', 'as a part before it'],
+    ['the last two', () => [nowhere, part(-1, 1, 2), nowhere, part(0, 1, 2)], 'list[3].logp', 'as a part before it'],
+    ['a masked token in one of them', () => [part(0, 0, 0), part(-1, 0.5, 2)], 'list[1].logp', 'as list[0].logp'],
+  ]
+  test.each(lists)('%s', async (_, list, argument, words) => {
+    if (backend !== 'cpu') {
+      // Nobody waits for what lies on a device.
+      expect(only(mergeTokenLogprob(list()))).toEqual([Number.NaN, Number.NaN, Number.NaN])
+      return
+    }
+    const why = 'does, but one part of a vocabulary holds it: replicated logits are no parts'
+    const message = exactly(`mergeTokenLogprob: ${argument} claims token 0, ${words} ${why}`)
+    const error = { error: RangeError, code: 'ERR_GRPO_VALUE', argument, message }
+    refuses(() => mergeTokenLogprob(list()), error)
+    const refused = await promises.mergeTokenLogprob(list()).catch((reason: unknown) => reason)
+    refuses(() => {
+      throw refused
+    }, error)
+  })
+  test('the token is named, and nothing is written', () => {
+    if (backend !== 'cpu') return
+    const of = (...logp: number[]) => ({ logp: f32(...logp), entropy: f32(1, 1, 1), logsumexp: f32(2, 2, 2) })
+    const logp = new Float32Array([7, 7, 7])
+    const merge = () => mergeTokenLogprob([of(-1, -Infinity, -3), of(-Infinity, -2, -3)], { out: { logp } })
+    refuses(merge, { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'list[1].logp', message: /claims token 2,/ })
+    expect(Array.from(logp)).toEqual([7, 7, 7])
   })
 })
 

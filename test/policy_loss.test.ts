@@ -245,7 +245,10 @@ describe('masks, zeros and numbers that are none', () => {
       expect(number(none.loss)).toBe(0)
       expect(none.gradLogp.data.every((g) => g === 0)).toBe(true)
       expect(none.gradEntropy?.data.every((g) => g === 0)).toBe(true)
-      expect(lossStats(none.stats)).toMatchObject({ tokens: 0, sequences: 0, policyLoss: 0, ratioMin: Infinity })
+      const nothing = { tokens: 0, sequences: 0, policyLoss: 0, ratioMin: Infinity, ratioMax: -Infinity }
+      for (const { stats } of [empty, none]) expect(lossStats(stats)).toMatchObject(nothing)
+      for (const ratio of ratios)
+        expect(lossStats(policyLoss(masked, { ...objective, ratio }).stats)).toMatchObject(nothing)
     }
     const empties = policyLoss(arraysOf({ logp: [], advantage: [1, 1], sequenceStart: [0, 0, 0] }), {
       countEmpty: true,

@@ -127,7 +127,8 @@ __device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t,
 
   const double factor = factor_at(pass.denominators->policy, *pass.denominators, s);
   const double entropy_factor = factor_at(pass.denominators->entropy, *pass.denominators, s);
-  term.loss = scaled(factor, loss.policy + loss.kl_loss);
+  const double own = loss.policy + loss.kl_loss;
+  term.loss = scaled(factor, own);
   if (objective.entropy_coef != 0) term.loss -= scaled(entropy_factor, entropy * objective.entropy_coef);
   term.grad_entropy = 0 - objective.entropy_coef * entropy_factor;
   term.grad_log_ratio = loss.grad_log_ratio;
@@ -152,8 +153,9 @@ __device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t,
   term.clipped_high = clip.high;
   term.clipped_dual = clip.dual;
   // A sum of floats is finite in double exactly where all of them are.
-  const double all = logp + old_logp + ref_logp + entropy + advantage + token.weight + loss.policy + loss.kl_loss;
-  term.non_finite = all - all != 0 || bounds.low != bounds.low || bounds.high != bounds.high;
+  const double read = logp + old_logp + ref_logp + entropy + advantage + token.weight;
+  term.non_finite = read - read != 0 || bounds.low != bounds.low || bounds.high != bounds.high || !float32_holds(own) ||
+                    !float32_holds(term.loss) || !float32_holds(scaled(factor, loss.grad_logp + loss.grad_log_ratio));
   return term;
 }
 

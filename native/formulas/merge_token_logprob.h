@@ -11,11 +11,19 @@ struct TokenLogprob {
   double logp, entropy, logsumexp;
 };
 
+GRPO_FORMULA bool is_masked(TokenLogprob x) { return x.logp == 0 && x.entropy == 0 && x.logsumexp == 0; }
+
+// A finite log-probability says that the part holds the token, and one part alone does: replicated logits are no parts.
+GRPO_FORMULA bool claimed_twice(TokenLogprob a, TokenLogprob b) {
+  return a.logp - a.logp == 0 && b.logp - b.logp == 0 && !(is_masked(a) && is_masked(b));
+}
+
 // With p = exp(part's logsumexp - logsumexp), the share of a part:
 //   logsumexp = log sum exp(part's logsumexp),   entropy = sum p (part's entropy - log p),   logp = part's logp + log p
+// A masked token stays 0; one that is claimed twice is NaN.
 GRPO_FORMULA TokenLogprob merge(TokenLogprob a, TokenLogprob b) {
-  // A token is in one of the parts: two finite log-probabilities are the zeros of a masked token.
-  if (a.logp - a.logp == 0 && b.logp - b.logp == 0) return {0, 0, 0};
+  if (claimed_twice(a, b)) return {NAN, NAN, NAN};
+  if (is_masked(a) && is_masked(b)) return {0, 0, 0};
   if (a.logsumexp < b.logsumexp) {
     const TokenLogprob first = a;
     a = b;

@@ -253,6 +253,20 @@ std::string number_text(double value) {
   return text;
 }
 
+// What a kernel makes of a number has to be one too. In float32 the inverse is held with some room, for a kernel may
+// multiply it by log2 e, and normal, for a GPU may take what is not for 0.
+int check_held(const Field& field, double value) {
+  const OptionSpec& spec = field.option;
+  const double size = std::fabs(value);
+  const char* expected = nullptr;
+  if (spec.f32 && spec.inverse && size != 0 && (size < 0x1p-126 || size > 0x1p126))
+    expected = "a number of 1.2e-38 to 8.5e37, which float32 can hold with its inverse";
+  else if (spec.f32 && size >= 0x1.ffffffp127) expected = "a number up to 3.4e38, which float32 can hold";
+  else if (spec.inverse && size != 0 && !std::isfinite(1 / value)) expected = "a number whose inverse is finite";
+  if (expected == nullptr) return GRPO_OK;
+  return fail(GRPO_OPTION, field.source->name, "is " + number_text(value) + ", expected " + expected);
+}
+
 int check_option(Call& call, const Field& field) {
   const OptionSpec& spec = field.option;
   const char* at = (field.source->in_objective ? call.objective : call.args) + field.source->offset;
@@ -289,7 +303,7 @@ int check_option(Call& call, const Field& field) {
   if (spec.has_high && value > spec.high)
     return fail(GRPO_OPTION, field.source->name,
                 "is " + number_text(value) + ", expected " + number_text(spec.low) + " to " + number_text(spec.high));
-  return GRPO_OK;
+  return check_held(field, value);
 }
 
 // Outputs overlap no input and no other output; one array may be written over the input that its spec names.

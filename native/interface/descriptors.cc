@@ -79,6 +79,10 @@ OptionSpec parse_option(const std::string& spec) {
     } else if (word == ">" || word == ">=") {
       option.has_low = true, option.low_open = word == ">";
       words >> option.low;
+    } else if (word == "f32") {
+      option.f32 = true;
+    } else if (word == "inverse") {
+      option.inverse = true;
     } else if (word == "axis") {
       words >> option.axis;
     } else if (dots != std::string::npos) {

@@ -11,28 +11,29 @@
 namespace grpo {
 
 // The choices stand in the order of the enums of objective.h.
-#define GRPO_OBJECTIVE_FIELDS                                                                                   \
-  GRPO_OBJECTIVE_OPT(surrogate, "enum clip|cispo|sapo|reinforce|vespo|dro|dppo_tv|dppo_kl"),                    \
-      GRPO_OBJECTIVE_OPT(ratio, "enum token|sequence|sequence_token|sequence_product|geometric"),               \
-      GRPO_OBJECTIVE_OPT(clip_low, "number? = 0.2"), GRPO_OBJECTIVE_OPT(clip_high, "number? = 0.2"),            \
-      GRPO_OBJECTIVE_OPT(dual_clip, "number? = null > 1"),                                                      \
-      GRPO_OBJECTIVE_OPT(log_ratio_clamp, "number? = null > 0"), GRPO_OBJECTIVE_OPT(kl_coef, "number = 0"),     \
-      GRPO_OBJECTIVE_OPT(kl, "enum k3|k1|k2|abs"), GRPO_OBJECTIVE_OPT(kl_gradient, "enum exact|k2"),            \
-      GRPO_OBJECTIVE_OPT(kl_weight, "enum none|ratio|token_ratio"),                                            \
-      GRPO_OBJECTIVE_OPT(kl_clamp, "number? = null > 0"),                                                       \
-      GRPO_OBJECTIVE_OPT(kl_value_clamp, "number? = null > 0"), GRPO_OBJECTIVE_OPT(entropy_coef, "number = 0"), \
-      GRPO_OBJECTIVE_OPT(entropy_aggregate,                                                                     \
-                         "enum? token_mean|sequence_mean|sequence_sum|constant|token_sum"),                     \
-      GRPO_OBJECTIVE_OPT(tau_positive, "number = 1 > 0"), GRPO_OBJECTIVE_OPT(tau_negative, "number = 1.05 > 0"), \
-      GRPO_OBJECTIVE_OPT(aggregate, "enum token_mean|sequence_mean|sequence_sum|constant|token_sum"),           \
-      GRPO_OBJECTIVE_OPT(max_length, "number? = null > 0"), GRPO_OBJECTIVE_OPT(count_empty, "boolean = false"), \
-      GRPO_OBJECTIVE_OPT(normalizer, "number? = null >= 0"),                                                    \
-      GRPO_OBJECTIVE_OPT(power_positive, "number = 2 >= 0"),                                                    \
-      GRPO_OBJECTIVE_OPT(decay_positive, "number = 3 >= 0.0001"),                                               \
-      GRPO_OBJECTIVE_OPT(power_negative, "number = 3 >= 0"),                                                    \
-      GRPO_OBJECTIVE_OPT(decay_negative, "number = 2 >= 0.0001"),                                               \
-      GRPO_OBJECTIVE_OPT(dro_beta, "number? = null > 0"), GRPO_OBJECTIVE_OPT(ratio_cap, "number? = null > 0"), \
-      GRPO_OBJECTIVE_OPT(kl_weight_clamp, "number? = null > 0"),                                                \
+#define GRPO_OBJECTIVE_FIELDS                                                                                       \
+  GRPO_OBJECTIVE_OPT(surrogate, "enum clip|cispo|sapo|reinforce|vespo|dro|dppo_tv|dppo_kl"),                        \
+      GRPO_OBJECTIVE_OPT(ratio, "enum token|sequence|sequence_token|sequence_product|geometric"),                   \
+      GRPO_OBJECTIVE_OPT(clip_low, "number? = 0.2"), GRPO_OBJECTIVE_OPT(clip_high, "number? = 0.2"),                \
+      GRPO_OBJECTIVE_OPT(dual_clip, "number? = null > 1"),                                                          \
+      GRPO_OBJECTIVE_OPT(log_ratio_clamp, "number? = null > 0"), GRPO_OBJECTIVE_OPT(kl_coef, "number = 0 f32"),     \
+      GRPO_OBJECTIVE_OPT(kl, "enum k3|k1|k2|abs"), GRPO_OBJECTIVE_OPT(kl_gradient, "enum exact|k2"),                \
+      GRPO_OBJECTIVE_OPT(kl_weight, "enum none|ratio|token_ratio"),                                                 \
+      GRPO_OBJECTIVE_OPT(kl_clamp, "number? = null > 0"), GRPO_OBJECTIVE_OPT(kl_value_clamp, "number? = null > 0"), \
+      GRPO_OBJECTIVE_OPT(entropy_coef, "number = 0 f32"),                                                           \
+      GRPO_OBJECTIVE_OPT(entropy_aggregate, "enum? token_mean|sequence_mean|sequence_sum|constant|token_sum"),      \
+      GRPO_OBJECTIVE_OPT(tau_positive, "number = 1 > 0 inverse"),                                                   \
+      GRPO_OBJECTIVE_OPT(tau_negative, "number = 1.05 > 0 inverse"),                                                \
+      GRPO_OBJECTIVE_OPT(aggregate, "enum token_mean|sequence_mean|sequence_sum|constant|token_sum"),               \
+      GRPO_OBJECTIVE_OPT(max_length, "number? = null > 0 inverse"),                                                 \
+      GRPO_OBJECTIVE_OPT(count_empty, "boolean = false"),                                                           \
+      GRPO_OBJECTIVE_OPT(normalizer, "number? = null >= 0 inverse"),                                                \
+      GRPO_OBJECTIVE_OPT(power_positive, "number = 2 >= 0"),                                                        \
+      GRPO_OBJECTIVE_OPT(decay_positive, "number = 3 >= 0.0001"),                                                   \
+      GRPO_OBJECTIVE_OPT(power_negative, "number = 3 >= 0"),                                                        \
+      GRPO_OBJECTIVE_OPT(decay_negative, "number = 2 >= 0.0001"),                                                   \
+      GRPO_OBJECTIVE_OPT(dro_beta, "number? = null > 0 f32"), GRPO_OBJECTIVE_OPT(ratio_cap, "number? = null > 0"),  \
+      GRPO_OBJECTIVE_OPT(kl_weight_clamp, "number? = null > 0"),                                                    \
       GRPO_OBJECTIVE_OPT(kl_term_clamp, "number? = null > 0")
 
 #define GRPO_POLICY_INPUTS                                                                                    \

@@ -135,8 +135,12 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
     token.ref_log_ratio = in.ref_logp == nullptr ? zero : logp - ref_logp;
     const TokenLoss<Lanes> loss = token_loss(objective, token);
 
-    total += scaled(live, of.factor, loss.policy + loss.kl_loss);
-    if (objective.entropy_coef != 0) total -= scaled(live, of.entropy_factor, entropies * objective.entropy_coef);
+    const Lanes term = loss.policy + loss.kl_loss;
+    const Lanes added = scaled(live, of.factor, term);
+    Lanes bonus = zero;
+    if (objective.entropy_coef != 0) bonus = scaled(live, of.entropy_factor, entropies * objective.entropy_coef);
+    total += added;
+    total -= bonus;
     policy += live ? loss.policy : zero;
     kl_loss += live ? loss.kl_loss : zero;
     entropy += entropies;
@@ -150,8 +154,9 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
     clipped_low += clip.low, clipped_high += clip.high, clipped_dual += clip.dual;
     // A sum of floats is finite in double exactly where all of them are.
     const Lanes read = logp + old_logp + ref_logp + entropies + token.advantage + token.weight;
-    const Lanes all = read + loss.policy + loss.kl_loss;
-    non_finite += live & ((all - all != 0) | (bounds.low != bounds.low) | (bounds.high != bounds.high));
+    const Lanes derivative = scaled(live, of.factor, loss.grad_logp + loss.grad_log_ratio);
+    non_finite += live & ((read - read != 0) | (bounds.low != bounds.low) | (bounds.high != bounds.high) |
+                          ~(float32_holds(term) & float32_holds(added - bonus) & float32_holds(derivative)));
 
     if (grad_logp != nullptr) {
       Lanes through_ratio = own_gradient ? loss.grad_log_ratio : constant<Lanes>(range.sequence_gradient);

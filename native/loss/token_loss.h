@@ -330,6 +330,12 @@ GRPO_FORMULA Real weighted_gradient(const Objective& objective, Real x, const Kl
   return kl.clamped ? sum : closed;
 }
 
+// Whether rounding to float32 leaves a number. What it rounds to infinity counts as infinite although float64 holds it.
+template <class Real>
+GRPO_FORMULA Mask<Real> float32_holds(Real x) {
+  return (x < constant<Real>(0x1.ffffffp127)) & (x > constant<Real>(-0x1.ffffffp127));
+}
+
 // ---- the loss of a token --------------------------------------------------------------------------------------------
 
 template <class Real>

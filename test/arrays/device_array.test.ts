@@ -314,10 +314,12 @@ describe.skipIf(given === undefined)('with a library', () => {
     test('mergeTokenLogprob of any number of parts, and of arrays that overlap', () => {
       const host = { logp: new Float32Array([-1]), entropy: new Float32Array([1]), logsumexp: new Float32Array([2]) }
       const part = onDevice(host)
+      const elsewhere = { ...host, logp: new Float32Array([-Infinity]) }
+      const other = onDevice(elsewhere)
       const log = watch()
       for (const count of [1, 2, 3, 4]) {
-        const merged = mergeTokenLogprob(Array(count).fill(part) as [typeof part])
-        identical(merged.logp.readSync(), mergeTokenLogprob(Array(count).fill(host)).logp)
+        const merged = mergeTokenLogprob([part, ...Array(count - 1).fill(other)] as [typeof part])
+        identical(merged.logp.readSync(), mergeTokenLogprob([host, ...Array(count - 1).fill(elsewhere)]).logp)
         for (const x of Object.values(merged)) x.dispose()
       }
       const times = (wanted: string) => log.filter((name) => name === wanted).length
@@ -331,6 +333,7 @@ describe.skipIf(given === undefined)('with a library', () => {
       })
       refuses(() => mergeTokenLogprob([part, host as never]), { error: TypeError, code: 'ERR_GRPO_DEVICE' })
       logp.dispose()
+      for (const x of Object.values(other)) x.dispose()
       const device = { error: TypeError, code: 'ERR_GRPO_DEVICE' }
       refuses(() => mergeTokenLogprob([part]), { ...device, argument: 'list[0].logp', message: /has been disposed/ })
     })

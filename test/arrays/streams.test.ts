@@ -138,11 +138,16 @@ describe.skipIf(!existsSync(simulated))('two streams', () => {
     expect(await promises.moments({ x }, on)).toEqual(moments({ x: values }))
     const mask = cuda.upload(new Uint8Array([0, 1, 1, 0]), { stream: first() })
     expect(read(maskIndex({ mask }, on).index)).toEqual(new Int32Array([1, 2]))
-    const host = [values, other].map((logsumexp) => ({ logp: values, entropy: other, logsumexp }))
+    const nowhere = values.map(() => -Infinity) // a token lies in one part
+    const host = [values, other].map((logsumexp, i) => ({
+      logp: i === 0 ? values : nowhere,
+      entropy: other,
+      logsumexp,
+    }))
     const parts = host.map((part) =>
       Object.fromEntries(Object.entries(part).map(([name, x]) => [name, copy(cuda.upload(x), first())])),
     )
-    const list = (of: object[]) => [of[0], of[1], of[0], of[1]] as never
+    const list = (of: object[]) => [of[0], of[1], of[1], of[1]] as never
     const there = mergeTokenLogprob(list(parts), on) as unknown as Record<string, DeviceArray>
     const here = mergeTokenLogprob(list(parts)) as unknown as Record<string, DeviceArray>
     for (const name of Object.keys(here)) identical(there[name]!.readSync(), here[name]!.readSync())

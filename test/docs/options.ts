@@ -10,7 +10,10 @@ function takes({ kind, choices, nullable }: OptionSpec, spec: string): string {
   const orNull = nullable ? '; or `null`' : ''
   if (kind === 'enum') return choices.map(quoted).join(', ') + orNull
   if (kind === 'boolean') return `a boolean${orNull}`
-  const range = spec.replace(/^\w+\?? ?(= \S+)? ?/, '').replace(/ ?axis \w$/, '')
+  const range = spec
+    .replace(/^\w+\?? ?(= \S+)? ?/, '')
+    .replace(/ ?axis \w$/, '')
+    .replace(/ ?(f32|inverse)\b/g, '')
   const between = /^(\S+)\.\.(\S+)$/.exec(range)
   const words = between
     ? `, ${between[1]} to ${between[2]}`

@@ -74,6 +74,9 @@ export function close(actual: Numbers, expected: Numbers, relative: number): voi
   compare(actual, expected, () => relative * largest)
 }
 
+/** A message that ends with these words. */
+export const exactly = (text: string): RegExp => new RegExp(`${text.replace(/[.+*?()[\]{}|^$\\]/g, '\\$&')}$`)
+
 /** What a failing call throws: class, code, operation and argument, and nothing written is the caller's to check. */
 export function refuses(
   call: () => unknown,

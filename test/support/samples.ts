@@ -35,6 +35,13 @@ const special: Partial<
 > = {
   groupAdvantage: { options: { virtualCount: 1, virtualReward: 1 } },
   standardize: { set: { moments: [12, 0.5, 9] } },
+  // Every other token lies in the other part.
+  mergeTokenLogprob: {
+    set: {
+      logp: Array.from({ length: 20 }, (_, t) => (t % 2 ? -Infinity : -1 - t / 9)),
+      otherLogp: Array.from({ length: 20 }, (_, t) => (t % 2 ? -2 - t / 7 : -Infinity)),
+    },
+  },
   gaussianLogprob: { set: { std: Array.from({ length: 20 }, (_, t) => 0.3 + t / 10) } },
   gaussianLogprobBackward: { set: { std: Array.from({ length: 20 }, (_, t) => 0.3 + t / 10) } },
   policyLoss: { without: ['tokenAdvantage'], options: { klCoef: 0.1, entropyCoef: 0.01 } },
