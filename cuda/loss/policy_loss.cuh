@@ -111,11 +111,10 @@ __device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t,
   Token<double> token;
   token.logp = logp;
   token.old_logp = old_logp;
+  token.alone = !own_ratio && pass.denominators->count[s] == 1;
   token.advantage = advantage;
   token.weight = in.weight == nullptr ? 1 : in.weight[t];
   token.ratio = importance_ratio(objective, own_ratio ? log_ratio : pass.log_ratio[s]);
-  const bool alone = !own_ratio && pass.denominators->count[s] == 1;
-  token.kl_weight = kl_weight_of(objective, token.ratio, log_ratio, alone);
   token.interval = clip_interval<double>(objective);
   if (in.ratio_low != nullptr) token.interval.low = in.ratio_low[t];
   if (in.ratio_high != nullptr) token.interval.high = in.ratio_high[t];

@@ -16,14 +16,17 @@ constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 
 // ---- pieces of sequences --------------------------------------------------------------------------------------------
 
-// What a pass adds up over the tokens of a piece.
+// What a pass adds up over the tokens of a piece, and how many blocks of it a multiprocessor is to hold: without that
+// number ptxas aims higher, and spills; with one more it spills the whole of a token's term.
 struct Unmasked {
+  static constexpr int kBlocks = 8;
   static __device__ __forceinline__ double of(const LossPass& pass, int64_t t, int64_t) {
     return unmasked(pass.in, t) ? 1 : 0;
   }
 };
 
 struct LogRatio {
+  static constexpr int kBlocks = 8;
   static __device__ __forceinline__ double of(const LossPass& pass, int64_t t, int64_t s) {
     const LossInputs& in = pass.in;
     if (!unmasked(in, t)) return 0;
@@ -34,16 +37,16 @@ struct LogRatio {
 };
 
 struct Derivative {
+  static constexpr int kBlocks = 7;
   static __device__ __forceinline__ double of(const LossPass& pass, int64_t t, int64_t s) {
     return token_term(pass, t, s, pass.in.logp[t], 0).grad_log_ratio;
   }
 };
 
-// Eight blocks of a multiprocessor: without that number ptxas aims higher, and spills.
 // Grid: ceil(slots / 4). Block: 128. Shared: 0. Work: 1 byte per token for counts, 9 for log-ratios, 17 for
 // derivatives; 8 per piece. Bound: memory.
 template <class Value>
-__global__ void __launch_bounds__(kThreads, 8)
+__global__ void __launch_bounds__(kThreads, Value::kBlocks)
     pieces_kernel(LossPass pass,
                   double* sums,  // [count], a number for each slot
                   int64_t count) {

@@ -122,11 +122,11 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
     Token<Lanes> token;
     token.logp = logp;
     token.old_logp = old_logp;
+    token.alone = alone;
     token.advantage = in.token_advantage != nullptr ? load(in.token_advantage, t, count, live, 0)
                                                     : live ? of.advantage : zero;
     token.weight = load(in.weight, t, count, live, 1);
     token.ratio = ratio;
-    token.kl_weight = kl_weight_of(objective, ratio, log_ratio, alone);
     token.interval = interval;
     if (in.ratio_low != nullptr) token.interval.low = load(in.ratio_low, t, count, live, 0);
     if (in.ratio_high != nullptr) token.interval.high = load(in.ratio_high, t, count, live, 0);

@@ -97,36 +97,13 @@ GRPO_FORMULA ImportanceRatio<Real> importance_ratio(const Objective& objective, 
   return {log, exponential(log), fixed};
 }
 
-// What klWeight multiplies the KL of a token by. `own`: its derivative flows to the token alone.
-template <class Real>
-struct KlWeightOf {
-  Real value;
-  Mask<Real> fixed;
-  bool own;
-};
-
-// From the ratio of the surrogate, the token's log-ratio, and whether the token is alone in its sequence, so that the
-// ratio of the sequence is its own.
-template <class Real>
-GRPO_FORMULA KlWeightOf<Real> kl_weight_of(const Objective& objective, const ImportanceRatio<Real>& ratio,
-                                           Real log_ratio, bool alone) {
-  const bool by_token = objective.ratio == Ratio::kToken;
-  if (objective.kl_weight == KlWeight::kTokenRatio && !by_token) {
-    const ImportanceRatio<Real> own = token_ratio(objective, log_ratio);
-    return {own.value, own.fixed, true};
-  }
-  Mask<Real> fixed = ratio.fixed;
-  if (alone && objective.surrogate == Surrogate::kVespo) fixed |= outside(log_ratio, kVespoLogRatio);
-  return {ratio.value, fixed, by_token || objective.ratio == Ratio::kSequenceToken || alone};
-}
-
 template <class Real>
 struct Token {
-  Real logp, old_logp;
+  Real logp, old_logp;  // old_logp is logp without one
+  bool alone;           // in its sequence, whose ratio is then its own; does not matter to ratios of tokens
   Real advantage;
   Real weight;
   ImportanceRatio<Real> ratio;
-  KlWeightOf<Real> kl_weight;
   Interval<Real> interval;  // infinite for the geometric ratio
   Real ref_log_ratio;       // logp - refLogp; 0 without a reference
 };
@@ -347,6 +324,27 @@ struct TokenLoss {
   Real grad_log_ratio;
 };
 
+// What klWeight multiplies the KL of a token by. `own`: its derivative flows to the token alone.
+template <class Real>
+struct KlWeightOf {
+  Real value;
+  Mask<Real> fixed;
+  bool own;
+};
+
+template <class Real>
+GRPO_FORMULA KlWeightOf<Real> kl_weight_of(const Objective& objective, const Token<Real>& token) {
+  const bool by_token = objective.ratio == Ratio::kToken;
+  const Real log_ratio = token.logp - token.old_logp;
+  if (objective.kl_weight == KlWeight::kTokenRatio && !by_token) {
+    const ImportanceRatio<Real> own = token_ratio(objective, log_ratio);
+    return {own.value, own.fixed, true};
+  }
+  Mask<Real> fixed = token.ratio.fixed;
+  if (token.alone && objective.surrogate == Surrogate::kVespo) fixed |= outside(log_ratio, kVespoLogRatio);
+  return {token.ratio.value, fixed, by_token || objective.ratio == Ratio::kSequenceToken || token.alone};
+}
+
 // klCoef times weight * value, clamped. A weight whose derivative flows to the whole sequence leaves its part in
 // grad_log_ratio; there the sum over tokens is as large as its largest term, and no form keeps the digits of the rest.
 template <class Real>
@@ -354,15 +352,16 @@ GRPO_FORMULA void add_kl(const Objective& objective, const Token<Real>& token, c
                          TokenLoss<Real>& loss) {
   const Real zero = constant<Real>(0), coef = constant<Real>(objective.kl_coef);
   const bool weighted = objective.kl_weight != KlWeight::kNone;
-  const Real given = weighted ? token.kl_weight.value : constant<Real>(1);
+  const KlWeightOf<Real> own = kl_weight_of(objective, token);
+  const Real given = weighted ? own.value : constant<Real>(1);
   const Real most = constant<Real>(objective.kl_weight_clamp), weight = given > most ? most : given;
   const Real term = weight * kl.value;
   const Real factor = outside(term, objective.kl_term_clamp) ? zero : coef * weight;
   loss.kl_loss = coef * clamped(term, objective.kl_term_clamp);
   Real gradient = kl.gradient;
   if (weighted) {
-    const Mask<Real> constant_weight = token.kl_weight.fixed | (given > most);
-    if (token.kl_weight.own)
+    const Mask<Real> constant_weight = own.fixed | (given > most);
+    if (own.own)
       gradient = constant_weight ? gradient : weighted_gradient(objective, token.ref_log_ratio, kl);
     else loss.grad_log_ratio += constant_weight ? zero : factor * kl.value;
   }
