@@ -14,10 +14,10 @@ namespace {
 constexpr int kThreads = 128;
 
 // The derivatives of the loss by the logp and the entropy of the chunk's tokens: one thread per row.
-// Seven blocks of a multiprocessor: without that number ptxas aims at eight, and spills.
+// Six blocks of a multiprocessor: without that number ptxas aims at eight, and spills.
 // Grid: ceil(rows of the chunk / 128). Block: 128. Shared: 0. Work: about 40 bytes per token. Bound: float64
 // arithmetic.
-__global__ void __launch_bounds__(kThreads, 7)
+__global__ void __launch_bounds__(kThreads, 6)
     coefficients_kernel(LossPass pass, NamedRows named, int64_t begin, const int32_t* live, float* grad_logp,
                         float* grad_entropy) {
   const int64_t i = thread_index();

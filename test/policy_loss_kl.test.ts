@@ -133,7 +133,7 @@ describe('the gradient of weight × value keeps its digits', () => {
   const refLogp = rounded(...grid.map(([l, x]) => l - x))
   const each = logp.map((_, t) => t + 1)
 
-  describe.each([undefined, 0, 0.7, -1.3])('oldLogp %d below logp', (d) => {
+  describe.each([undefined, 0, 0.7, -1.3])('oldLogp %s below logp', (d) => {
     const oldLogp = d === undefined ? undefined : rounded(...logp.map((l) => l - d))
     test.each(['k3', 'k1', 'k2', 'abs'] as const)('%s', (kl) => {
       for (const klGradient of ['exact', 'k2'] as const) {
