@@ -4,15 +4,10 @@
       "target_name": "grpo_kernels",
       "sources": ["<!@(node native/build.mjs sources)"],
       "include_dirs": [".", "native", "<!(node -p \"require('node-addon-api').include_dir\")"],
-      "defines": [
-        "NAPI_VERSION=8",
-        "NAPI_CPP_EXCEPTIONS",
-        "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
-        "NODE_API_NO_EXTERNAL_BUFFERS_ALLOWED"
-      ],
+      "defines": ["<!@(node native/build.mjs defines)"],
       "cflags!": ["-fno-exceptions", "-O2"],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20", "-O2"],
-      "cflags_cc": ["-std=c++20", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-restrict"],
+      "cflags_cc": ["<!@(node native/build.mjs flags)"],
       "ldflags": ["-Wl,--exclude-libs,ALL", "-static-libgcc", "-static-libstdc++"],
       "xcode_settings": {
         "GCC_ENABLE_CPP_EXCEPTIONS": "YES",

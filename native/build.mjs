@@ -1,4 +1,5 @@
-// Builds the native code: node native/build.mjs addon | prebuild | library | cuda | simt | sanitize | sources
+// Builds the native code: node native/build.mjs addon | prebuild | library | cuda | simt | sanitize. In the installed
+// package, addon is what there is.
 import { spawnSync } from 'node:child_process'
 import {
   copyFileSync,
@@ -15,15 +16,17 @@ import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
+import { compileAddon, defines, flags } from './compile.mjs'
+import { link } from './link.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const require = createRequire(import.meta.url)
 
 /** Every .cc of native/ and its rooms: the one list of sources, read by binding.gyp and CMakeLists.txt. */
-function sources() {
-  return readdirSync(join(root, 'native'), { recursive: true })
-    .filter((name) => name.endsWith('.cc'))
-    .map((name) => `native/${name.replaceAll('\\', '/')}`)
+function sources(folder = 'native', ending = '.cc') {
+  return readdirSync(join(root, folder), { recursive: true })
+    .filter((name) => name.endsWith(ending))
+    .map((name) => `${folder}/${name.replaceAll('\\', '/')}`)
     .sort()
 }
 
@@ -61,8 +64,14 @@ const findNvcc = () =>
     (path) => path && spawnSync(path, ['--version']).status === 0,
   )
 
-/** The addon, as far as it is not up to date. */
-function addon() {
+/** The addon, as far as it is not up to date; in the installed package, which has no binding.gyp, all of it. */
+async function addon() {
+  if (!existsSync(join(root, 'binding.gyp'))) {
+    return compileAddon(root, sources()).catch((error) => {
+      console.error(error.message)
+      process.exit(1)
+    })
+  }
   run(bin('node-gyp', 'bin/node-gyp.js'), ['configure', 'build', '--silent', '-j', jobs])
 }
 
@@ -108,32 +117,81 @@ function cuda(...targets) {
 }
 
 const prebuilds = join(root, 'prebuilds', `${process.platform}-${process.arch}`)
+const extension = process.platform === 'darwin' ? 'dylib' : 'so'
 
-/** Puts a binary into prebuilds/, without its symbols. A process that has the one before loaded keeps that. */
-function ship(from, name, ...flags) {
+/** Makes or copies a binary into prebuilds/, in one step: a process that has the one before loaded keeps that. */
+function ship(name, make) {
   mkdirSync(prebuilds, { recursive: true })
   const draft = join(prebuilds, `${name}.draft`)
-  copyFileSync(from, draft)
-  if (process.platform !== 'win32') {
-    const { status } = spawnSync('strip', [...flags, draft], { stdio: 'inherit' })
-    if (status !== 0) process.exit(1)
-  }
+  make(draft)
   renameSync(draft, join(prebuilds, name))
 }
 
-/** What the tarball has: the addon, by prebuildify, and the CUDA library beside it, where nvcc is installed. */
-function prebuild() {
+/** The objects of the sources of a CMake target. */
+const objectsOf = (folder, target, names) =>
+  names.map((name) => join(root, folder, 'CMakeFiles', `${target}.dir`, `${name}.o`))
+
+/**
+ * What the tarball has: the addon, by prebuildify; beside it the C library, and the CUDA library where nvcc is installed;
+ * and the headers with which an addon can be compiled for another platform. On Linux native/link.mjs links all of them.
+ */
+async function prebuild() {
+  const linux = process.platform === 'linux'
   const env = { ...nodeEnvironment(), PREBUILD_NODE_GYP: join(root, 'native/node_gyp.mjs') }
-  run(bin('prebuildify', 'bin.js'), ['--napi', '--strip', '--tag-libc', '--target', process.versions.node], env)
-  addon() // prebuildify has moved it away
-  const library = 'libgrpo_kernels_cuda.so'
+  if (linux) env.LINK = `node ${join(root, 'native/link.mjs')}`
+  const words = ['--napi', '--target', process.versions.node, ...(linux ? ['--tag-libc'] : ['--strip'])]
+  run(bin('prebuildify', 'bin.js'), words, env)
+  await addon() // prebuildify has moved it away
+  headers()
+
+  const library = `libgrpo_kernels.${extension}`
+  cmake('grpo_kernels')
+  if (!linux) {
+    ship(library, (draft) => copyFileSync(join(root, 'build-library/Release', library), draft))
+    return
+  }
+  const portable = (name, objects, ...map) =>
+    ship(name, (draft) => link([...objects, '-o', draft, `-Wl,-soname,${name}`, '-Wl,-z,defs'], ...map))
+  const operations = sources().filter((name) => !name.startsWith('native/node/'))
+  portable(library, objectsOf('build-library', 'grpo_objects', operations))
+  const kernels = 'libgrpo_kernels_cuda.so'
   if (findNvcc() === undefined) {
-    rmSync(join(prebuilds, library), { force: true })
+    rmSync(join(prebuilds, kernels), { force: true })
     console.log('prebuilds are for the CPU alone: nvcc is not installed')
     return
   }
   cuda()
-  ship(join(root, 'build-cuda', library), library, '--strip-unneeded')
+  const objects = [
+    ...objectsOf('build-cuda-objects', 'grpo_kernels_cuda', sources('cuda', '.cu')),
+    ...objectsOf('build-cuda-objects', 'grpo_objects', operations),
+  ]
+  portable(kernels, [...objects, cudaRuntime(), '-lrt'], join(root, 'cuda/launch/exports.map'))
+}
+
+/** libcudart_static.a of the nvcc that compiles. */
+function cudaRuntime() {
+  const { stderr } = spawnSync(findNvcc(), ['--dryrun', join(root, 'cuda/launch/device.cu')], { encoding: 'utf8' })
+  const folders = [...stderr.matchAll(/-L"?([^"\s]+)"?/g)].map(([, folder]) => join(folder, 'libcudart_static.a'))
+  const found = folders.find((path) => existsSync(path))
+  if (found === undefined) throw new Error(`there is no libcudart_static.a in ${folders.join(', ')}`)
+  return found
+}
+
+/** Node-API's headers into prebuilds/include, so that the addon compiles where nothing can be downloaded. */
+function headers() {
+  const include = join(root, 'prebuilds/include')
+  mkdirSync(include, { recursive: true })
+  for (const [name, folder] of [
+    ['node-addon-api', ''],
+    ['node-api-headers', 'include'],
+  ]) {
+    const package_ = dirname(require.resolve(`${name}/package.json`))
+    for (const file of readdirSync(join(package_, folder)).filter((file) => file.endsWith('.h'))) {
+      copyFileSync(join(package_, folder, file), join(include, file))
+    }
+    const license = readdirSync(package_).find((file) => file.startsWith('LICENSE'))
+    copyFileSync(join(package_, license), join(include, `LICENSE.${name}`))
+  }
 }
 
 /** Compiles a file of cuda/, and keeps what nvcc says of it beside the object. */
@@ -150,9 +208,9 @@ function compile(command, ...args) {
 /** What ptxas -v has said of each kernel, file by file. */
 function resources() {
   const objects = join(root, 'build-cuda-objects/CMakeFiles/grpo_kernels_cuda.dir')
-  const files = readdirSync(join(root, 'cuda'), { recursive: true }).map((name) => name.replaceAll('\\', '/'))
-  const found = files.filter((name) => name.endsWith('.cu')).sort()
-  return found.flatMap((file) => kernelsIn(file, readFileSync(join(objects, 'cuda', `${file}.o.log`), 'utf8')))
+  return sources('cuda', '.cu').flatMap((file) =>
+    kernelsIn(file.slice('cuda/'.length), readFileSync(join(objects, `${file}.o.log`), 'utf8')),
+  )
 }
 
 function kernelsIn(file, text) {
@@ -177,10 +235,10 @@ function checkTable() {
 
 switch (process.argv[2]) {
   case 'addon':
-    addon()
+    await addon()
     break
   case 'prebuild':
-    prebuild()
+    await prebuild()
     break
   case 'library':
     cmake('grpo_kernels', 'c_interface')
@@ -198,10 +256,16 @@ switch (process.argv[2]) {
   case 'sanitize':
     run(bin('cmake-js', 'bin/cmake-js'), ['build', '-O', 'build-sanitize', '--CDGRPO_SANITIZE=ON', '--parallel', jobs])
     break
-  case 'sources':
+  case 'sources': // these three are called by binding.gyp
     console.log(sources().join('\n'))
     break
+  case 'flags':
+    console.log(flags.join('\n'))
+    break
+  case 'defines':
+    console.log(defines.join('\n'))
+    break
   default:
-    console.error('usage: node native/build.mjs addon | prebuild | library | cuda | simt | sanitize | sources')
+    console.error('usage: node native/build.mjs addon | prebuild | library | cuda | simt | sanitize')
     process.exit(2)
 }

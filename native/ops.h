@@ -19,16 +19,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// ---- DLPack's tensor ------------------------------------------------------------------------------------------------
+
+// DLPack's own header where there is one, included before this one or to be found (PyTorch has it as ATen/dlpack.h).
+// Any other copy of it has to be included before this header.
+#if !defined(DLPACK_DLPACK_H_) && defined(__has_include)
+#if __has_include(<dlpack/dlpack.h>)
+#include <dlpack/dlpack.h>
+#elif __has_include(<ATen/dlpack.h>)
+#include <ATen/dlpack.h>
+#endif
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#define GRPO_API_VERSION 1
-
-// ---- DLPack's tensor ------------------------------------------------------------------------------------------------
-
-typedef struct { int32_t device_type, device_id; } DLDevice;           // 1 CPU, 2 CUDA
-typedef struct { uint8_t code, bits; uint16_t lanes; } DLDataType;     // code: 0 int, 1 uint, 2 float, 4 bfloat
+#ifndef DLPACK_DLPACK_H_
+enum { kDLCPU = 1, kDLCUDA = 2 };
+enum { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4 };
+typedef struct { int32_t device_type, device_id; } DLDevice;
+typedef struct { uint8_t code, bits; uint16_t lanes; } DLDataType;
 typedef struct {
   void* data;
   DLDevice device;
@@ -38,6 +49,9 @@ typedef struct {
   int64_t* strides;  // in elements; null = dense
   uint64_t byte_offset;
 } DLTensor;
+#endif
+
+#define GRPO_API_VERSION 1
 
 // ---- status, errors, descriptors ------------------------------------------------------------------------------------
 

@@ -323,7 +323,7 @@ int bring_inputs(const grpo_operation& operation, char* args, std::vector<DLTens
     copies[i] = *tensor;
     copies[i].data = on.upload(grpo::data<int32_t>(tensor), count);
     copies[i].byte_offset = 0;
-    copies[i].device = {2, on.device.id};
+    copies[i].device = {kDLCUDA, on.device.id};
     tensor = &copies[i];
     std::memcpy(args + field.offset, &tensor, sizeof tensor);
   }

@@ -1,5 +1,5 @@
 // Every error of the package: TypeError for the wrong kind of value, RangeError for the right kind with the wrong size or
-// content, CudaError for the device. All carry `code`, `operation` and `argument`.
+// content, CudaError for the device, Error where the package cannot be loaded. All carry `code`, `operation` and `argument`.
 
 /** What is wrong, and the status that the C interface gives it. */
 const kinds = {
@@ -13,6 +13,7 @@ const kinds = {
   memory: { code: 'ERR_GRPO_MEMORY', error: RangeError, status: -6 },
   cancelled: { code: 'ERR_GRPO_CANCELLED', error: RangeError, status: -7 },
   device: { code: 'ERR_GRPO_DEVICE', error: TypeError, status: -8 },
+  load: { code: 'ERR_GRPO_LOAD', error: Error, status: undefined },
 } as const
 export type ErrorKind = keyof typeof kinds
 

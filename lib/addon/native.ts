@@ -1,8 +1,8 @@
 // Loads the addon and compares the signatures that it was compiled with to the table.
-import { join } from 'node:path'
 import type { OperationName } from '../ops.js'
 import type { TypedArray } from './dtypes.js'
-import { camelCase } from './errors.js'
+import { camelCase, grpoError } from './errors.js'
+import { loadAddon } from './load.js'
 import { operationNames, signatures } from './signatures.js'
 
 export interface NativeError {
@@ -65,28 +65,11 @@ interface Addon {
   overlap(x: Float32Array, y: Float32Array): boolean
   instructionSet(): string
   setInstructionSet(name: string): boolean
+  /** What is wrong with GRPO_KERNELS_ISA; empty if nothing is. */
+  readonly instructionSetProblem: string
   threads(): number
   setThreads(count: number): void
   scratchPeak(reset: boolean): number
-}
-
-function load(): Addon {
-  const root = join(__dirname, '..', '..')
-  const path = process.env.GRPO_KERNELS_ADDON
-  if (path) return require(path) as Addon
-  const nodeGypBuild = require('node-gyp-build') as (root: string) => Addon
-  try {
-    return nodeGypBuild(root)
-  } catch (cause) {
-    const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined
-    const glibc = report?.header?.glibcVersionRuntime
-    const system = `${process.platform}-${process.arch}, ${glibc ? `glibc ${glibc}` : 'no glibc'}, Node ${process.version}`
-    throw new Error(
-      `grpo-kernels has no binary for this system (${system}). ` +
-        `Build it from source with a C++20 compiler: npm run build:native in ${root}`,
-      { cause },
-    )
-  }
 }
 
 /** The specs of a row, in the order of the C struct. */
@@ -107,15 +90,23 @@ export function compare(table: Compiled, folder: string, extension: string): Rea
     const index = numbers.get(name)
     const file = `${folder}/${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}.${extension}`
     if (index === undefined) {
-      throw new Error(`grpo-kernels: lib/ops.ts has a row ${name}, which the binary lacks: is ${file} built?`)
+      throw grpoError(
+        'load',
+        'grpo-kernels',
+        '',
+        `lib/ops.ts has a row ${name}, which the binary lacks: is ${file} built?`,
+      )
     }
     const fields = table[index]?.fields ?? []
     const compiled = fields.map((field) => `${camelCase(field.name)}: ${camelCase(field.spec)}`)
     const expected = fieldsOf(name)
     for (let i = 0; i < Math.max(compiled.length, expected.length); i++) {
       if (compiled[i] !== expected[i]) {
-        throw new Error(
-          `grpo-kernels: row ${name} of lib/ops.ts has "${expected[i] ?? 'nothing'}" where ` +
+        throw grpoError(
+          'load',
+          'grpo-kernels',
+          '',
+          `row ${name} of lib/ops.ts has "${expected[i] ?? 'nothing'}" where ` +
             `${file} was compiled with "${compiled[i] ?? 'nothing'}"`,
         )
       }
@@ -124,5 +115,8 @@ export function compare(table: Compiled, folder: string, extension: string): Rea
   return numbers
 }
 
-export const native = load()
+export const native = loadAddon() as Addon
+if (native.instructionSetProblem) {
+  throw grpoError('option', 'grpo-kernels', 'GRPO_KERNELS_ISA', native.instructionSetProblem)
+}
 export const operationNumbers = compare(native.operations, 'native', 'cc')

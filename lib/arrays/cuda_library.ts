@@ -1,11 +1,11 @@
 // The library of the CUDA kernels: found and loaded when it is first needed, never unloaded.
-import { existsSync } from 'node:fs'
-import { join, resolve } from 'node:path'
-import process from 'node:process'
 import { grpoError, nativeError } from '../addon/errors.js'
+import { binaryFolder, exists, pathVariable, prebuildsIn } from '../addon/load.js'
 import { compare, type NativeError, native } from '../addon/native.js'
 import type { OperationName } from '../ops.js'
 import { describe } from './array.js'
+
+const { join } = process.getBuiltinModule('node:path')
 
 interface Library {
   /** Usable GPUs. */
@@ -18,16 +18,22 @@ interface Library {
 const none = (reason: string): Library => ({ count: 0, reason, numbers: new Map() })
 
 function pathOf(): string | undefined {
-  const given = process.env.GRPO_KERNELS_CUDA
-  if (given) return resolve(given)
-  const root = join(__dirname, '..', '..')
+  const given = pathVariable('GRPO_KERNELS_CUDA')
+  if (given) return given
+  const folder = binaryFolder()
+  if (folder === undefined) return undefined
   const file = process.platform === 'win32' ? 'grpo_kernels_cuda.dll' : 'libgrpo_kernels_cuda.so'
-  const places = [join(root, 'prebuilds', `${process.platform}-${process.arch}`, file), join(root, 'build-cuda', file)]
-  return places.find((path) => existsSync(path))
+  const places = [join(prebuildsIn(folder), file), join(folder, 'build-cuda', file)]
+  return places.find((path) => exists(path))
 }
 
 function load(): Library {
-  const path = pathOf()
+  let path: string | undefined
+  try {
+    path = pathOf()
+  } catch (error) {
+    return none((error as Error).message)
+  }
   if (path === undefined) return none('this build of the package has no CUDA library: npm run build:cuda makes it')
   const problem = native.cuda.load(path)
   if (problem !== undefined) return none(`the CUDA library ${path} cannot be loaded: ${problem}`)

@@ -1,7 +1,6 @@
 // Device arrays, and the order of the work on them: an array remembers its last use, and other streams wait for that.
 /// <reference lib="esnext.disposable" preserve="true" />
 // The line above goes into the declarations: Symbol.dispose is not in every user's `lib`.
-import process from 'node:process'
 import { type DType, elementBytes } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
 import { native } from '../addon/native.js'

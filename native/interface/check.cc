@@ -25,7 +25,7 @@ struct Call {
   const Field* placed;     // the first array that lies on a device
 };
 
-constexpr int32_t kHost = 1, kCuda = 2;  // of DLPack
+constexpr int32_t kHost = kDLCPU, kCuda = kDLCUDA;
 
 const DLTensor* tensor_of(const Call& call, const Field& field) {
   const DLTensor* tensor;
@@ -360,6 +360,8 @@ int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t
   Call call{fields_of(operation), static_cast<const char*>(args), nullptr, axes, device, {}, nullptr};
   if (device != nullptr) *device = 0;
   std::fill(axes.size, axes.size + 26, -1);
+  if (const std::string& problem = instruction_set_problem(); !problem.empty())
+    return fail(GRPO_OPTION, "GRPO_KERNELS_ISA", problem);
   if (operation.objective_offset >= 0)
     std::memcpy(&call.objective, call.args + operation.objective_offset, sizeof call.objective);
   for (const Field& field : call.fields)

@@ -82,7 +82,7 @@ struct Call {
                napi_ok) {
       throw Napi::TypeError::New(env, "expected a typed array");
     }
-    array.tensor.device = device >= 0 ? DLDevice{2, device} : DLDevice{1, 0};
+    array.tensor.device = device >= 0 ? DLDevice{kDLCUDA, device} : DLDevice{kDLCPU, 0};
     array.tensor.dtype = kTypes[static_cast<int>(numbers[0])];
     array.tensor.ndim = static_cast<int32_t>(numbers[1]);
     for (int axis = 0; axis < kMaxAxes; ++axis) array.shape[axis] = static_cast<int64_t>(numbers[2 + axis]);
@@ -208,6 +208,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
                 const std::string name = info[0].As<Napi::String>().Utf8Value();
                 return Napi::Boolean::New(info.Env(), set_instruction_set(name.c_str()));
               }));
+  exports.Set("instructionSetProblem", Napi::String::New(env, instruction_set_problem()));
   exports.Set("threads", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
                 return Napi::Number::New(info.Env(), thread_count());
               }));

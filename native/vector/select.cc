@@ -38,9 +38,16 @@ const VectorKernels* find(const char* name) {
   return nullptr;
 }
 
+// Null if it is absent or empty.
+const char* wanted() {
+  const char* name = std::getenv("GRPO_KERNELS_ISA");
+  return name == nullptr || *name == 0 ? nullptr : name;
+}
+
+// Where the name is none, no operation runs: see instruction_set_problem().
 const VectorKernels* initial() {
-  const VectorKernels* wanted = find(std::getenv("GRPO_KERNELS_ISA"));
-  return wanted != nullptr ? wanted : find(nullptr);
+  const VectorKernels* kernels = find(wanted());
+  return kernels != nullptr ? kernels : find(nullptr);
 }
 
 std::atomic<const VectorKernels*>& in_use() {
@@ -57,6 +64,18 @@ bool set_instruction_set(const char* name) {
   if (kernels == nullptr) return false;
   in_use().store(kernels, std::memory_order_release);
   return true;
+}
+
+const std::string& instruction_set_problem() {
+  static const std::string problem = [] {
+    if (find(wanted()) != nullptr) return std::string();
+    std::string names = "baseline";
+    for (int rank = 2; rank >= 0; --rank)
+      if (const VectorKernels* kernels = available(rank); kernels != nullptr && names != kernels->name)
+        names += std::string(", ") + kernels->name;
+    return std::string("is \"") + wanted() + "\", expected one that this processor has: " + names;
+  }();
+  return problem;
 }
 
 }  // namespace grpo

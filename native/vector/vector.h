@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace grpo {
 
@@ -86,5 +87,8 @@ const VectorKernels& vector_kernels();
 // "baseline" (everywhere), "neon", "avx2", "avx512": false, and nothing changes, where the processor or the build
 // lacks it.
 bool set_instruction_set(const char* name);
+
+// What is wrong with GRPO_KERNELS_ISA as the process began to use the kernels; empty if nothing is.
+const std::string& instruction_set_problem();
 
 }  // namespace grpo
