@@ -36,7 +36,13 @@ export function link(words, map = join(folder, 'exports.map')) {
   const own = words.filter((word) => !replaced.test(word))
   const options = ['cc', '-target', `${targets[process.arch]}.${glibc}`, '-shared', '-s', '-nostdlib++']
   const hidden = ['-Wl,--gc-sections', `-Wl,--version-script=${map}`]
-  const libraries = [...['libstdc++.a', 'libgcc.a', 'libgcc_s.so.1'].map(fileOf), '-lpthread', '-ldl', '-lm']
+  const libraries = [
+    join(folder, 'old_glibc.c'),
+    ...['libstdc++.a', 'libgcc.a', 'libgcc_s.so.1'].map(fileOf),
+    '-lpthread',
+    '-ldl',
+    '-lm',
+  ]
   const env = { ...process.env, ZIG_GLOBAL_CACHE_DIR: cache, ZIG_LOCAL_CACHE_DIR: cache }
   const { status, error } = spawnSync(zig, [...options, ...hidden, ...own, ...libraries], { env, stdio: 'inherit' })
   if (error) throw error

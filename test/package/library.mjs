@@ -1,10 +1,12 @@
-// The shared library for other languages: from C (test/package/c_interface.c) and, where python3 is there, through ctypes.
+// The shared library for other languages: from C (test/package/c_interface.c), installed and found by CMake and pkg-config,
+// and, where python3 is there, through ctypes.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
+import { useFromC } from './consumer.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const release = join(root, 'build-library/Release')
@@ -59,6 +61,12 @@ try {
   ]
   execFileSync('cc', [source, ...flags, '-o', binary], { stdio: 'inherit' })
   compare('c', execFileSync(binary, { encoding: 'utf8' }))
+  const wrong = spawnSync(binary, { encoding: 'utf8', env: { ...process.env, GRPO_KERNELS_ISA: 'nonsense' } })
+  const expected = 'group_advantage: GRPO_KERNELS_ISA is "nonsense", expected one that this processor has: baseline'
+  if (wrong.status !== 1 || !wrong.stdout.startsWith(expected)) {
+    throw new Error(`with GRPO_KERNELS_ISA=nonsense the program printed ${JSON.stringify(wrong.stdout)}`)
+  }
+  console.log(useFromC(root, join(folder, 'library'), join(root, 'build-library')))
   if (!error) compare('py', execFileSync('python3', ['-c', programOf('py').text], { cwd: root, encoding: 'utf8' }))
 } finally {
   rmSync(folder, { recursive: true })
