@@ -65,7 +65,7 @@ export async function compileAddon(root, sources) {
   } catch (error) {
     if (error.code !== 'ENOENT') throw error
     throw new Error(
-      `there is no compiler ${compiler}: install one for C++20 (g++ 11, clang 14 or newer), or name it in CXX`,
+      `there is no compiler ${compiler}: install one for C++20 (such as g++), or name it in CXX`,
     )
   }
   if (failed.length > 0) throw new Error(`${failed.join(', ')} did not compile; a compiler for C++20 is needed`)
