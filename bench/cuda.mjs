@@ -8,7 +8,7 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { basename, join, relative, resolve } from 'node:path'
+import { basename, isAbsolute, join, relative, resolve } from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { readCommand } from './command.mjs'
@@ -33,7 +33,8 @@ function operations() {
 function findLibrary(simulate) {
   const script = simulate ? 'build:simt' : 'build:cuda'
   const folder = simulate ? 'build-simt' : 'build-cuda'
-  const path = resolve(process.env.GRPO_KERNELS_CUDA || join(root, folder, 'libgrpo_kernels_cuda.so'))
+  const path = process.env.GRPO_KERNELS_CUDA || join(root, folder, 'libgrpo_kernels_cuda.so')
+  if (!isAbsolute(path)) return stop(`GRPO_KERNELS_CUDA is "${path}", expected an absolute path`)
   return existsSync(path) ? path : stop(`there is no ${path}; npm run ${script} makes the library`)
 }
 

@@ -43,7 +43,7 @@ function finished(command, args) {
 export async function compileAddon(root, sources) {
   const include = join(root, 'prebuilds/include')
   if (!existsSync(join(include, 'napi.h'))) throw new Error(`${include} has no napi.h: the package is not complete`)
-  const [compiler, ...words] = (process.env.CXX || 'c++').split(' ')
+  const [compiler, ...words] = (process.env.CXX || 'c++').trim().split(/\s+/)
   const includes = [root, join(root, 'native'), include].flatMap((folder) => ['-I', folder])
   const options = [...words, ...flags, '-fPIC', ...defines.map((name) => `-D${name}`), ...includes]
   const output = join(root, 'build/Release/grpo_kernels.node')
@@ -64,9 +64,7 @@ export async function compileAddon(root, sources) {
     await Promise.all(Array.from({ length: availableParallelism() }, worker))
   } catch (error) {
     if (error.code !== 'ENOENT') throw error
-    throw new Error(
-      `there is no compiler ${compiler}: install one for C++20 (such as g++), or name it in CXX`,
-    )
+    throw new Error(`there is no compiler ${compiler}: install one for C++20 (such as g++), or name it in CXX`)
   }
   if (failed.length > 0) throw new Error(`${failed.join(', ')} did not compile; a compiler for C++20 is needed`)
   const draft = `${output}.draft`

@@ -14,7 +14,7 @@ const targets = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' }
 
 /** A file of the compiler's own. */
 function fileOf(name) {
-  const [command, ...words] = (process.env.CXX || 'g++').split(' ')
+  const [command, ...words] = (process.env.CXX || 'g++').trim().split(/\s+/)
   const path = execFileSync(command, [...words, `-print-file-name=${name}`], { encoding: 'utf8' }).trim()
   if (!existsSync(path)) throw new Error(`${process.env.CXX || 'g++'} has no ${name}, which prebuilds are linked with`)
   return realpathSync(path)

@@ -16,7 +16,12 @@ const withInterpreter = [
   'test/docs/pages.test.ts',
   'test/programs/bench_cuda.test.ts',
 ]
-const ofPrograms = ['test/docs/**', 'test/programs/commands.test.ts', 'test/programs/declarations.test.ts']
+const ofPrograms = [
+  'test/docs/**',
+  'test/package/**',
+  'test/programs/commands.test.ts',
+  'test/programs/declarations.test.ts',
+]
 
 /** Some of the files that differ between architectures: rows of logits are read twice before sm_90, and then once. */
 const few = ['token_logprob_edges', 'policy_loss_from_logits_edges'].map((name) => `test/${name}.test.ts`)

@@ -22,6 +22,12 @@ describe('bench:cuda', () => {
     expect(status).toBe(1)
   })
 
+  test('refuses a library that is named by no absolute path', () => {
+    const { status, stderr } = bench(['--smoke'], 'build-simt/libgrpo_kernels_cuda.so')
+    expect(stderr).toContain('GRPO_KERNELS_CUDA is "build-simt/libgrpo_kernels_cuda.so", expected an absolute path')
+    expect(status).toBe(1)
+  })
+
   if (hasNumpy && existsSync(simulated)) {
     test('reads the descriptors and calls the simulated library through ctypes', () => {
       const { status, stdout, stderr } = bench(['--simulate'], simulated)
