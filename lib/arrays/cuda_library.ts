@@ -34,7 +34,11 @@ function load(): Library {
   } catch (error) {
     return none((error as Error).message)
   }
-  if (path === undefined) return none('this build of the package has no CUDA library: npm run build:cuda makes it')
+  if (path === undefined) {
+    const checkout = exists(join(binaryFolder() ?? '', 'binding.gyp'))
+    const remedy = checkout ? 'npm run build:cuda makes it' : 'docs/troubleshooting.md says how to build it'
+    return none(`this build of the package has no CUDA library: ${remedy}`)
+  }
   const problem = native.cuda.load(path)
   if (problem !== undefined) return none(`the CUDA library ${path} cannot be loaded: ${problem}`)
   try {

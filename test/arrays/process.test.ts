@@ -28,13 +28,18 @@ const printReason = 'console.log(cuda.available, cuda.devices.length, cuda.reaso
 describe('without a library', () => {
   const code = 'ERR_GRPO_DEVICE'
 
-  test('cuda says what is missing', () => {
+  test.each([
+    ['the installed package', [], 'docs/troubleshooting.md says how to build it'],
+    ['a checkout', ['binding.gyp'], 'npm run build:cuda makes it'],
+  ])('cuda of %s says what is missing', (_, more, remedy) => {
     // The package's own folder may have a library: one beside it has the rest of the package.
     const folder = mkdtempSync(join(tmpdir(), 'grpo-kernels-'))
     try {
       cpSync(join(root, 'dist'), join(folder, 'dist'), { recursive: true })
-      for (const name of ['package.json', 'node_modules', 'build']) symlinkSync(join(root, name), join(folder, name))
-      const reason = 'this build of the package has no CUDA library: npm run build:cuda makes it'
+      for (const name of ['package.json', 'node_modules', 'build', ...more]) {
+        symlinkSync(join(root, name), join(folder, name))
+      }
+      const reason = `this build of the package has no CUDA library: ${remedy}`
       expect(child(printReason, {}, folder)).toBe(`false 0 ${reason}\n`)
       const attempt = 'try { cuda.upload(new Float32Array(1)) } catch (e) { console.log(e.name, e.code, e.message) }'
       expect(child(attempt, {}, folder)).toBe(`TypeError ERR_GRPO_DEVICE cuda.upload: needs a GPU: ${reason}\n`)
