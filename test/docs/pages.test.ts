@@ -76,7 +76,12 @@ describe('words of trainers', () => {
 
 /** The names of the environment variables that our programs read. */
 function variables(folder: string): string[] {
-  const reads = [/process\.env\.([A-Z_]+)\b/g, /getenv\("([A-Z_]+)"\)/g, /environ(?:\.get\(|\[)["']([A-Z_]+)\b/g]
+  const reads = [
+    /process\.env\.([A-Z_]+)\b/g,
+    /pathVariable\('([A-Z_]+)'\)/g, // of lib/addon/load.ts
+    /getenv\("([A-Z_]+)"\)/g,
+    /environ(?:\.get\(|\[)["']([A-Z_]+)\b/g,
+  ]
   return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
     .filter((name) => /\.(ts|mts|mjs|cjs|cc|h|cu|cuh|hpp|py)$/.test(name))
     .map((name) => readFileSync(join(root, folder, name), 'utf8'))
