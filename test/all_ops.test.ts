@@ -10,6 +10,7 @@ import type { OperationName } from '../lib/ops.js'
 import { backend, cpuTest } from './support/backend_kind.js'
 import { identical, refuses } from './support/compare.js'
 import { onlyOperations } from './support/only.js'
+import { leftAlone, poisoned, poisons } from './support/poison.js'
 import { refusal, type Sample, sample, sampled } from './support/samples.js'
 
 type Outputs = Record<string, HostArray>
@@ -80,28 +81,14 @@ describe.each(operations)('%s', (name) => {
       if (result.loss !== undefined) expect(result.loss.data[0]).toBe(0)
     })
 
-    test('writes into given outputs, and not a byte beside them', () => {
+    test.each(poisons)('writes into given outputs, and not a byte beside them: memory full of %i', (poison) => {
       const expected = run(name, sample(name, dtype))
-      const around = 64
-      const guarded = Object.fromEntries(
-        Object.entries(expected).map(([key, x]) => {
-          const bytes = new Uint8Array(x.data.byteLength + 2 * around).fill(0xa5)
-          const data = new (x.data.constructor as new (b: ArrayBuffer, o: number, n: number) => TypedArray)(
-            bytes.buffer,
-            around,
-            x.data.length,
-          )
-          return [key, { ...x, data } as HostArray]
-        }),
-      )
-      const result = run(name, sample(name, dtype), guarded)
-      for (const [key, x] of Object.entries(guarded)) {
+      const given = Object.fromEntries(Object.entries(expected).map(([key, x]) => [key, poisoned(x, poison)]))
+      const result = run(name, sample(name, dtype), given)
+      for (const [key, x] of Object.entries(given)) {
         expect(result[key]?.data).toBe(x.data)
         identical(x, expected[key] as HostArray)
-        const bytes = new Uint8Array(x.data.buffer)
-        expect([...bytes.subarray(0, around), ...bytes.subarray(bytes.length - around)].every((b) => b === 0xa5)).toBe(
-          true,
-        )
+        expect(leftAlone(x, poison), key).toBe(true)
       }
     })
 

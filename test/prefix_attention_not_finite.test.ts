@@ -1,0 +1,172 @@
+// Numbers that are not finite reach what sees them, and nothing else: in no kernel does a zero meet an infinity.
+import { describe, expect, test } from 'vitest'
+import {
+  array,
+  type HostArray,
+  prefixAttention,
+  prefixAttentionBackward,
+  toBf16,
+  toF16,
+  treeLayout,
+} from '../lib/index.js'
+import { attentionGradients, attentionReference } from './references/attention.js'
+import { type Tree, visibility } from './references/forest.js'
+import { backend } from './support/backend_kind.js'
+import { accurate, golden, identical, values } from './support/compare.js'
+import { random } from './support/random.js'
+import { fewOnDevice } from './support/sweep.js'
+
+type FloatArray = HostArray<'f32' | 'bf16' | 'f16'>
+type DType = FloatArray['dtype']
+type Inputs = Record<'q' | 'k' | 'v' | 'gradOut', FloatArray>
+
+function floats(data: Float32Array, shape: number[], dtype: DType): FloatArray {
+  if (dtype === 'f32') return array(data, shape)
+  return array(dtype === 'bf16' ? toBf16(data) : toF16(data), shape, dtype)
+}
+
+function problem(tree: Tree, [H, K, D, E]: [number, number, number, number], dtype: DType) {
+  const P = tree.length.reduce((a, b) => a + b, 0)
+  const r = random(8)
+  const make = (heads: number, width: number) => floats(r.normals(P * heads * width), [P, heads, width], dtype)
+  const inputs: Inputs = { q: make(H, D), k: make(K, D), v: make(K, E), gradOut: make(H, E) }
+  return { inputs, layout: treeLayout(tree), sees: visibility(tree) }
+}
+
+/** x with one number for all that token `p` has. */
+function spoil(x: FloatArray, p: number, value: number): FloatArray {
+  const row = x.data.length / (x.shape[0] as number)
+  const data = Float32Array.from(values(x))
+  return floats(data.fill(value, p * row, (p + 1) * row), [...x.shape], x.dtype)
+}
+
+const rowOf = (x: FloatArray, p: number): HostArray => {
+  const row = x.data.length / (x.shape[0] as number)
+  return array(Float32Array.from(values(x)).slice(p * row, (p + 1) * row))
+}
+
+/** The same numbers. A GPU does a tile that has something else again without matrix instructions, and may write -0. */
+function same(actual: HostArray, expected: HostArray, dtype: DType = 'f32'): void {
+  const digits = { f32: 0, bf16: 2 ** 16, f16: 2 ** 13 }[dtype]
+  if (backend === 'cpu') identical(actual, expected)
+  else golden(actual, expected.data, digits)
+}
+
+type Heads = [number, number, number, number]
+/** One token of the prompt, and of each response one; heads that share a key head. */
+const small: Tree = { length: [6, 5, 4], parent: [-1, 0, 0] }
+/** The second segment crosses a tile of keys and one of queries. */
+const large: Tree = { length: [40, 150, 20], parent: [-1, 0, 0] }
+const cases = fewOnDevice<[Tree, Heads, number]>(
+  [
+    [small, [6, 2, 8, 8], 2],
+    [small, [6, 2, 8, 8], 8],
+  ],
+  [
+    [small, [2, 2, 5, 3], 0],
+    [small, [5, 1, 8, 16], 14],
+    [large, [2, 1, 8, 8], 20],
+    [large, [4, 2, 8, 8], 130],
+    [large, [2, 2, 8, 8], 189],
+  ],
+)
+
+describe.each(['f32', 'bf16', 'f16'] as const)('%s', (dtype) => {
+  describe.each(cases)('%j, heads and sizes %j, token %i', (tree, heads, p) => {
+    const { inputs, layout, sees } = problem(tree, heads, dtype)
+    const tokens = sees.map((_, token) => token)
+    const run = (given: Inputs) => {
+      const { gradOut, ...forward } = given
+      const result = prefixAttention({ ...forward, layout })
+      return { ...result, ...prefixAttentionBackward({ ...given, layout, ...result }) }
+    }
+    const clean = run(inputs)
+
+    test.each(
+      (['q', 'k', 'v', 'gradOut'] as const).flatMap((name) =>
+        [Number.POSITIVE_INFINITY, Number.NaN].map((value) => ({ name, value })),
+      ),
+    )('$name of $value', ({ name, value }) => {
+      const dirty = run({ ...inputs, [name]: spoil(inputs[name], p, value) })
+      /** Queries that the token reaches, and keys that those reach. */
+      const queries = new Set(tokens.filter((i) => (name === 'k' || name === 'v' ? sees[i]?.[p] : i === p)))
+      const keys = new Set(tokens.filter((j) => [...queries].some((i) => sees[i]?.[j])))
+      for (const token of tokens) {
+        if (!queries.has(token)) {
+          for (const output of ['out', 'logsumexp', 'gradQ'] as const)
+            same(rowOf(dirty[output], token), rowOf(clean[output], token), dtype)
+        }
+        if (!keys.has(token))
+          for (const output of ['gradK', 'gradV'] as const)
+            same(rowOf(dirty[output], token), rowOf(clean[output], token), dtype)
+      }
+      const [reached, input] = name === 'gradOut' ? (['gradV', 'gradOut'] as const) : (['out', name] as const)
+      expect(Number.isFinite(rowOf(dirty[reached], p).data[0]), `${reached} of a token with ${input} ${value}`).toBe(
+        false,
+      )
+    })
+  })
+})
+
+describe('scores of -inf', () => {
+  const rows = (data: number[], D: number) => array(Float32Array.from(data), [data.length / D, 1, D])
+  const none = Number.NEGATIVE_INFINITY
+
+  test('of one query alone: its logsumexp is -inf, its keys learn nothing from it, the other queries are as they are', () => {
+    const layout = treeLayout({ length: [2, 2], parent: [-1, 0] })
+    // Query 3 is infinite in the first column, in which every key is negative.
+    const q = rows([0.5, 1, -1, 0.25, 2, -0.5, Number.POSITIVE_INFINITY, 1], 2)
+    const k = rows([-1, 0.5, -2, 1, -0.5, -1, -1.5, 2], 2)
+    const [v, gradOut] = [rows([1, 2, 3, 4], 1), rows([0.5, -1, 2, 1], 1)]
+    const forward = prefixAttention({ q, k, v, layout }, { scale: 1 })
+    expect(forward.logsumexp.data[3]).toBe(none)
+    expect(forward.out.data[3]).toBeNaN()
+    const backward = prefixAttentionBackward({ q, k, v, gradOut, layout, ...forward }, { scale: 1 })
+
+    // The same without query 3; its key is then seen by nobody.
+    const short = (x: HostArray<'f32'>) => array(x.data.slice(0, 3 * x.shape[2]!), [3, 1, x.shape[2]!])
+    const three = { q: short(q), k: short(k), v: short(v), layout: treeLayout({ length: [2, 1], parent: [-1, 0] }) }
+    const alone = prefixAttention(three, { scale: 1 })
+    same(short(forward.out as HostArray<'f32'>), alone.out)
+    const expected = prefixAttentionBackward({ ...three, gradOut: short(gradOut), ...alone }, { scale: 1 })
+    same(short(backward.gradQ as HostArray<'f32'>), expected.gradQ)
+    const known = { out: array(forward.out.data.map((x) => (Number.isNaN(x) ? 0 : x)) as Float32Array, [4, 1, 1]) }
+    const finite = prefixAttentionBackward(
+      { q, k, v, gradOut, layout, logsumexp: forward.logsumexp, ...known },
+      { scale: 1 },
+    )
+    same(short(finite.gradV as HostArray<'f32'>), expected.gradV)
+    expect(finite.gradV.data[3]).toBe(0)
+  })
+
+  test.each([[[3, 2]], [[70, 66]]])(
+    'of a whole segment of %j: the others have all of the weight',
+    ([prompt, response]) => {
+      const P = prompt! + response!
+      const r = random(4)
+      // The queries of the response are 1e38 in the first column, its keys -10, those of the prompt 0: scores of -inf.
+      const inside = (p: number) => p >= prompt!
+      const pair = (first: (p: number) => number) => Array.from({ length: P }, (_, p) => [first(p), r.normal()]).flat()
+      const q = rows(
+        pair((p) => (inside(p) ? 1e38 : 0)),
+        2,
+      )
+      const k = rows(
+        pair((p) => (inside(p) ? -10 : 0)),
+        2,
+      )
+      const [v, gradOut] = [array(r.normals(P), [P, 1, 1]), array(r.normals(P), [P, 1, 1])]
+      const tree = { length: [prompt!, response!], parent: [-1, 0] }
+      const [layout, sees, s] = [treeLayout(tree), visibility(tree), { P, H: 1, K: 1, D: 2, E: 1, scale: 1 }]
+      const numbers = { q: q.data, k: k.data, v: v.data, gradOut: gradOut.data }
+      const forward = prefixAttention({ q, k, v, layout }, { scale: 1 })
+      const [exact, plain] = [attentionReference(numbers, sees, s), attentionReference(numbers, sees, s, Math.fround)]
+      accurate(forward.out, exact.out, plain.out)
+      accurate(forward.logsumexp, exact.logsumexp, plain.logsumexp)
+      const backward = prefixAttentionBackward({ q, k, v, gradOut, layout, ...forward }, { scale: 1 })
+      const exactly = attentionGradients({ ...numbers, ...exact }, sees, s)
+      const plainly = attentionGradients({ ...numbers, ...plain }, sees, s, Math.fround)
+      for (const name of ['gradQ', 'gradV'] as const) accurate(backward[name], exactly[name], plainly[name])
+    },
+  )
+})
