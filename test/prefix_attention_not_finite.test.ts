@@ -170,3 +170,45 @@ describe('scores of -inf', () => {
     },
   )
 })
+
+// One key, whose value is 0, has all the weight: what the others add has digits of its own.
+describe.each(['f32', 'bf16'] as const)('%s', (dtype) => {
+  test.each([-20, -40, -60, -80])('weights of e^%i', (level) => {
+    const [P, D] = [130, 8]
+    const r = random(9)
+    const first = (x: (p: number) => number) =>
+      floats(
+        Float32Array.from({ length: P * D }, (_, i) => (i % D === 0 ? x(i / D) : 0)),
+        [P, 1, D],
+        dtype,
+      )
+    const q = first((p) => Number(p === P - 1))
+    const k = first((p) => (p === 0 ? 0 : level + r.uniform() - 0.5))
+    const v = floats(
+      r.normals(P * D).map((x, i) => (i < D ? 0 : x)),
+      [P, 1, D],
+      dtype,
+    )
+    const gradOut = floats(
+      r.normals(P * D).map((x, i) => (i < (P - 1) * D ? 0 : x)),
+      [P, 1, D],
+      dtype,
+    )
+    const tree = { length: [P], parent: [-1] }
+    const [layout, s] = [treeLayout(tree), { P, H: 1, K: 1, D, E: D, scale: 1 }]
+    const numbers = { q: values(q), k: values(k), v: values(v), gradOut: values(gradOut) }
+    const [exact, plain] = [undefined, Math.fround].map((round) => {
+      const forward = attentionReference(numbers, visibility(tree), s, round)
+      return { ...forward, ...attentionGradients({ ...numbers, ...forward }, visibility(tree), s, round) }
+    })
+    const forward = prefixAttention({ q, k, v, layout }, { scale: 1 })
+    const { gradV } = prefixAttentionBackward({ q, k, v, gradOut, layout, ...forward }, { scale: 1 })
+    /** Tokens from..to, in their dtype. */
+    const cut = (x: FloatArray, from: number, to: number) =>
+      ({ ...x, data: x.data.slice(from * D, to * D), shape: [to - from, 1, D] }) as FloatArray
+    const rows = [exact!, plain!].map((x) => x.out.subarray((P - 1) * D))
+    expect(rows[0]!.every((x) => x !== 0)).toBe(true)
+    accurate(cut(forward.out, P - 1, P), rows[0]!, rows[1]!)
+    accurate(cut(gradV, 1, P), exact!.gradV.subarray(D), plain!.gradV.subarray(D))
+  })
+})

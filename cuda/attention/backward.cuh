@@ -19,6 +19,10 @@ struct Backward {
   Float type;  // of q, k, v, grad_out, out
 };
 
+// From where the scores of a query are measured. One that saw only -inf has logsumexp = -inf: measured from infinity
+// its weights are 0, and not NaN.
+__device__ __forceinline__ float origin_of(float logsumexp) { return logsumexp == -INFINITY ? INFINITY : logsumexp; }
+
 void form_delta(const Backward& backward, const AttentionShape& shape, Launch& on);
 
 // By matrix instructions: gradK and gradV for work on keys, gradQ for work on queries. The items that have to be done

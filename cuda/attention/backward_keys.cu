@@ -35,12 +35,12 @@ __device__ void grad_keys(const Backward& on, const Forest& forest, const Attent
       for (int j = 0; j < 4; ++j) {
         const int query = own_column() + j;
         const int64_t row = (token + query) * H + head;
-        const float logsumexp = query < queries ? on.logsumexp[row] : 0;
+        const float origin = query < queries ? origin_of(on.logsumexp[row]) : 0;
         const float delta = wants_k && query < queries ? on.delta[row] : 0;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const bool sees = query >= low[i] && query < high[i];
-          score[i][j] = sees ? expf(score[i][j] - logsumexp) : 0;
+          score[i][j] = sees ? expf(score[i][j] - origin) : 0;
           if (wants_k) slope[i][j] = sees ? shape.scale * (score[i][j] * (slope[i][j] - delta)) : 0;
         }
       }
