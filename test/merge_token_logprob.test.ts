@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { array, type HostArray, mergeTokenLogprob, tokenLogprob, tokenLogprobBackward } from '../lib/index.js'
 import * as promises from '../lib/promises.js'
+import { names, type Part, reference } from './references/merge_token_logprob.js'
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { backend } from './support/backend_kind.js'
 import { accurate, exactly, golden, identical, refuses } from './support/compare.js'
@@ -8,12 +9,6 @@ import fc from './support/properties.js'
 import { random } from './support/random.js'
 
 type F32 = HostArray<'f32'>
-interface Part {
-  logp: F32
-  entropy: F32
-  logsumexp: F32
-}
-const names = ['logp', 'entropy', 'logsumexp'] as const
 const f32 = (...x: number[]): F32 => array(Float32Array.from(x))
 const part = (logp: number, entropy: number, logsumexp: number): Part => ({
   logp: f32(logp),
@@ -21,21 +16,6 @@ const part = (logp: number, entropy: number, logsumexp: number): Part => ({
   logsumexp: f32(logsumexp),
 })
 const only = (x: Part) => names.map((name) => x[name].data[0])
-
-// The float64 equation: with p = exp(logsumexp of the part - logsumexp of the whole),
-//   entropy = sum p (entropy of the part - log p),   logp = logp of the part + log p.
-function reference(parts: Part[], t: number, round: (x: number) => number = (x) => x) {
-  const at = (name: (typeof names)[number]) => parts.map((x) => x[name].data[t] as number)
-  const max = Math.max(...at('logsumexp'))
-  const sum = at('logsumexp').reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
-  const logsumexp = round(max + round(Math.log(sum)))
-  const logShare = at('logsumexp').map((x) => round(x - logsumexp))
-  const entropy = at('entropy').reduce((total, h, i) => {
-    const share = round(Math.exp(logShare[i] as number))
-    return share === 0 ? total : round(total + round(share * round(h - (logShare[i] as number))))
-  }, 0)
-  return { logp: Math.max(...at('logp').map((x, i) => round(x + (logShare[i] as number)))), entropy, logsumexp }
-}
 
 /** Logits whose columns are split at `cuts`, and what each part gives. */
 function split(cuts: number[], R = 12, V = 211, seed = 2) {
