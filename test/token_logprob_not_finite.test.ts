@@ -6,6 +6,7 @@ import {
   tokenLogprobBackwardReference as backwardReference,
   tokenLogprobReference as reference,
 } from './references/token_logprob.js'
+import { backend } from './support/backend_kind.js'
 import { accurate, values } from './support/compare.js'
 import { dtypes, filled, forwardOf, type LogitsDType, logitsOf } from './support/logits_cases.js'
 import { random } from './support/random.js'
@@ -54,7 +55,7 @@ describe.each(dtypes)('%s', (dtype) => {
       const all = { logits, token, ...forwardOf(forward), ...gradients }
       const { gradLogits } = tokenLogprobBackward(all, { temperature })
       placesIn(V).forEach((v, row) => {
-        expect(values(gradLogits)[row * V + v]).toBe(0)
+        expect(values(gradLogits)[row * V + v]! + 0).toBe(0) // -0 is 0
       })
       const [exactly, plainly] = [undefined, Math.fround].map((round) =>
         backwardReference(inputs, gradients.gradLogp, gradients.gradEntropy, round),
@@ -89,7 +90,11 @@ describe.each(dtypes)('%s', (dtype) => {
       backwardReference({ logits: values(logits), V, token }, [1], undefined, round).subarray(1),
     )
     expect(small[0]!.every((g) => g < 0)).toBe(true)
-    accurate(array((gradLogits.data as Float32Array).slice(1)), small[0]!, small[1]!)
+    const others = (gradLogits.data as Float32Array).slice(1)
+    if (backend === 'cpu') return accurate(array(others), small[0]!, small[1]!)
+    // A device takes 2 to the power of a product, the last digit of which is worth |level| digits of the result.
+    const off = others.map((g, i) => Math.abs(g / small[0]![i]! - 1))
+    expect(Math.max(...off)).toBeLessThan((2 - level) * 2 ** -23)
   })
 })
 
