@@ -1,0 +1,274 @@
+// The arrays and options of a case. What a row of the table does not say, so that a call means something (a forest's
+// parents, a logsumexp that belongs to its logits, which choices of an objective go together), stands here.
+import { type ArraySpec, signatures } from '../../lib/addon/signatures.js'
+import { allocate, type HostArray } from '../../lib/arrays/array.js'
+import { array, toBf16, toF16 } from '../../lib/index.js'
+import { attentionReference } from '../references/attention.js'
+import { layoutReference, randomForest, type Tree, visibility } from '../references/forest.js'
+import { linearLogits } from '../references/linear.js'
+import { tokenLogprobReference } from '../references/token_logprob.js'
+import { values } from '../support/numbers.js'
+import { random } from '../support/random.js'
+import type { OperationCase } from './cases.js'
+
+export type Inputs = Record<string, HostArray>
+export interface Arguments {
+  inputs: Inputs
+  options: Record<string, unknown>
+  /** Axes that only outputs have. */
+  sizes: Record<string, number>
+  /** Of treeLayout and attention. */
+  tree?: Tree
+}
+type Random = ReturnType<typeof random>
+
+const specials = [Number.NaN, Infinity, -Infinity, -0, 0, 1e38, -3e38, 1e-45, 1e-38, 1]
+
+function drawn(c: OperationCase, n: number, r: Random): Float32Array {
+  if (c.contents === 'ties') return Float32Array.from({ length: n }, () => r.integer(5) - 2)
+  const x = r.normals(n)
+  if (c.contents === 'special') for (let i = 0; i < n; i++) if (r.uniform() < 0.1) x[i] = specials[r.integer(10)]!
+  return x
+}
+
+export function put(x: HostArray, data: ArrayLike<number>): void {
+  const wide = Float32Array.from(data)
+  if (x.dtype === 'bf16') x.data.set(toBf16(wide))
+  else if (x.dtype === 'f16') x.data.set(toF16(wide))
+  else x.data.set(data as never)
+}
+
+function fill(c: OperationCase, x: HostArray, spec: ArraySpec, r: Random): void {
+  const n = x.data.length
+  const end = /(?:below|vocabulary) (\w)/.exec(spec.spec)?.[1]
+  if (spec.offsets !== undefined) {
+    const total = c.sizes[spec.offsets] as number
+    const inner = Array.from({ length: Math.max(0, n - 2) }, () => r.integer(total + 1)).sort((a, b) => a - b)
+    put(x, n === 1 ? [0] : [0, ...inner, total])
+  } else if (end !== undefined) {
+    put(
+      x,
+      Array.from({ length: n }, () => r.integer(Math.max(1, c.sizes[end] as number))),
+    )
+  } else if (x.dtype === 'u8') {
+    put(x, c.mask === 'some' ? r.mask(n) : new Uint8Array(n).fill(Number(c.mask === 'all')))
+  } else if (x.dtype === 'i32') {
+    put(
+      x,
+      Array.from({ length: n }, () => r.integer(7) - 3),
+    )
+  } else {
+    put(x, drawn(c, n, r))
+  }
+}
+
+/** Choices that do not go together are brought together; what is left is refused, or it computes. */
+function objective(given: Record<string, unknown>, inputs: Inputs): Record<string, unknown> {
+  const o = { ...given }
+  if (o.surrogate === 'vespo') o.ratio = 'sequence_product'
+  if (/^d/.test(String(o.surrogate))) delete o.ratio
+  if (o.ratio === 'geometric') delete o.surrogate
+  if (o.surrogate === 'dro') o.droBeta ??= 0.5
+  else delete o.droBeta
+  if (!String(o.surrogate).startsWith('dppo')) delete o.ratioCap
+  if ((o.surrogate ?? 'clip') !== 'clip' || o.ratio === 'geometric') delete o.dualClip
+  if (o.ratio === 'geometric') delete o.klWeight
+  if (o.aggregate === 'constant' || o.entropyAggregate === 'constant') o.maxLength ??= 7
+  if (inputs.refLogp === undefined) delete o.klCoef
+  const token = (o.ratio ?? 'token') === 'token' && !String(o.surrogate).startsWith('dppo')
+  if (!token) for (const bound of ['ratioLow', 'ratioHigh']) delete inputs[bound]
+  if (inputs.advantage !== undefined && inputs.tokenAdvantage !== undefined) {
+    delete inputs[o.ratio === 'geometric' ? 'tokenAdvantage' : inputs.weight ? 'advantage' : 'tokenAdvantage']
+  }
+  return o
+}
+
+const near = (c: OperationCase, x: HostArray, center: ArrayLike<number>, r: Random): void => {
+  if (c.contents !== 'special')
+    put(
+      x,
+      Float32Array.from(center, (v) => v + 0.8 * (2 * r.uniform() - 1)),
+    )
+}
+
+/** Numbers as a policy has them: log-probabilities that differ by less than 1 from each other, weights above 0. */
+function policy(c: OperationCase, inputs: Inputs, logp: ArrayLike<number>, r: Random): void {
+  for (const name of ['oldLogp', 'refLogp']) if (inputs[name]) near(c, inputs[name], logp, r)
+  if (c.contents === 'special') return
+  const uniform = { weight: [0, 2], entropy: [0, 3], ratioLow: [0.4, 0.9], ratioHigh: [1.1, 2] } as const
+  for (const [name, [low, high]] of Object.entries(uniform)) {
+    const x = inputs[name]
+    if (x) put(x, r.uniforms(x.data.length, low, high))
+  }
+}
+
+const forests = ['treeLayout', 'prefixAttention', 'prefixAttentionBackward']
+
+function forest(c: OperationCase, r: Random): Tree {
+  const B = c.name === 'treeLayout' ? (c.sizes.B as number) : 1 + ((c.sizes.B as number) % 6)
+  return randomForest(r, B, Math.max(1, Math.floor((c.sizes.P as number) / Math.max(1, B)) + 2))
+}
+
+type Special = (c: OperationCase, made: Arguments, r: Random) => void
+const plainNumbers = (c: OperationCase, x: HostArray | undefined, data: () => ArrayLike<number>) => {
+  if (x !== undefined && c.contents !== 'special') put(x, data())
+}
+
+function logitsOf({ inputs }: Arguments): ArrayLike<number> {
+  if (inputs.logits) return values(inputs.logits)
+  const { hidden, head, headBias } = inputs as Record<'hidden' | 'head' | 'headBias', HostArray>
+  const D = hidden.shape[1] as number
+  const [R, V] = [hidden.shape[0] as number, head.shape[0] as number]
+  if (D === 0)
+    return Float64Array.from({ length: R * V }, (_, i) => (headBias ? (values(headBias)[i % V] as number) : 0))
+  return linearLogits({ hidden: values(hidden), head: values(head), D, headBias: headBias && values(headBias) })
+}
+
+/** Forward numbers of tokens, which a backward pass or an old policy starts from. */
+function forwardNumbers(c: OperationCase, made: Arguments) {
+  const { inputs, options } = made
+  return tokenLogprobReference({
+    logits: logitsOf(made),
+    V: c.sizes.V as number,
+    token: values(inputs.token as HostArray),
+    row: inputs.row && values(inputs.row),
+    mask: inputs.mask && values(inputs.mask),
+    temperature: (options.temperature as number) ?? 1,
+  })
+}
+
+const withLogits: Special = (c, made, r) => {
+  const { inputs, options } = made
+  delete options.vocabStart // parts of a vocabulary: merge_token_logprob.test.ts
+  if (inputs.row === undefined) delete inputs.row
+  if (c.contents === 'special' || (c.sizes.V as number) === 0) return
+  const forward = forwardNumbers(c, made)
+  for (const name of ['logsumexp', 'entropy'] as const) if (inputs[name]) put(inputs[name], forward[name])
+  policy(c, inputs, forward.logp, r)
+}
+
+const special: Partial<Record<OperationCase['name'], Special>> = {
+  groupAdvantage: (_, { options }) => {
+    if (options.virtualCount) options.virtualReward ??= 1
+  },
+  standardize: (_, { inputs }, r) => put(inputs.moments as HostArray, [r.integer(9), r.normal(), r.uniform()]),
+  gaussianLogprob: (c, { inputs }, r) => plainNumbers(c, inputs.std, () => r.uniforms(c.sizes.T as number, 0.3, 2)),
+  gaussianLogprobBackward: (c, { inputs }, r) => {
+    plainNumbers(c, inputs.std, () => r.uniforms(c.sizes.T as number, 0.3, 2))
+    if (inputs.oldMean === undefined) delete inputs.gradLogRatio
+  },
+  mergeTokenLogprob: (c, { inputs }, r) => {
+    if (c.contents === 'special') return
+    // A token belongs to one of the two parts.
+    const [a, b] = [inputs.logp as HostArray, inputs.otherLogp as HostArray]
+    for (let t = 0; t < a.data.length; t++) (r.uniform() < 0.5 ? a : b).data[t] = -Infinity
+  },
+  policyLoss: (c, made, r) => {
+    plainNumbers(c, made.inputs.logp, () => r.uniforms(c.sizes.T as number, -4, -0.05))
+    policy(c, made.inputs, (made.inputs.logp as HostArray).data as Float32Array, r)
+    if (made.inputs.entropy === undefined) delete made.options.entropyCoef
+  },
+  tokenLogprob: withLogits,
+  tokenLogprobBackward: withLogits,
+  linearTokenLogprob: withLogits,
+  linearTokenLogprobBackward: withLogits,
+  policyLossFromLogits: withLogits,
+  linearPolicyLoss: withLogits,
+  linearPolicyLossPlan: (_, { options }) => {
+    options.threads ||= 1
+  },
+  selectRollouts: (c, { inputs, options }, r) => {
+    if (options.count == null && options.fraction == null) options.fraction = 0.4
+    if (options.count != null) delete options.fraction
+    // Whole numbers: of their subsets the variance is known exactly.
+    const score = inputs.score as HostArray
+    if (c.contents !== 'special')
+      put(
+        score,
+        Array.from({ length: score.data.length }, () => r.integer(19) - 9),
+      )
+  },
+  selectTokens: (_, { inputs, options }) => {
+    if (options.count == null && options.fraction == null) options.fraction = 0.4
+    if (options.count != null) delete options.fraction
+    if (inputs.advantage && inputs.tokenAdvantage) delete inputs.advantage
+    if (!inputs.entropy) options.rule = 'advantage'
+    else if (!inputs.advantage && !inputs.tokenAdvantage) options.rule = 'entropy'
+  },
+  maskIndex: (_, made) => {
+    made.sizes = { M: ((made.inputs.mask as HostArray).data as Uint8Array).filter(Boolean).length }
+  },
+  groupBy: (_, made) => {
+    made.sizes = { G: new Set(made.inputs.ids?.data as Int32Array).size }
+  },
+  scatterRows: (c, { options }) => {
+    options.rows = c.sizes.R
+  },
+  treeLayout: (c, made, r) => {
+    const tree = (made.tree = forest(c, r))
+    const layout = layoutReference(tree)
+    made.inputs = { length: array(Int32Array.from(tree.length)), parent: array(Int32Array.from(tree.parent)) }
+    made.sizes = {
+      N: layout.sequenceStart.length - 1, G: layout.groupStart.length - 1, P: layout.position.length,
+      T: layout.row.length,
+    } // biome-ignore format: a line
+  },
+}
+
+/** The arguments, the same each time. */
+export function argumentsOf(c: OperationCase): Arguments {
+  const r = random(c.seed)
+  const made: Arguments = { inputs: {}, options: { ...c.options }, sizes: {} }
+  const sizes = { ...c.sizes }
+  if (forests.includes(c.name) && c.name !== 'treeLayout') {
+    const tree = (made.tree = forest(c, r))
+    const layout = layoutReference(tree)
+    // Query heads are a multiple of the key heads; none without one.
+    Object.assign(sizes, { P: layout.position.length, B: tree.length.length, K: 1 + (sizes.K as number) })
+    sizes.H = (sizes.K as number) * (1 + ((sizes.H as number) % 3))
+    sizes.D = 1 + (sizes.D as number)
+    sizes.E = 1 + (sizes.E as number)
+  }
+  if (sizes.R !== undefined && sizes.T !== undefined && sizes.R === 0) sizes.T = 0
+  if (sizes.V === 0 && c.name !== 'linearPolicyLossPlan') sizes.V = 1
+  if (c.without.includes('row')) sizes.R = sizes.T as number
+  for (const [size, of] of [['T', 'S'], ['N', 'G']] as const) if (sizes[of] === 0 && sizes[size]) sizes[of] = 1 // biome-ignore format: a line
+  if (c.name === 'gatherRows' && sizes.R === 0) sizes.M = 0
+  if (c.name === 'scatterRows' && sizes.R === 0) sizes.M = 0
+  if (c.name === 'sequenceExpand' && sizes.S === 0) sizes.T = 0
+  const known = { ...c, sizes }
+  for (const spec of signatures[c.name].inputs) {
+    if (spec.optional && c.without.includes(spec.name)) continue
+    const own = spec.dtypes.length > 1 || spec.dtypes.length === 0 ? c.dtype : spec.dtypes[0]!
+    const shape = spec.axes.map(({ letter, plus }) => (letter === '' ? plus : (sizes[letter] as number) + plus))
+    const x = allocate('fuzz', spec.name, own, shape)
+    fill(known, x, spec, r)
+    made.inputs[spec.name] = x
+  }
+  if (signatures[c.name].options.some(({ name }) => name === 'surrogate')) {
+    if (!made.inputs.advantage && !made.inputs.tokenAdvantage) {
+      made.inputs.advantage = array(drawn(known, sizes.S as number, r))
+    }
+    made.options = objective(made.options, made.inputs)
+  }
+  if (made.tree && c.name !== 'treeLayout') attention(known, made)
+  special[c.name]?.(known, made, r)
+  return made
+}
+
+function attention(c: OperationCase, made: Arguments): void {
+  const layout = layoutReference(made.tree as Tree)
+  for (const name of ['segmentStart', 'segmentParent', 'segmentEnd'] as const) put(made.inputs[name]!, layout[name])
+  const { out, logsumexp, q, k, v } = made.inputs as Record<string, HostArray>
+  if (out === undefined || c.contents === 'special') return
+  const s = {
+    ...(c.sizes as never as { P: number; H: number; K: number; D: number; E: number }),
+    ...scaleOf(c.options),
+  }
+  const forward = attentionReference({ q: values(q!), k: values(k!), v: values(v!) }, visibility(made.tree as Tree), s)
+  put(out, forward.out)
+  put(logsumexp!, forward.logsumexp)
+}
+
+export const scaleOf = ({ scale }: Record<string, unknown>) => (typeof scale === 'number' ? { scale } : {})
+export const copyOf = (x: HostArray): HostArray => ({ ...x, data: x.data.slice() }) as HostArray

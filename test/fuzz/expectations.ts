@@ -1,0 +1,283 @@
+// What the outputs of a case are in float64, by references that know nothing of the library, and how near to that a kernel
+// has to come.
+import { operationNames } from '../../lib/addon/signatures.js'
+import { type HostArray, type Objective, toBf16, toF16 } from '../../lib/index.js'
+import type { OperationName } from '../../lib/ops.js'
+import { attentionGradients, attentionReference } from '../references/attention.js'
+import { layoutReference, type Tree, visibility } from '../references/forest.js'
+import { reference as gaussian } from '../references/gaussian_logprob.js'
+import { reference as groupAdvantage } from '../references/group_advantage.js'
+import { linearGradients, linearLogits } from '../references/linear.js'
+import { reference as merged } from '../references/merge_token_logprob.js'
+import { type PolicyCase, policyObjective } from '../references/policy_objective.js'
+import { reference as selectRollouts } from '../references/select_rollouts.js'
+import { reference as selectTokens } from '../references/select_tokens.js'
+import { reference as standardize } from '../references/standardize.js'
+import { tokenLogprobBackwardReference, tokenLogprobReference } from '../references/token_logprob.js'
+import { ulp, values } from '../support/numbers.js'
+import { type Arguments, scaleOf } from './arguments.js'
+
+type Numbers = ArrayLike<number>
+type Round = (x: number) => number
+export type Expected = Record<string, Numbers>
+/** With `round` = Math.fround the plain float32 formula; `types`: the dtypes of the outputs. */
+type Reference = (args: Arguments, round: Round, types: Record<string, string>) => Expected
+
+const numbersOf = ({ inputs }: Arguments) =>
+  Object.fromEntries(Object.entries(inputs).map(([name, x]) => [name, values(x)])) as Record<string, Numbers>
+const size = (x: HostArray | undefined, axis: number) => (x?.shape[axis] ?? 1) as number
+
+/** The tokens or rollouts from..to of each part that a mask lets through. */
+function parts(start: Numbers, mask: Numbers | undefined): number[][] {
+  return Array.from({ length: start.length - 1 }, (_, s) => {
+    const all = Array.from({ length: start[s + 1]! - start[s]! }, (_, i) => start[s]! + i)
+    return all.filter((t) => mask?.[t] !== 0)
+  })
+}
+const sum = (x: number[], round: Round) => x.reduce((total, v) => round(total + v), 0)
+const zeros = (n: number) => new Float64Array(n)
+
+const logitsInputs = (args: Arguments, logits: Numbers, V: number) => {
+  const { token, row, mask } = numbersOf(args)
+  return { logits, V, token: token as Numbers, row, mask, temperature: (args.options.temperature as number) ?? 1 }
+}
+
+function linear(args: Arguments, round: Round) {
+  const { hidden, head, headBias } = numbersOf(args) as Record<string, Numbers>
+  const [R, D, V] = [size(args.inputs.hidden, 0), size(args.inputs.hidden, 1), size(args.inputs.head, 0)]
+  const bias = headBias
+  const logits = D > 0 ? linearLogits({ hidden: hidden!, head: head!, D, headBias: bias }, round) : Float64Array.from({ length: R * V }, (_, i) => bias?.[i % V] ?? 0) // biome-ignore format: one choice
+  const gradients = (gradLogits: Numbers) => {
+    if (D > 0) return linearGradients({ hidden: hidden!, head: head!, D }, gradLogits, round)
+    const gradHeadBias = zeros(V)
+    for (let i = 0; i < R * V; i++) gradHeadBias[i % V]! += gradLogits[i]!
+    return { gradHidden: [], gradHead: [], gradHeadBias }
+  }
+  return { logits, V, gradients }
+}
+
+/** The loss from logits: its policy's log-probabilities are float32, as they are handed over. */
+function lossFrom(args: Arguments, logits: Numbers, V: number, round: Round) {
+  const { token, row, ...policy } = numbersOf(args)
+  const inputs = logitsInputs(args, logits, V)
+  const { logp, entropy } = tokenLogprobReference(inputs, round)
+  const { temperature, chunkRows, ...objective } = args.options
+  const given = { ...policy, logp, entropy } as unknown as PolicyCase
+  const { loss, gradLogp, gradEntropy } = policyObjective(given, objective as Objective)
+  const gradLogits = tokenLogprobBackwardReference(inputs, gradLogp, gradEntropy, round)
+  return { loss: [loss], logp, entropy, gradLogits }
+}
+
+const shapeOf = ({ inputs, options, tree }: Arguments) => ({
+  s: {
+    P: size(inputs.q, 0), H: size(inputs.q, 1), K: size(inputs.k, 1), D: size(inputs.q, 2), E: size(inputs.v, 2),
+    ...scaleOf(options),
+  },
+  sees: visibility(tree as Tree),
+}) // biome-ignore format: a table
+
+const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Reference> = {
+  groupAdvantage: (args, round) => {
+    const { rewards, groupStart, mask } = numbersOf(args)
+    return { advantage: groupAdvantage(rewards!, groupStart!, mask, args.options, round) }
+  },
+  moments: (args) => {
+    const { x, mask } = numbersOf(args)
+    const counted = Array.from(x!).filter((_, i) => mask?.[i] !== 0)
+    const n = counted.length
+    const mean = n === 0 ? 0 : counted.every((v) => v === counted[0]) ? counted[0]! : sum(counted, Number) / n
+    return { moments: [n, mean, counted.reduce((m2, v) => m2 + (v - mean) ** 2, 0)] }
+  },
+  standardize: (args, round) => {
+    const { x, mask, moments } = numbersOf(args)
+    const [count, mean, m2] = Array.from(moments!) as [number, number, number]
+    return { x: standardize(x!, mask, { count, mean, m2 }, args.options, round) }
+  },
+  tokenLogprob: (args, round) => ({
+    ...tokenLogprobReference(logitsInputs(args, numbersOf(args).logits!, size(args.inputs.logits, 1)), round),
+  }),
+  tokenLogprobBackward: (args, round) => {
+    const { logits, gradLogp, gradEntropy } = numbersOf(args)
+    const inputs = logitsInputs(args, logits!, size(args.inputs.logits, 1))
+    return { gradLogits: tokenLogprobBackwardReference(inputs, gradLogp!, gradEntropy, round) }
+  },
+  mergeTokenLogprob: ({ inputs }, round) => {
+    const { logp, entropy, logsumexp, otherLogp, otherEntropy, otherLogsumexp } = inputs as never
+    const both = [{ logp, entropy, logsumexp }, { logp: otherLogp, entropy: otherEntropy, logsumexp: otherLogsumexp }] // biome-ignore format: a line
+    const tokens = Array.from((logp as HostArray).data, (_, t) => merged(both as never, t, round))
+    return Object.fromEntries((['logp', 'entropy', 'logsumexp'] as const).map((x) => [x, tokens.map((t) => t[x])]))
+  },
+  gaussianLogprob: (args, round) => {
+    const { x, mean, std, oldMean = mean, mask } = numbersOf(args)
+    const D = size(args.inputs.x, 1)
+    const { logp, logRatio } = gaussian(
+      { x: x!, mean: mean!, std: std!, oldMean: oldMean!, mask },
+      D,
+      std!,
+      std!,
+      round,
+    )
+    return { logp, logRatio }
+  },
+  gaussianLogprobBackward: (args, round) => {
+    const { x, mean, std, oldMean = mean, mask, ...grads } = numbersOf(args)
+    const D = size(args.inputs.x, 1)
+    const { gradLogp = zeros(std!.length), gradLogRatio = zeros(std!.length) } = grads
+    const c = { x: x!, mean: mean!, std: std!, oldMean: oldMean!, mask }
+    return { gradMean: gaussian(c, D, gradLogp, gradLogRatio, round).gradMean }
+  },
+  policyLoss: (args) => {
+    const { loss, gradLogp, gradEntropy } = policyObjective(numbersOf(args) as unknown as PolicyCase, args.options)
+    return { loss: [loss], gradLogp, gradEntropy }
+  },
+  policyLossFromLogits: (args, round) => lossFrom(args, numbersOf(args).logits!, size(args.inputs.logits, 1), round),
+  linearPolicyLoss: (args, round) => {
+    const { logits, V, gradients } = linear(args, round)
+    const { gradLogits, ...rest } = lossFrom(args, logits, V, round)
+    return { ...rest, ...gradients(gradLogits) }
+  },
+  linearTokenLogprob: (args, round) => {
+    const { logits, V } = linear(args, round)
+    return { ...tokenLogprobReference(logitsInputs(args, logits, V), round) }
+  },
+  linearTokenLogprobBackward: (args, round) => {
+    const { logits, V, gradients } = linear(args, round)
+    const { gradLogp, gradEntropy } = numbersOf(args)
+    return gradients(tokenLogprobBackwardReference(logitsInputs(args, logits, V), gradLogp!, gradEntropy, round))
+  },
+  treeLayout: ({ tree }) => {
+    const { segmentParent, ...layout } = layoutReference(tree as Tree)
+    return layout
+  },
+  prefixAttention: (args, round) => {
+    const { s, sees } = shapeOf(args)
+    const { q, k, v } = numbersOf(args)
+    return attentionReference({ q: q!, k: k!, v: v! }, sees, s, round)
+  },
+  prefixAttentionBackward: (args, round) => {
+    const { s, sees } = shapeOf(args)
+    return attentionGradients(numbersOf(args) as never, sees, s, round)
+  },
+  selectRollouts: (args) => {
+    const { score, groupStart, mask } = numbersOf(args)
+    if (args.options.scope === 'batch') return { mask: selectRollouts(score!, mask, args.options) }
+    const kept = Array.from({ length: groupStart!.length - 1 }, (_, g) => {
+      const [from, to] = [groupStart![g], groupStart![g + 1]]
+      return selectRollouts(
+        (score as Float32Array).slice(from, to),
+        (mask as Uint8Array)?.slice(from, to),
+        args.options,
+      )
+    })
+    return { mask: kept.flat() }
+  },
+  selectTokens: (args) => {
+    const data = Object.fromEntries(Object.entries(args.inputs).map(([name, x]) => [name, x.data]))
+    return { mask: selectTokens(data as never, args.options) }
+  },
+  maskIndex: (args) => {
+    const index = Array.from(numbersOf(args).mask!).flatMap((kept, i) => (kept ? [i] : []))
+    return { count: [index.length], index }
+  },
+  gatherRows: (args) => {
+    const { x, index } = numbersOf(args)
+    const D = size(args.inputs.x, 1)
+    return { x: Array.from(index!).flatMap((r) => Array.from(x!).slice(r * D, (r + 1) * D)) }
+  },
+  scatterRows: (args, _, types) => {
+    const { x, index } = numbersOf(args)
+    const D = size(args.inputs.x, 1)
+    const out = zeros((args.options.rows as number) * D)
+    const add = { i32: (v: number) => v | 0, u8: (v: number) => v & 255, f64: Number }[types.x as 'i32'] ?? Math.fround
+    Array.from(index!).forEach((r, m) => {
+      for (let d = 0; d < D; d++) out[r * D + d] = add(out[r * D + d]! + x![m * D + d]!)
+    })
+    return { x: out }
+  },
+  sequenceSum: (args, round) => {
+    const { x, sequenceStart, mask } = numbersOf(args)
+    return {
+      x: parts(sequenceStart!, mask).map((tokens) => {
+        const total = sum(
+          tokens.map((t) => x![t]!),
+          round,
+        )
+        return args.options.mean && tokens.length > 0 ? round(total / tokens.length) : total
+      }),
+    }
+  },
+  sequenceExpand: (args) => {
+    const { x, sequenceStart, mask } = numbersOf(args)
+    const out = zeros(sequenceStart![sequenceStart!.length - 1] ?? 0)
+    parts(sequenceStart!, mask).forEach((tokens, s) => {
+      for (const t of tokens) out[t] = x![s]! / (args.options.mean ? tokens.length : 1)
+    })
+    return { x: out }
+  },
+  discountedSum: (args, round) => {
+    const { x, sequenceStart, mask } = numbersOf(args)
+    const out = zeros(x!.length)
+    for (const tokens of parts(sequenceStart!, mask)) {
+      let later = 0
+      for (const t of tokens.reverse()) out[t] = later = round(x![t]! + round(((args.options.decay as number) ?? 1) * later)) // biome-ignore format: one chain
+    }
+    return { x: out }
+  },
+  groupBy: (args) => {
+    const ids = Array.from(numbersOf(args).ids!)
+    const order = ids.map((_, i) => i).sort((a, b) => ids[a]! - ids[b]! || a - b)
+    const starts = order.flatMap((i, place) => (place === 0 || ids[i] !== ids[order[place - 1]!] ? [place] : []))
+    return { count: [starts.length], order, groupStart: [...starts, ids.length] }
+  },
+  convert: (args) => ({ x: numbersOf(args).x! }),
+}
+
+/** Outputs that are whole numbers, or copies, or sums whose order is told. */
+const exactly: ReadonlySet<OperationName> = new Set(
+  operationNames.filter((name) => /^(treeLayout|select|maskIndex|gatherRows|scatterRows|groupBy)/.test(name)),
+)
+
+const roundTo: Record<string, (x: Float32Array) => Uint16Array> = { bf16: toBf16, f16: toF16 }
+/**
+ * What is wrong with the outputs: a sentence, or nothing.
+ *
+ * Twice the error of the plain float32 formula, and one digit of the result, is what the tests ask for over hundreds of
+ * numbers. Of a few numbers that error may be 0 by luck: eight float32 digits of the largest one are added, and 32 on a
+ * device.
+ */
+export function wrongNumbers(
+  name: OperationName,
+  args: Arguments,
+  outputs: Record<string, HostArray>,
+  device: boolean,
+): string | undefined {
+  if (name === 'linearPolicyLossPlan') {
+    const bytes = outputs.peakBytes?.data[0] as number
+    return bytes >= 0 && Number.isFinite(bytes) ? undefined : `peakBytes is ${bytes}`
+  }
+  const types = Object.fromEntries(Object.entries(outputs).map(([key, x]) => [key, x.dtype]))
+  const exact = references[name](args, (x) => x, types)
+  const plain = exactly.has(name) ? exact : references[name](args, Math.fround, types)
+  for (const [key, output] of Object.entries(outputs)) {
+    const [expected, rounded] = [exact[key], plain[key]]
+    if (expected === undefined || rounded === undefined) continue
+    const actual = values(output)
+    if (actual.length !== expected.length) return `${key} has length ${actual.length}, expected ${expected.length}`
+    let [error, largest] = [0, 0]
+    for (let i = 0; i < expected.length; i++) {
+      const off = Math.abs(rounded[i]! - expected[i]!)
+      if (Number.isFinite(off)) error = Math.max(error, off)
+      if (Number.isFinite(expected[i]!)) largest = Math.max(largest, Math.abs(expected[i]!))
+    }
+    const floor = exactly.has(name) ? 0 : (device ? 32 : 8) * 2 ** -23 * largest
+    for (let i = 0; i < expected.length; i++) {
+      const [a, e] = [actual[i]!, expected[i]!]
+      if (Object.is(a, e) || a === e) continue
+      const limit = exactly.has(name) && !roundTo[output.dtype] ? 0 : 2 * error + ulp(e, output.dtype) + floor
+      const overflows = Math.abs(e) > (output.dtype === 'f16' ? 65504 : 3.4e38) && !Number.isFinite(a)
+      if (Math.abs(a - e) <= limit || overflows) continue
+      return `${key}[${i}] is ${a}, expected ${e}, off by ${Math.abs(a - e)}, limit ${limit}`
+    }
+  }
+  return undefined
+}
