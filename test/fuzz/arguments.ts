@@ -95,7 +95,7 @@ const near = (c: OperationCase, x: HostArray, center: ArrayLike<number>, r: Rand
 function policy(c: OperationCase, inputs: Inputs, logp: ArrayLike<number>, r: Random): void {
   for (const name of ['oldLogp', 'refLogp']) if (inputs[name]) near(c, inputs[name], logp, r)
   if (c.contents === 'special') return
-  const uniform = { weight: [0, 2], entropy: [0, 3], ratioLow: [0.4, 0.9], ratioHigh: [1.1, 2] } as const
+  const uniform = { weight: [0, 2], ratioLow: [0.4, 0.9], ratioHigh: [1.1, 2] } as const
   for (const [name, [low, high]] of Object.entries(uniform)) {
     const x = inputs[name]
     if (x) put(x, r.uniforms(x.data.length, low, high))
@@ -166,6 +166,7 @@ const special: Partial<Record<OperationCase['name'], Special>> = {
   policyLoss: (c, made, r) => {
     plainNumbers(c, made.inputs.logp, () => r.uniforms(c.sizes.T as number, -4, -0.05))
     policy(c, made.inputs, (made.inputs.logp as HostArray).data as Float32Array, r)
+    plainNumbers(c, made.inputs.entropy, () => r.uniforms(c.sizes.T as number, 0, 3))
     if (made.inputs.entropy === undefined) delete made.options.entropyCoef
   },
   tokenLogprob: withLogits,

@@ -1,6 +1,6 @@
 // npm run test:sweep: the kinds of case of which npm test has a few, all of them: other architectures, copies that land
 // late, early or at random, and other seeds of the interpreter; whole sizes, among them offsets beyond 2^31; products
-// that are cut off as GPUs cut them; the CPU's tests under the sanitizers.
+// that are cut off as GPUs cut them; the CPU's tests under the sanitizers; random calls, see fuzz.mts.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -22,6 +22,8 @@ interface Part {
   files: string[]
   environment: Record<string, string>
   sanitized?: boolean
+  /** Words for the fuzzer, in place of tests. */
+  fuzz?: string[]
 }
 
 const testsOf = (...names: string[]) => names.map((name) => `test/${name}.test.ts`)
@@ -63,6 +65,15 @@ const whole = (project: string, files: string[]): Part => ({
   environment: { GRPO_TEST_SWEEP: '1' },
 })
 
+const calls = (seed: number, count: number, where: 'cpu' | 'simt' | 'sanitizers'): Part => ({
+  name: `${count} random calls, ${where}`,
+  project: where,
+  files: [],
+  environment: {},
+  sanitized: where === 'sanitizers',
+  fuzz: ['--seed', String(seed), '--calls', String(count), ...(where === 'simt' ? ['--device'] : [])],
+})
+
 function partsOf(seeds: readonly number[]): Part[] {
   const modes = seeds.flatMap((seed) =>
     [80, 90].flatMap((arch) => ['late', 'early', 'random'].map((copies) => mode(arch, copies, seed))),
@@ -73,7 +84,10 @@ function partsOf(seeds: readonly number[]): Part[] {
     ...part,
     environment: { ...environment, GRPO_TEST_SWEEP: '1' },
   })
-  return [...modes.map(inFull), ...all, inFull(truncated), whole('cpu', []), whole('simt', []), sanitizers([])]
+  const [seed = 1] = seeds
+  const random = [calls(seed, 100_000, 'cpu'), calls(seed, 100_000, 'sanitizers'), calls(seed, 1000, 'simt')]
+  const tests = [...modes.map(inFull), ...all, inFull(truncated), whole('cpu', []), whole('simt', []), sanitizers([])]
+  return [...tests, ...random]
 }
 
 /** Seeds with which ex2.approx in every softmax is not accurate enough. */
@@ -82,6 +96,7 @@ const tenth: Part[] = [
   { ...mode(90, 'early', 3), files: ofLogits },
   { ...truncated, files: ofAttention },
   whole('simt', testsOf('device/offsets')),
+  calls(11, 10_000, 'cpu'),
   sanitizers([
     'test/all_ops',
     'test/linear',
@@ -126,7 +141,9 @@ for (let i = 0; i < given.length; i++) {
 const parts = (asked.tenth ? tenth : partsOf(asked.seeds)).filter(({ name }) => name.includes(asked.only))
 if (parts.length === 0) fail(`no part has ${asked.only} in its name`)
 if (asked.list) {
-  for (const { name, files } of parts) console.log(`${name}: ${files.join(' ') || 'all files'}`)
+  for (const { name, files, fuzz } of parts) {
+    console.log(`${name}: ${fuzz ? `npm run fuzz -- ${fuzz.join(' ')}` : files.join(' ') || 'all files'}`)
+  }
   process.exit()
 }
 
@@ -134,13 +151,14 @@ const folder = mkdtempSync(join(tmpdir(), 'grpo-kernels-sweep-'))
 const total = { passed: 0, failed: 0, skipped: 0 }
 const failed: string[] = []
 const lines: string[] = []
-for (const [i, { name, project, files, environment, sanitized }] of parts.entries()) {
+for (const [i, { name, project, files, environment, sanitized, fuzz }] of parts.entries()) {
   console.log(`\n${i + 1} of ${parts.length}: ${name}`)
   const counts = join(folder, `${i}.json`)
   const begin = performance.now()
-  const program = sanitized
-    ? ['test/run/sanitize.mjs', ...files]
+  const tests = fuzz
+    ? ['--import', 'tsx', 'test/run/fuzz.mts', ...fuzz]
     : ['node_modules/vitest/vitest.mjs', 'run', '--config', 'test/vitest.config.mts', '--project', project, ...files]
+  const program = sanitized ? ['test/run/sanitize.mjs', ...(fuzz ? ['fuzz', ...fuzz] : files)] : tests
   const { status } = spawnSync(process.execPath, program, {
     cwd: root,
     stdio: 'inherit',
