@@ -79,6 +79,49 @@ export function batchOf(c: RecipeCase, recipe: AnyRecipe): Batch {
   return batch
 }
 
+/** The same batch with its groups from the last to the first; undefined where the batch is an example. */
+function backwards(c: RecipeCase, recipe: AnyRecipe, batch: Batch): { batch: Batch; tokens: number[] } | undefined {
+  if (!isRagged(recipe) || exampleBatch(recipe).mean !== undefined) return undefined
+  const groups = c.groups.map((_, g) => g).reverse()
+  const [first, firstToken] = [batch.groupStart as number[], batch.sequenceStart as number[]]
+  const span = (start: number[], i: number) =>
+    Array.from({ length: start[i + 1]! - start[i]! }, (_, k) => start[i]! + k)
+  const rollouts = groups.flatMap((g) => span(first, g))
+  const tokens = rollouts.flatMap((i) => span(firstToken, i))
+  const own = Object.entries(recipe.description.columns ?? {}).map(([name, text]) => parseColumn(name, text))
+  const axis = new Map(own.map(({ name, axes }) => [name, axes[0]]))
+  const orders = { N: rollouts, G: groups, T: tokens }
+  const entries = Object.entries(batch).map(([name, x]) => {
+    const order = orders[(name === 'rewards' ? 'N' : (axis.get(name) ?? 'T')) as 'T']
+    const list = order.map((i) => (x as number[])[i]!)
+    return [name, ArrayBuffer.isView(x) ? (x.constructor as Float32ArrayConstructor).from(list) : list]
+  })
+  const turned = c.groups.toReversed()
+  return {
+    batch: {
+      ...Object.fromEntries(entries),
+      groupStart: starts(turned.map((group) => group.length)),
+      sequenceStart: starts(turned.flat()),
+    },
+    tokens,
+  }
+}
+
+/** Groups that stand in another order have the same gradients, but for the rounding of sums over the batch. */
+function otherOrder(c: RecipeCase, recipe: AnyRecipe, batch: Batch, step: Step): string | undefined {
+  const turned = backwards(c, recipe, batch)
+  if (turned === undefined || !isArray(step.gradLogp) || ordered.has(c.name)) return undefined
+  const other = run(recipe, turned.batch)
+  if (other instanceof Error) return `computes, and with its groups in another order: ${other.message}`
+  if (!isArray(other.gradLogp)) return 'has a gradient, and with its groups in another order none'
+  const [a, b] = [step.gradLogp.data, other.gradLogp.data]
+  const largest = a.reduce((most, x) => Math.max(most, Math.abs(x)), 0)
+  const wrong = turned.tokens.findIndex((t, i) => !(Math.abs(a[t]! - b[i]!) <= 1e-5 * largest))
+  if (wrong < 0) return undefined
+  const t = turned.tokens[wrong] as number
+  return `gradLogp[${t}] is ${a[t]}, and with the groups in another order ${b[wrong]}`
+}
+
 const bits = (x: unknown): string =>
   JSON.stringify(x, (_, value) => {
     if (ArrayBuffer.isView(value)) return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('hex')
@@ -119,6 +162,9 @@ function changed(data: unknown, change: number): unknown {
   return copy.data
 }
 
+/** Methods in which the order of groups means something: draws by place, and the earlier group where two are equal. */
+const ordered: ReadonlySet<string> = new Set(['clipCov', 'grpoLambda'])
+
 type Array32 = { data: Float32Array }
 const isArray = (x: unknown): x is Array32 => ArrayBuffer.isView((x as Partial<Array32> | undefined)?.data)
 
@@ -154,6 +200,8 @@ export function checkRecipe(c: RecipeCase): Verdict {
   const text = badStep(first, batch)
   if (text !== undefined) return wrong(text)
   if (bits(run(recipe, batchOf(c, recipe))) !== bits(first)) return wrong('another run has other bits')
+  const order = otherOrder(c, recipe, batch, first)
+  if (order !== undefined) return wrong(order)
   if (c.state === 'none' || first.state === undefined) return { what: 'computed' }
 
   const { state } = first
