@@ -264,8 +264,8 @@ export function wrongNumbers(
     if (expected === undefined || rounded === undefined) continue
     const actual = values(output)
     if (actual.length !== expected.length) return `${key} has length ${actual.length}, expected ${expected.length}`
-    // A loss may cancel: its terms are of the order of 1.
-    let [error, largest] = [0, key === 'loss' ? 1 : 0]
+    // A loss may cancel, its terms are of the order of 1; so may the two float64 terms of an entropy.
+    let [error, largest] = [0, { loss: 1, entropy: 2 ** -20 }[key] ?? 0]
     for (let i = 0; i < expected.length; i++) {
       const off = Math.abs(rounded[i]! - expected[i]!)
       if (Number.isFinite(off)) error = Math.max(error, off)
