@@ -43,7 +43,7 @@ export interface LossStats {
 }
 
 // The order of `stats`, as native/loss/policy_loss.h numbers it.
-const layout = [
+export const statNames = [
   'tokens',
   'sequences',
   'policyLoss',
@@ -83,23 +83,25 @@ const extremes: Readonly<Record<string, (a: number, b: number) => number>> = { r
  * console.log(lossStats(first.stats, second.stats)) // of both micro-batches
  */
 export function lossStats(...stats: ArrayInput<'f64'>[]): LossStats {
-  const total: number[] = layout.map((name) => (name === 'ratioMin' ? Infinity : name === 'ratioMax' ? -Infinity : 0))
+  const total: number[] = statNames.map((name) =>
+    name === 'ratioMin' ? Infinity : name === 'ratioMax' ? -Infinity : 0,
+  )
   stats.forEach((given, i) => {
     const argument = `stats[${i}]`
     if (isDeviceArray(given)) live('lossStats', argument, given)
     const { dtype, data } = hostArray('lossStats', argument, isDeviceArray(given) ? given.readSync() : given, false)
     if (dtype !== 'f64') throw grpoError('dtype', 'lossStats', argument, `has dtype ${dtype}, expected f64`)
-    if (lengthOf(data) !== layout.length) {
-      throw grpoError('shape', 'lossStats', argument, `has length ${lengthOf(data)}, expected ${layout.length}`)
+    if (lengthOf(data) !== statNames.length) {
+      throw grpoError('shape', 'lossStats', argument, `has length ${lengthOf(data)}, expected ${statNames.length}`)
     }
-    layout.forEach((name, j) => {
+    statNames.forEach((name, j) => {
       const add = extremes[name] ?? ((a, b) => a + b)
       total[j] = add(total[j] as number, data[j] as number)
     })
   })
-  const at = (name: (typeof layout)[number]) => total[layout.indexOf(name)] as number
+  const at = (name: (typeof statNames)[number]) => total[statNames.indexOf(name)] as number
   const tokens = at('tokens')
-  const mean = (name: (typeof layout)[number]) => (tokens === 0 ? 0 : at(name) / tokens)
+  const mean = (name: (typeof statNames)[number]) => (tokens === 0 ? 0 : at(name) / tokens)
   return {
     policyLoss: mean('policyLoss'),
     klLoss: mean('klLoss'),

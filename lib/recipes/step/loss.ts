@@ -15,6 +15,7 @@ import type { Forward, GradientsOf, PolicyGradients } from './gradients.js'
 import { checkPolicyNames } from './names.js'
 import { forwardOf, type Policy, policyKind } from './policy.js'
 import type { AnyRecipe, OwnLoss, Weights } from './recipe.js'
+import { isSeparate, separateLoss, wanted } from './separate_loss.js'
 
 /** Options of a step that belong to the trainer, not to the method. */
 export interface StepOptions {
@@ -104,6 +105,30 @@ function finished<Of extends Result>(result: Of, weights: Weights): StepLoss {
   }
 }
 
+interface SeparateLossArguments {
+  readonly c: Context
+  readonly inputs: LossInputs
+  /** undefined for log-probabilities, which are the policy themselves. */
+  readonly forward: Forward | undefined
+  readonly objective: Objective
+  readonly out: NonNullable<StepOptions['out']>
+  readonly weights: Weights
+}
+
+/** The loss in terms of their own, by way of log-probabilities: for weights that the operations do not take. */
+function lossOfTerms({ c, inputs, forward, objective, out, weights }: SeparateLossArguments): StepLoss {
+  const bonus = (objective.entropyCoef ?? 0) !== 0
+  const given = { logp: c.logp, entropy: bonus || c.has('entropy') ? c.entropy : undefined, ...inputs }
+  if (forward === undefined) {
+    const terms = separateLoss(given, objective, weights, out)
+    const { loss, stats } = terms
+    return { loss, ...wanted(terms, out), logp: c.logp, entropy: undefined, stats, weights }
+  }
+  const { loss, stats, gradLogp, gradEntropy } = separateLoss(given, objective, weights)
+  const gradients = forward.backward(gradLogp.data, gradEntropy?.data, out)
+  return { loss, ...gradients, logp: c.logp, entropy: c.entropy, stats, weights }
+}
+
 interface GaussianLossArguments {
   readonly c: Context
   readonly policy: Policy
@@ -178,6 +203,10 @@ export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy,
   if (klCoef !== 0 && inputs.refLogp === undefined && policy.refMean === undefined && !isRatio) {
     const meaning = `log-probabilities under the reference policy, as klCoef is ${klCoef}; with klCoef 0 there need be none`
     throw missingColumn(method, 'refLogp', 'f32[T]', meaning)
+  }
+  if (kind !== 'mean' && isSeparate(objective, weights)) {
+    const through = kind === 'logp' ? undefined : forward()
+    return lossOfTerms({ c, inputs, forward: through, objective, out, weights })
   }
   const { logits, hidden, head, headBias, row } = policy
   if (kind === 'logits') {

@@ -68,11 +68,15 @@ export interface Weights {
   readonly weight?: Float32Array | undefined // [T]
   readonly ratioLow?: Float32Array | undefined // [T]
   readonly ratioHigh?: Float32Array | undefined // [T]
+  /** Multiplies a token's share of the entropy bonus, and no count; the bonus alone. */
+  readonly entropyWeight?: Float32Array | undefined // [T]
   /** Tokens that the loss leaves out, beyond the selection. */
   readonly mask?: Uint8Array | undefined // [T]
   /** In place of the batch's. */
   readonly oldLogp?: Float32Array | undefined // [T]
   readonly refLogp?: Float32Array | undefined // [T]
+  /** In place of oldLogp in the ratio that a `klWeight` multiplies the KL by; for it alone. */
+  readonly klOldLogp?: Float32Array | undefined // [T]
 }
 
 /** A loss that is no policy objective: its value, and its gradient with respect to the log-probabilities. */
