@@ -1,13 +1,15 @@
 import { grpoError } from '../../addon/errors.js'
 import { recipe } from '../step/recipe.js'
-import { type TrlContext, trlPoints } from './trl_points.js'
+import { constants, type TrlContext, trlPoints } from './trl_points.js'
 
 export const liger = recipe(
   {
     name: 'liger',
-    paper: { title: 'Liger-Kernel, GRPO losses of ead96b6', arxiv: '2410.10989' },
+    paper: { title: 'Liger-Kernel, GRPO losses of 0.8.2', arxiv: '2410.10989' },
     source: 'code',
-    unknown: 'It takes advantages: here TRL’s, unless the batch has its own. An inexact KL gradient is not copied.',
+    unknown: `It takes advantages: here TRL’s, unless the batch has its own. Neither is copied: with sequence ratios and
+useBiasCorrectionKl the triton function’s gradient of the KL holds the ratio fixed; luspo with beta averages over padding.
+The weights of an inference engine, which both take, are not an option here.`,
     equation: `TRL's losses with other defaults: beta 0.04, and in the triton function the upper width 0.4
 That function also has the temperature 0.9, which is an option of the step.
 dapo is a mean over the tokens of each micro-batch. The gradient of a KL times a sequence ratio is exact here.`,
@@ -24,6 +26,7 @@ dapo is a mean over the tokens of each micro-batch. The gradient of a KL times a
         'number? = null > 0',
         'constant of dr_grpo, needed by the class; null: the longest rollout of the batch (triton)',
       ],
+      ...constants,
     },
   },
   ({ form, epsilonLow, epsilonHigh, ...options }) => {

@@ -8,11 +8,13 @@ const modes = { tis: 'token_truncate', icepop: 'token_mask', 'seq-mask-tis': 'to
 export const nemo = recipe(
   {
     name: 'nemo',
-    paper: { title: 'NeMo-RL, clipped policy gradient loss of 7ea279a' },
+    paper: { title: 'NeMo-RL, clipped policy gradient loss of 0.7.0' },
     source: 'code',
-    unknown: 'The bounds of its corrections have no default, and are asked for.',
+    unknown: `The bounds of its corrections have no default, and are asked for. Logs of importance weights are within ±20 here;
+a weight that is no finite float32 counts as 0 there.`,
     equation: `A[i] = (R[i] - mean of the others) / (std of the others + 1e-6), not divided where that is 0
-loss = mean over tokens of PPO's clipped surrogate + klCoef k3, whose gradient is logp - refLogp (that of k2)`,
+loss = mean over tokens of PPO's clipped surrogate + klCoef w KL, w = 1 with the gradient of an importance ratio: with
+x = logp - refLogp that of w KL is x for k3, x + x^2 / 2 for k2, 1 + x for k1, and 0 beyond the clamps`,
     options: {
       useLeaveOneOutBaseline: ['boolean = true', 'mean and standard deviation of the others; false: of the group'],
       normalizeRewards: ['boolean = true', 'whether advantages are divided by the standard deviation'],
@@ -25,7 +27,7 @@ loss = mean over tokens of PPO's clipped surrogate + klCoef k3, whose gradient i
       ratioClipMax: ['number = 0.2 >= 0', 'upper width'],
       ratioClipC: ['number? = null > 1', 'dual clip'],
       klCoef: ['number = 0.01 >= 0', 'factor of the KL to the reference policy: reference_policy_kl_penalty'],
-      klType: ['enum k3|k2', 'its value: log-ratios within ±20, the value of either within ±10'],
+      klType: ['enum k3|k2|k1', 'its estimator: log-ratios within ±20, the value within ±10'],
       correction: ['enum? tis|icepop|seq-mask-tis', 'correction for the inference engine; null: none'],
       correctionMin: ['number? = null >= 0', 'smallest weight of that correction'],
       correctionMax: ['number? = null > 0', 'largest; needed by it'],
@@ -36,14 +38,23 @@ loss = mean over tokens of PPO's clipped surrogate + klCoef k3, whose gradient i
     if (correction !== null && high === null) {
       throw grpoError('option', 'nemo', 'correctionMax', `is null, but correction is ${correction}`)
     }
+    if (options.loss === 'cispo' && (options.ratioClipC !== null || !options.tokenLevelLoss)) {
+      const [name, value] = options.tokenLevelLoss
+        ? (['ratioClipC', 'null'] as const)
+        : (['tokenLevelLoss', 'true'] as const)
+      throw grpoError('option', 'nemo', name, `is ${options[name]}, expected ${value} for cispo`)
+    }
+    // The gradient of w k3 is that of k2; for the others the KL has a ratio of its own, to the current policy.
+    const closed = klType === 'k3'
     const others = options.useLeaveOneOutBaseline
     const scale = others ? 'leave_one_out_std' : 'group_std'
     const center = others ? 'leave_one_out' : 'mean'
     return {
       advantages: (c) => groupAdvantages(c, { center, scale: options.normalizeRewards ? scale : 'none', eps: 1e-6 }),
       weights(c) {
-        if (correction === null) return {}
-        return correctedWeights(c, { importance: { mode: modes[correction], low, high } })
+        const own = closed || options.klCoef === 0 ? {} : { klOldLogp: c.logp }
+        if (correction === null) return own
+        return correctedWeights(c, { importance: { mode: modes[correction], low, high } }, own)
       },
       objective: {
         surrogate: options.loss,
@@ -52,9 +63,10 @@ loss = mean over tokens of PPO's clipped surrogate + klCoef k3, whose gradient i
         dualClip: options.ratioClipC,
         klCoef: options.klCoef,
         kl: klType,
-        klGradient: 'k2',
+        klGradient: closed ? 'k2' : 'exact',
+        klWeight: closed ? 'none' : 'token_ratio',
         klClamp: 20,
-        klValueClamp: 10,
+        klTermClamp: 10,
         aggregate: options.tokenLevelLoss ? 'token_mean' : 'sequence_mean',
       },
     }

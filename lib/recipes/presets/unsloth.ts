@@ -1,19 +1,21 @@
 import { recipe } from '../step/recipe.js'
 import { truncated } from './trl.js'
-import { trlPoints } from './trl_points.js'
+import { constants, trlPoints } from './trl_points.js'
 
 export const unsloth = recipe(
   {
     name: 'unsloth',
-    paper: { title: 'Unsloth, GRPO of unsloth-zoo ce232d6' },
+    paper: { title: 'Unsloth, GRPO of unsloth-zoo 2026.8.13' },
     source: 'code',
-    unknown: 'It patches TRL: what is not listed here is taken to be TRL’s.',
+    unknown: `It patches TRL: what is not listed here is taken to be TRL’s. It never multiplies the KL by the ratio, whatever
+TRL’s default. luspo averages over padding there where beta is not 0 or tokens have weights; here it does not.`,
     equation: `TRL's losses with other defaults: bnpo, beta 0.001, no correction for the inference engine.
-dapo always has the upper width 0.28 and masks truncated rollouts; dr_grpo always leaves rewards unscaled.`,
+dapo always has the upper width 0.28 and masks truncated rollouts. dr_grpo leaves rewards unscaled where scale_rewards is
+True: that is none here; the default, the word group, scales them.`,
     columns: { truncated },
     options: {
       lossType: ['enum bnpo|grpo|dapo|dr_grpo|cispo|sapo|luspo|vespo', 'loss_type'],
-      scaleRewards: ['enum group|batch|none', 'what rewards are divided by; none with dr_grpo, whatever is given'],
+      scaleRewards: ['enum group|batch|none', 'what rewards are divided by: scale_rewards'],
       importanceSamplingLevel: ['enum token|sequence', 'whose ratio'],
       epsilon: ['number = 0.2 >= 0', 'lower width of the clip interval'],
       epsilonHigh: ['number? = null >= 0', 'upper width; null: epsilon; 0.28 with dapo, whatever is given'],
@@ -24,22 +26,22 @@ dapo always has the upper width 0.28 and masks truncated rollouts; dr_grpo alway
         'enum none|sequence_mask|sequence_truncate|token_mask|token_truncate',
         'correction for the inference engine, where the batch has rolloutLogp; TRL has sequence_mask',
       ],
-      importanceSamplingMax: ['number = 3 > 0', 'largest weight of that correction'],
+      importanceSamplingMin: ['number? = null >= 0', 'smallest weight of that correction'],
+      importanceSamplingMax: ['number? = 3 > 0', 'largest weight of that correction; null: no bound'],
       maskTruncated: ['boolean = false', 'whether truncated rollouts are masked; always with dapo'],
+      ...constants,
     },
     example: { truncated: [0, 0, 0, 0, 0, 0, 0, 1] },
   },
   (options) => {
-    const { lossType, scaleRewards, epsilonHigh, maskTruncated } = options
+    const { lossType, epsilonHigh, maskTruncated } = options
     const dapo = lossType === 'dapo'
     return trlPoints('unsloth', {
       ...options,
-      scaleRewards: lossType === 'dr_grpo' ? 'none' : scaleRewards,
       epsilonHigh: dapo ? 0.28 : epsilonHigh,
       maskTruncated: dapo || maskTruncated,
       useBiasCorrectionKl: false,
       entropyCoef: 0,
-      importanceSamplingMin: null,
       offPolicyMaskThreshold: null,
       topEntropyQuantile: 1,
     })

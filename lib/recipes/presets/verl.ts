@@ -2,11 +2,10 @@ import { grpoError } from '../../addon/errors.js'
 import type { Objective } from '../../objective.js'
 import { correctedWeights } from '../parts/corrections.js'
 import { product } from '../parts/map_tokens.js'
-import { tokenCounts } from '../parts/pairs.js'
 import { perSequence, perToken } from '../parts/rejection.js'
-import { sum } from '../parts/statistics.js'
 import { type Context, groupAdvantages } from '../step/context.js'
 import { recipe, type Weights } from '../step/recipe.js'
+import { sequenceTerm } from './sequence_term.js'
 import { longest } from './trl_points.js'
 
 const kl = { low_var_kl: 'k3', kl: 'k1', abs: 'abs', mse: 'k2' } as const
@@ -18,38 +17,36 @@ const aggregates = {
   'token-sum': 'token_sum',
 } as const
 
-type Aggregate = (typeof aggregates)[keyof typeof aggregates]
-
-/** [T] for gspo, sapo, geo_mean in a loss that is aggregated as their KL is: with it their term is the sequence mean. */
-function sequenceMean(c: Context, aggregate: Exclude<Aggregate, 'sequence_mean'>, maxLength: number): Float32Array {
-  const tokens = tokenCounts(c)
-  const factors = { token_mean: sum(tokens) / c.N, sequence_sum: 1, constant: maxLength, token_sum: 1 / c.N }
-  const share = factors[aggregate]
-  return perToken(c, tokens.map((n) => (n === 0 ? 0 : share / n))) // biome-ignore format: short
-}
-
 /** Of each rollout, the geometric mean of its weights: what verl makes of them for geo_mean. */
 function geometricMean(c: Context, weight: Float32Array): Float32Array {
   const logs = weight.map((w) => Math.log(w + 1e-10))
   return perToken(c, perSequence(c, logs, true).map(Math.exp))
 }
 
-/** [T] oldLogp; where the log-ratio is beyond ±20 logp itself, so that the penalty of dro has no gradient there. */
-function within20({ logp, oldLogp }: Context): Float32Array {
-  return oldLogp.map((old, t) => (Math.abs((logp[t] as number) - old) > 20 ? (logp[t] as number) : old))
-}
+/**
+ * gspo caps s at e^10, without gradient beyond, and has no bound below: a dual clip there and, for A > 0, the upper end of
+ * the interval. The clamp only keeps s a finite float32 above 0.
+ */
+const gspoCap = Math.exp(10)
+const gspo = (clipLow: number, clipHigh: number) =>
+  ({
+    ratio: 'sequence_token',
+    clipLow,
+    clipHigh: Math.min(clipHigh, gspoCap - 1),
+    dualClip: gspoCap,
+    logRatioClamp: 87,
+  }) as const
 
 export const verl = recipe(
   {
     name: 'verl',
-    paper: { title: 'verl, core algorithms of 1dda039' },
+    paper: { title: 'verl, core algorithms of 0.9.0' },
     source: 'code',
-    unknown: `Its default estimator, gae, needs a critic: here grpo. Empty rollouts count, as with a global batch size. Where the
-log-ratio of dro is beyond 20, its gradient is verl's, -A, but the loss lacks the constant droBeta 200 of the clamped penalty.
+    unknown: `Its default estimator, gae, needs a critic: here grpo. Empty rollouts count, as with a global batch size.
 gspo, sapo and geo_mean with a KL under another lossAggMode: a normalizer is that of the KL, and scales their term with it.`,
     equation: `A[i] = (R[i] - mean(g)) / (std(g) + 1e-6), and the reward itself in a group of one (rloo_vectorized: 0)
 vanilla: PPO with the interval and, always, the dual clip at clipRatioC
-log-ratios within ±20, but for gspo (which caps log s at 10 in verl, not here) and geo_mean
+log-ratios within ±20, but for gspo (log s at most 10), geo_mean and dro
 gspo, sapo, geo_mean: always the mean over rollouts of the mean over tokens; KL and entropy as lossAggMode says
 geo_mean is weighted by the geometric mean over each rollout of the importance weights + 1e-10
 clip_cov and kl_cov are methods of their own: clipCov, klCov`,
@@ -69,6 +66,8 @@ clip_cov and kl_cov are methods of their own: clipCov, klCov`,
       clipRatioHigh: ['number = 0.2 >= 0', 'upper width'],
       clipRatioC: ['number = 3 > 1', 'dual clip; also the cap of the ratio in dppo'],
       droBeta: ['number? = null > 0', 'needed by dro'],
+      tauPos: ['number = 1 > 0', 'sapo, sharpness of the gate where A > 0'],
+      tauNeg: ['number = 1.05 > 0', 'sapo, and elsewhere'],
       useKlLoss: ['boolean = false', 'whether the loss has a KL'],
       klLossCoef: ['number = 0.001 >= 0', 'its factor; it is aggregated by lossAggMode'],
       klLossType: ['enum low_var_kl|kl|abs|mse', 'its estimator; low_var_kl within ±10'],
@@ -87,11 +86,11 @@ clip_cov and kl_cov are methods of their own: clipCov, klCov`,
     const modes = {
       vanilla: { clipLow, clipHigh, dualClip: clipRatioC, logRatioClamp: 20 },
       gpg: { surrogate: 'reinforce' },
-      gspo: { ratio: 'sequence_token', clipLow, clipHigh },
-      sapo: { surrogate: 'sapo', logRatioClamp: 20 },
+      gspo: gspo(clipLow, clipHigh),
+      sapo: { surrogate: 'sapo', tauPositive: options.tauPos, tauNegative: options.tauNeg, logRatioClamp: 20 },
       geo_mean: { ratio: 'geometric', clipLow, clipHigh },
       cispo: { surrogate: 'cispo', clipLow, clipHigh, logRatioClamp: 20 },
-      dro: { surrogate: 'dro', droBeta: droBeta ?? 1, logRatioClamp: 20 },
+      dro: { surrogate: 'dro', droBeta: droBeta ?? 1 },
       dppo_tv: { surrogate: 'dppo_tv', clipLow, clipHigh, ratioCap: clipRatioC, logRatioClamp: 20 },
       dppo_kl: { surrogate: 'dppo_kl', clipLow, clipHigh, ratioCap: clipRatioC, logRatioClamp: 20 },
     } as const satisfies Record<typeof lossMode, Objective>
@@ -115,9 +114,9 @@ clip_cov and kl_cov are methods of their own: clipCov, klCov`,
           rolloutIs === null ? {} : correctedWeights(c, { importance: { mode, low, high, normalize } })
         const factors = [
           lossMode === 'geo_mean' && found.weight ? geometricMean(c, found.weight) : found.weight,
-          turned ? sequenceMean(c, turned, maxLength(c)) : undefined,
+          turned ? sequenceTerm(c, { aggregate: turned, countEmpty: true, maxLength: maxLength(c) }) : undefined,
         ].filter((factor) => factor !== undefined)
-        return { ...found, weight: product(factors), ...(lossMode === 'dro' && { oldLogp: within20(c) }) }
+        return { ...found, weight: product(factors), ...(lossMode === 'dro' && { oldLogp: c.oldLogp }) }
       },
       objective: (c): Objective => ({
         aggregate: ofRollouts && !turned ? 'sequence_mean' : aggregate,
