@@ -23,8 +23,8 @@ export const openrlhf = recipe(
     name: 'openrlhf',
     paper: { title: 'OpenRLHF 0.11.0', arxiv: '2405.11143' },
     source: 'code',
-    unknown:
-      'Its default estimator, gae, needs a critic: here group_norm. gspo with a KL in the loss: a normalizer is that of the KL, and scales the policy term with it.',
+    unknown: `Its default estimator, gae, needs a critic: here group_norm. gspo with a KL in the loss: a normalizer is that of the
+KL, and scales the policy term with it. Logs of importance weights are within ±20 here.`,
     equation: `A[i] = (R[i] - mean(g)) / (std(g) + 1e-9), within the bounds of rewards, and by default
 A[i,t] = A[i] - klCoef times the sum over t and the tokens after it of the KL of oldLogp to refLogp, each within ±10
 loss: PPO, averaged over tokens, log-ratios within ±20; or GSPO, averaged over the rollouts that have tokens (all with

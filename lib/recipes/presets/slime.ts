@@ -16,7 +16,8 @@ export const slime = recipe(
     name: 'slime',
     paper: { title: 'slime, losses of 0.3.1' },
     source: 'code',
-    unknown: 'With calculatePerTokenLoss slime counts a rollout without tokens as one token: here as none.',
+    unknown: `With calculatePerTokenLoss slime counts a rollout without tokens as one token: here as none. Logs of importance
+weights are within ±20 here.`,
     equation: `A[i] = (R[i] - mean(g)) / (std(g) + 1e-6)
 loss = mean over rollouts of the mean over tokens of PPO's clipped surrogate + klLossCoef KL
 Rollouts without tokens count among the rollouts.`,

@@ -13,8 +13,8 @@ export const trl = recipe(
     unknown: `Where a term of luspo differs from token to token (beta, weights of tokens, topEntropyQuantile) 1.10.0 averages
 over padding; here, as in 1.13.0, it does not. 1.13.0 divides the entropy of dapo, cispo and vespo by the tokens above the
 quantile. With sequence ratios both multiply the KL by the rollout’s ratio (klWeight token_ratio in the step’s objective:
-by the token’s own). vespo: with a cap below 1 TRL
-counts padding. Logs of importance weights are within ±20 here. The adaptive entropyCoef is not copied.`,
+by the token’s own). With vespo and a cap below 1 TRL counts padding. Logs of importance weights are within ±20 here. The
+adaptive entropyCoef is not copied.`,
     equation: `A[i] = (R[i] - mean(g)) / (std(g) + 1e-4); a reward of NaN, which no function has scored, is left out: A[i] = 0
 loss by lossType, plus beta r k3 per token, minus entropyCoef times the mean entropy of the tokens
 with topEntropyQuantile the entropy of those above it: over them, or for dapo, cispo and vespo over all tokens

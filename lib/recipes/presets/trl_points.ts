@@ -118,9 +118,11 @@ function check(name: string, options: TrlOptions): void {
 }
 
 /** [T] oldLogp with which the ratio of vespo, a product over the rollout, holds the weights of its tokens; the KL's does not. */
-function vespoWeights(c: TrlContext, mode: TrlOptions['importanceSamplingMode'], cap: number | null): Weights {
+function vespoWeights(c: TrlContext, options: TrlOptions): Weights {
+  const { importanceSamplingMode: mode, importanceSamplingMax: cap, useBiasCorrectionKl } = options
   const { logp, rolloutLogp, sequenceStart, mask } = c
   const old = c.has('oldLogp') ? c.oldLogp : logp
+  const klOldLogp = useBiasCorrectionKl ? old : undefined
   const logWeight = (x: number) => {
     const kept =
       cap === null || Math.exp(x) <= cap ? x : mode === 'token_mask' ? Number.NEGATIVE_INFINITY : Math.log(cap)
@@ -140,7 +142,7 @@ function vespoWeights(c: TrlContext, mode: TrlOptions['importanceSamplingMode'],
     const share = within(sum, Math.log(1e-8), 20) / n
     for (let t = begin; t < end; t++) oldLogp[t] = (logp[t] as number) - share
   }
-  return { oldLogp, klOldLogp: old }
+  return { oldLogp, klOldLogp }
 }
 
 export function trlPoints(name: string, options: TrlOptions) {
@@ -171,7 +173,7 @@ export function trlPoints(name: string, options: TrlOptions) {
         topEntropy: topEntropyQuantile,
       }
       const folds = engine && lossType === 'vespo'
-      const weights = correctedWeights(c, correction, folds ? vespoWeights(c, mode, importanceSamplingMax) : {})
+      const weights = correctedWeights(c, correction, folds ? vespoWeights(c, options) : {})
       if (options.entropyCoef === 0 || topEntropyQuantile === 1) return weights
       const kept = correctedWeights(c, { topEntropy: topEntropyQuantile }).weight as Float32Array
       return { ...weights, entropyWeight: ofBatch ? kept : ofKept(c, kept) }
