@@ -57,15 +57,22 @@ export const binaryFolder = (): string | undefined => pathVariable('GRPO_KERNELS
 /** The folder of this platform's binaries within prebuilds/. */
 export const prebuildsIn = (folder: string): string => join(folder, 'prebuilds', platform)
 
+/** What node-gyp-build picks: a local build, else the prebuild of this platform. It says of none why. */
+function pickedIn(folder: string): string[] {
+  try {
+    return [createRequire(join(folder, 'package.json'))('node-gyp-build').resolve(folder)]
+  } catch {
+    return []
+  }
+}
+
 /** Where the addon may lie, the likeliest first. */
 function placesIn(folder: string): string[] {
   // Which of the two C libraries a process has takes 30 ms to ask; the binary for the other one does not load.
   const libraries = exists('/etc/alpine-release') ? ['musl', 'glibc'] : ['glibc', 'musl']
   const names = process.platform === 'linux' ? libraries.map((library) => `.${library}`) : ['']
-  return [
-    join(folder, 'build/Release/grpo_kernels.node'),
-    ...names.map((name) => join(prebuildsIn(folder), `grpo-kernels${name}.node`)),
-  ]
+  const prebuilt = names.map((name) => join(prebuildsIn(folder), `grpo-kernels${name}.node`))
+  return [...new Set([...pickedIn(folder), join(folder, 'build/Release/grpo_kernels.node'), ...prebuilt])]
 }
 
 interface Attempt {
