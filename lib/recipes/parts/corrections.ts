@@ -1,40 +1,26 @@
-// Corrections of any method for what lies between the policy that sampled and the one that is trained: importance
-// weights of the trainer over the inference engine, rejection (rejection.ts), the off-policy mask, the entropy quantile.
+// Corrections of any method for what lies between the policy that sampled and the one that is trained: importance weights
+// (importance.ts), rejection (rejection.ts), the off-policy mask, the entropy quantile.
 import { grpoError } from '../../addon/errors.js'
 import { checkNames } from '../../call/run.js'
-import { moments } from '../../moments.js'
 import type { Context } from '../step/context.js'
 import { type AnyRecipe, checkRecipe, type Weights } from '../step/recipe.js'
+import { checkBounds, checkImportance, type Importance, importance } from './importance.js'
 import { allOf, difference, float32Map, product, unmasked } from './map_tokens.js'
-import { oncePerSample } from './once_per_batch.js'
-import { tokenCounts } from './pairs.js'
-import { accepted, engineLogRatio, perSequence, perToken, type Rejection, statistic, within } from './rejection.js'
+import { accepted, perSequence, perToken, type Rejection, statistic } from './rejection.js'
 import { quantile } from './statistics.js'
 import { tokenAdvantages } from './tokens.js'
 
-/**
- * Of each mode: whose ratio the weight is, whose ratio is held against [low, high], and what becomes of one outside.
- * `sequence` is the product over the tokens of a rollout, `sequence_mean` the geometric mean.
- *
- *   TRL        the first four by their names, high 3
- *   verl       token and sequence with one threshold: *_truncate, high 2; with "low_high" (IcePop): *_mask
- *   OpenRLHF   tis: token_truncate; icepop: token_mask; seq-mask-tis: token_gate; each low 0.5, high 5
- *   NeMo-RL    the same three names, with bounds of the user
- *   slime      use_tis: token_truncate, low 0, high 2
- */
-const modes = {
-  token_truncate: { weight: 'token', bounded: 'token', outside: 'bound' },
-  token_mask: { weight: 'token', bounded: 'token', outside: 'zero' },
-  sequence_truncate: { weight: 'sequence', bounded: 'sequence', outside: 'bound' },
-  sequence_mask: { weight: 'sequence', bounded: 'sequence', outside: 'zero' },
-  token_gate: { weight: 'token', bounded: 'sequence_mean', outside: 'zero' },
-} as const
-type Level = (typeof modes)[keyof typeof modes]['weight' | 'bounded']
-export type ImportanceMode = keyof typeof modes
+export type { ImportanceMode } from './importance.js'
 
 export interface Correction {
-  /** Multiplies the policy term by exp(oldLogp - rolloutLogp), as the table of modes says. low: none, high: 3. */
-  readonly importance?: { mode: ImportanceMode; low?: number | null; high?: number | null; normalize?: boolean }
+  /**
+   * Multiplies the policy term by exp(oldLogp - rolloutLogp): of the token, or (sequence) the product or (sequence_mean)
+   * the geometric mean over its rollout, held between low (none by default) and high (3). A mode by name, *_truncate cuts
+   * to the bounds, *_mask gives 0 outside, token_gate gives 0 to rollouts whose geometric mean is outside and leaves the
+   * ratios of the others as they are, token_gate_truncate cuts them to the same bounds; or its parts: level, outside
+   * (bound or zero), gate (level, and bounds of its own). With normalize the weights are divided by their mean.
+   */
+  readonly importance?: Importance
   /**
    * Masks tokens, or whole rollouts, whose statistic lies outside of its bounds. k1 = -log ratio is held between log
    * low and log high, low being 1 / high by default; k2 = (log ratio)^2 / 2 and k3 = ratio - 1 - log ratio have only
@@ -48,48 +34,6 @@ export interface Correction {
   readonly offPolicy?: number
   /** Keeps the policy term of the tokens with this share of the highest entropies; ties are kept. 1 is all. */
   readonly topEntropy?: number
-}
-
-/** [T] the logs of the ratios of a level. */
-function logsOf(c: Context, level: Level): Float32Array {
-  const d = engineLogRatio(c)
-  return level === 'token' ? d : perToken(c, perSequence(c, d, level === 'sequence_mean'))
-}
-
-/**
- * The ratio of a log within ±20, as in verl, for a rollout after the sum. TRL does not clamp, which shows below 2e-9 and,
- * where nothing is cut, beyond 5e8.
- */
-const ratioOf = (log: number) => Math.exp(within(log, -20, 20))
-
-type Importance = NonNullable<Correction['importance']>
-
-function importance(c: Context, options: Importance): Float32Array {
-  const { mode, low, high, normalize } = options
-  const name = `importance ${mode} ${low} ${high} ${normalize}`
-  return oncePerSample(c, name, () => importanceNow(c, options))
-}
-
-function importanceNow(c: Context, { mode, low, high = 3, normalize }: Importance): Float32Array {
-  const { weight, bounded, outside } = modes[mode]
-  const logs = logsOf(c, weight)
-  const others = bounded === weight ? undefined : logsOf(c, bounded)
-  const [least, most] = [low ?? 0, high ?? Number.POSITIVE_INFINITY]
-  const result = new Float32Array(logs.length)
-  // The tokens of a rollout share their log: one exponential for all that follow each other with the same one.
-  let [log, x, other, held] = [0, 1, 0, 1]
-  for (let t = 0; t < result.length; t++) {
-    if (logs[t] !== log) x = ratioOf((log = logs[t] as number))
-    if (others === undefined) held = x
-    else if (others[t] !== other) held = ratioOf((other = others[t] as number))
-    if (held >= least && held <= most) result[t] = x
-    else if (outside === 'bound') result[t] = within(x, least, most)
-  }
-  if (!normalize) return result
-  const rollouts = () =>
-    moments({ x: perSequence(c, result, true), mask: Uint8Array.from(tokenCounts(c), (n) => (n > 0 ? 1 : 0)) })
-  const { mean } = weight === 'token' ? moments({ x: result, mask: c.mask }) : rollouts()
-  return mean === 0 ? result : float32Map(result, (x) => x / mean)
 }
 
 function onPolicy(c: Context, threshold: number): Float32Array {
@@ -122,29 +66,18 @@ export function correctedWeights(c: Context, correction: Correction, own: Weight
 function check(method: string, { importance, reject = [], offPolicy, topEntropy }: Correction): void {
   const wrong = (name: string, value: unknown, expected: string) =>
     grpoError('option', method, name, `is ${String(value)}, expected ${expected}`)
-  const bounds = (name: string, low: number | null | undefined, high: number | null | undefined) => {
-    if (low !== undefined && low !== null && !(low >= 0 && low <= (high ?? low))) {
-      throw wrong(`${name}.low`, low, `a number from 0 to ${name}.high`)
-    }
-    if (high !== undefined && high !== null && !(Number.isFinite(high) && high > 0)) {
-      throw wrong(`${name}.high`, high, 'a number > 0')
-    }
-  }
-  if (importance !== undefined) {
-    if (!Object.keys(modes).includes(importance.mode)) {
-      throw wrong('importance.mode', importance.mode, `one of ${Object.keys(modes).join(', ')}`)
-    }
-    bounds('importance', importance.low, importance.high === undefined ? 3 : importance.high)
-  }
+  if (importance !== undefined) checkImportance(method, importance)
   if (!Array.isArray(reject)) throw wrong('reject', reject, 'a list of { statistic, low, high }')
-  for (const { statistic: name, low, high } of reject) {
+  for (const one of reject) {
+    checkNames(method, one, ['statistic', 'low', 'high'], 'field of reject')
+    const { statistic: name, low, high } = one as Rejection
     const [, level, kind] = statistic.exec(name) ?? []
     if (kind === undefined || (level === 'seq_max' && kind === 'k1')) {
       throw wrong('reject.statistic', name, 'token_, seq_sum_ or seq_mean_ with k1, k2, k3, or seq_max_ with k2, k3')
     }
     if (kind !== 'k1' && low !== undefined) throw wrong('reject.low', low, `none: ${name} has an upper bound only`)
     if (typeof high !== 'number') throw wrong('reject.high', high, 'a number > 0')
-    bounds('reject', low, high)
+    checkBounds(method, 'reject', one)
     if (kind === 'k1' && low === undefined && high < 1) {
       throw wrong('reject.high', high, 'at least 1 without low, which is then 1 / high')
     }

@@ -18,6 +18,7 @@ const corrections = {
   token_truncate: { importance: { mode: 'token_truncate', high: 1.02 } },
   sequence_mask: { importance: { mode: 'sequence_mask', low: 0.96 } },
   normalized: { importance: { mode: 'token_gate', low: 0.96, normalize: true } },
+  gated: { importance: { level: 'sequence_mean', outside: 'bound', high: 1.01, gate: { level: 'token', high: 1.1 } } },
   rejected: { reject: [{ statistic: 'token_k1', high: 1.06 }, { statistic: 'seq_max_k2', high: 0.004 }] }, // biome-ignore format: one line
 } as const satisfies Record<string, Correction>
 const methods: Record<string, AnyRecipe> = {

@@ -1,0 +1,149 @@
+// Importance weights of the trainer over the inference engine: of which ratio they are, what becomes of one that is outside
+// of its bounds, and a gate by another ratio.
+import { grpoError } from '../../addon/errors.js'
+import { checkNames } from '../../call/run.js'
+import { moments } from '../../moments.js'
+import type { Context } from '../step/context.js'
+import { float32Map } from './map_tokens.js'
+import { oncePerSample } from './once_per_batch.js'
+import { tokenCounts } from './pairs.js'
+import { engineLogRatio, perSequence, perToken, within } from './rejection.js'
+
+/** Whose ratio: the token's, the product over the tokens of its rollout, or their geometric mean. */
+export type ImportanceLevel = 'token' | 'sequence' | 'sequence_mean'
+/** What becomes of a weight outside of its bounds: it is cut to the nearer one, or 0. */
+export type OutsideBounds = 'bound' | 'zero'
+
+interface Bounds {
+  readonly low?: number | null
+  readonly high?: number | null
+}
+
+/** Weight 0 for all tokens whose ratio of this level is outside of the bounds, which are those of the weight by default. */
+export interface ImportanceGate extends Bounds {
+  readonly level: ImportanceLevel
+}
+
+interface Form {
+  readonly level: ImportanceLevel
+  readonly outside?: OutsideBounds
+  readonly gate?: ImportanceGate
+}
+
+/**
+ * The names of the forms in use.
+ *
+ *   TRL        the first four by their names, high 3
+ *   verl       token and sequence with one threshold: *_truncate, high 2; with "low_high" (IcePop): *_mask
+ *   OpenRLHF   tis: token_truncate; icepop: token_mask; seq-mask-tis: token_gate; each low 0.5, high 5
+ *   NeMo-RL    the same three names, with bounds of the user
+ *   slime      use_tis: token_truncate, low 0, high 2
+ *
+ * The seq-mask-tis of both multiplies by ratios that nothing cuts: token_gate_truncate cuts them as tis does.
+ */
+const modes = {
+  token_truncate: { level: 'token', outside: 'bound' },
+  token_mask: { level: 'token', outside: 'zero' },
+  sequence_truncate: { level: 'sequence', outside: 'bound' },
+  sequence_mask: { level: 'sequence', outside: 'zero' },
+  sequence_mean_truncate: { level: 'sequence_mean', outside: 'bound' },
+  sequence_mean_mask: { level: 'sequence_mean', outside: 'zero' },
+  token_gate: { level: 'token', gate: { level: 'sequence_mean' } },
+  token_gate_truncate: { level: 'token', outside: 'bound', gate: { level: 'sequence_mean' } },
+} as const satisfies Record<string, Form>
+export type ImportanceMode = keyof typeof modes
+
+/** A mode by its name; or its parts: `outside`, `gate`, or both. `low`: none by default, `high`: 3; null is none. */
+export type Importance = Bounds & { readonly normalize?: boolean } & (
+    | ({ readonly mode: ImportanceMode } & { readonly [part in keyof Form]?: undefined })
+    | ({ readonly mode?: undefined } & Form)
+  )
+
+const formOf = ({ mode, level, outside, gate }: Importance): Form =>
+  mode === undefined ? { level, ...(outside && { outside }), ...(gate && { gate }) } : modes[mode]
+
+/** [T] the logs of the ratios of a level. */
+function logsOf(c: Context, level: ImportanceLevel): Float32Array {
+  const d = engineLogRatio(c)
+  return level === 'token' ? d : perToken(c, perSequence(c, d, level === 'sequence_mean'))
+}
+
+/**
+ * The ratio of a log within ±20, as in verl, for a rollout after the sum. TRL does not clamp, which shows below 2e-9 and,
+ * where nothing is cut, beyond 5e8.
+ */
+const ratioOf = (log: number) => Math.exp(within(log, -20, 20))
+
+/** [T] the weights. */
+export function importance(c: Context, options: Importance): Float32Array {
+  const { low, high, normalize } = options
+  const name = `importance ${JSON.stringify([formOf(options), low, high, normalize])}`
+  return oncePerSample(c, name, () => importanceNow(c, options))
+}
+
+function importanceNow(c: Context, options: Importance): Float32Array {
+  const { low = null, high = 3, normalize } = options
+  const { level, outside, gate } = formOf(options)
+  const [least, most] = outside === undefined ? [0, Infinity] : [low ?? 0, high ?? Infinity]
+  const { low: gateLow = low, high: gateHigh = high } = gate ?? {}
+  const [closedBelow, closedAbove] = [gateLow ?? 0, gateHigh ?? Infinity]
+  const logs = logsOf(c, level)
+  const gates = gate === undefined ? undefined : gate.level === level ? logs : logsOf(c, gate.level)
+  const result = new Float32Array(logs.length)
+  // The tokens of a rollout share their log: one exponential for all that follow each other with the same one.
+  let [log, x, other, held] = [0, 1, 0, 1]
+  for (let t = 0; t < result.length; t++) {
+    if (gates !== undefined) {
+      if (gates[t] !== other) held = ratioOf((other = gates[t] as number))
+      if (!(held >= closedBelow && held <= closedAbove)) continue
+    }
+    if (logs[t] !== log) x = ratioOf((log = logs[t] as number))
+    if (x >= least && x <= most) result[t] = x
+    else if (outside !== 'zero') result[t] = within(x, least, most)
+  }
+  if (!normalize) return result
+  const rollouts = () =>
+    moments({ x: perSequence(c, result, true), mask: Uint8Array.from(tokenCounts(c), (n) => (n > 0 ? 1 : 0)) })
+  const { mean } = level === 'token' ? moments({ x: result, mask: c.mask }) : rollouts()
+  return mean === 0 ? result : float32Map(result, (x) => x / mean)
+}
+
+const levels = ['token', 'sequence', 'sequence_mean']
+
+/** Throws for bounds that are none; `name` says whose. */
+export function checkBounds(method: string, name: string, { low, high }: Bounds): void {
+  const wrong = (bound: string, value: unknown, expected: string) =>
+    grpoError('option', method, `${name}.${bound}`, `is ${String(value)}, expected ${expected}`)
+  if (low !== undefined && low !== null && !(low >= 0 && low <= (high ?? low))) {
+    throw wrong('low', low, `a number from 0 to ${name}.high`)
+  }
+  if (high !== undefined && high !== null && !(Number.isFinite(high) && high > 0)) {
+    throw wrong('high', high, 'a number > 0')
+  }
+}
+
+/** Throws for what is no form of weights. */
+export function checkImportance(method: string, given: Importance): void {
+  const wrong = (name: string, value: unknown, expected: string) =>
+    grpoError('option', method, `importance.${name}`, `is ${String(value)}, expected ${expected}`)
+  checkNames(method, given, ['mode', 'level', 'outside', 'gate', 'low', 'high', 'normalize'], 'field of importance')
+  const { mode, level, outside, gate, low, high = 3 } = given
+  if (level === undefined && !Object.keys(modes).includes(mode as string)) {
+    throw wrong('mode', mode, `one of ${Object.keys(modes).join(', ')}; or level in its place`)
+  }
+  checkBounds(method, 'importance', { low: low ?? null, high })
+  if (level === undefined) {
+    const part = outside === undefined ? 'gate' : 'outside'
+    if (given[part] === undefined) return
+    throw wrong(part, given[part], 'none: the mode says it; level, outside and gate are in place of a mode')
+  }
+  if (mode !== undefined) throw wrong('mode', mode, 'none: level is given in its place')
+  if (!levels.includes(level)) throw wrong('level', level, `one of ${levels.join(', ')}`)
+  if (outside === undefined && gate === undefined) throw wrong('outside', outside, 'bound or zero, or a gate beside it')
+  if (outside !== undefined && outside !== 'bound' && outside !== 'zero') throw wrong('outside', outside, 'bound or zero') // biome-ignore format: one text
+  if (gate === undefined) return
+  checkNames(method, gate, ['level', 'low', 'high'], 'field of importance.gate')
+  if (!levels.includes(gate.level)) throw wrong('gate.level', gate.level, `one of ${levels.join(', ')}`)
+  const { low: gateLow = low ?? null, high: gateHigh = high } = gate
+  checkBounds(method, 'importance.gate', { low: gateLow, high: gateHigh })
+}
