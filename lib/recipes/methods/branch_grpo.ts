@@ -3,7 +3,7 @@ import { selectRollouts } from '../../select_rollouts.js'
 import { sequenceSum } from '../../sequence_sum.js'
 import { edgeTree, nodeValues } from '../parts/edge_tree.js'
 import { advantagesBy, pairIds } from '../parts/regroup.js'
-import { at, sum } from '../parts/statistics.js'
+import { at, descending, sum } from '../parts/statistics.js'
 import type { Context } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
@@ -12,8 +12,9 @@ export const branchGrpo = recipe(
     name: 'branchGrpo',
     paper: { title: 'BranchGRPO: Stable and Efficient GRPO with Structured Branching in Diffusion Models', arxiv: '2509.06040' }, // biome-ignore format: one title
     source: 'code',
-    unknown: `Whether width "extremes" ranks over a tree or a batch: here within each tree. The
-released script draws at splits with a larger noise than its log-probabilities are of. The code skips edges whose ratio
+    unknown: `Width "branch" and "extremes" rank the edges of a tree's deepest depth, among the leaves of the last split
+too: they are ours. The released code knows as last layer the edges behind the last split alone, "chain" and "batch" here.
+The released script draws at splits with a larger noise than its log-probabilities are of. The code skips edges whose ratio
 is not finite; here NaN shows in the loss.`,
     equation: `every rollout is an edge of the tree of its group: one denoising step, or one segment
 V(leaf) = its reward,   V(node) = sum over children of softmax(alpha logp(edge)) V(child), or mean of V over its leaves
@@ -30,7 +31,10 @@ loss = sum over edges of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) / (mean
         'value of a node: as the paper says, by the formula of the code, where it is an option with alpha 1; or as in the released script',
       ],
       alpha: ['number = 1 >= 0', 'factor of the log-probabilities of edges in their softmax'],
-      width: ['enum none|branch|extremes', 'edges kept at the last depth: all, the best of each last split, or best and worst of a tree'], // biome-ignore format: one text
+      width: [
+        'enum none|branch|extremes|chain|batch',
+        'edges kept of the last depth: all, the best of each last split, best and worst of a tree; or of the edges behind the last split, as in the code: the best of each branch (mode 1), best and worst of the batch (mode 2)',
+      ],
       widthRatio: ['number = 0.5 0..1', 'share of the edges that width keeps'],
       clipLow: ['number = 0.001 >= 0', 'lower width of the clip interval'],
       clipHigh: ['number = 0.001 >= 0', 'upper width'],
@@ -42,10 +46,8 @@ loss = sum over edges of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) / (mean
     type C = Context<{ readonly parent: Int32Array; readonly prunedDepth?: Int32Array | undefined }>
     const groupOf = (c: C) => c.groups.flatMap(({ g, begin, end }) => Array<number>(end - begin).fill(g))
     /** What width pruning keeps of the edges of each tree's last depth, by advantage. */
-    const pruneWidth = (c: C, rollouts: Uint8Array): void => {
+    const pruneDeepest = (c: C, advantage: ArrayLike<number>, rollouts: Uint8Array): void => {
       const { depth, children } = edgeTree(c, c.columns.parent)
-      const { advantage } = c
-      if (advantage === undefined) throw grpoError('missing', c.method, 'advantage', 'of edges is missing, but width pruning ranks them by it') // biome-ignore format: one text
       /** The node of the last split above an edge: the edge that leads to it, or -1. */
       const lastSplit = (i: number): number => {
         const above = c.columns.parent[i] as number
@@ -54,7 +56,7 @@ loss = sum over edges of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) / (mean
       for (const { begin, end } of c.groups) {
         const last = Math.max(...depth.subarray(begin, end))
         const deepest = Array.from({ length: end - begin }, (_, k) => begin + k).filter((i) => depth[i] === last)
-        const edges = deepest.filter((i) => c.rolloutMask?.[i] !== 0)
+        const edges = deepest.filter((i) => rollouts[i] === 1 && c.rolloutMask?.[i] !== 0)
         // A rejected edge takes no place of those that are kept, and counts in no denominator.
         for (const i of deepest) rollouts[i] = 0
         const splits = width === 'extremes' ? [] : [...new Set(edges.map(lastSplit))]
@@ -69,6 +71,35 @@ loss = sum over edges of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) / (mean
           const { mask } = selectRollouts({ score, groupStart: Int32Array.of(0, set.length) }, { count, rule })
           set.forEach((i, k) => (rollouts[i] = mask.data[k] as number))
         }
+      }
+    }
+    /** The same of the edges behind the last split of their tree: of a tree whose last edges are those of a split, none. */
+    const pruneBehindSplit = (c: C, advantage: ArrayLike<number>, rollouts: Uint8Array): void => {
+      const { depth } = edgeTree(c, c.columns.parent)
+      const { parent } = c.columns
+      const sets = new Map<number, number[]>()
+      for (const { begin, end } of c.groups) {
+        // A split is one of the sampler: rejected edges are edges of it.
+        const edges = new Map<number, number>()
+        for (let i = begin; i < end; i++) edges.set(parent[i] as number, (edges.get(parent[i] as number) ?? 0) + 1)
+        const splits = [...edges].filter(([, count]) => count > 1).map(([above]) => (above === -1 ? 0 : depth[above] as number)) // biome-ignore format: one step
+        if (splits.length === 0) continue
+        const branchDepth = 1 + Math.max(...splits)
+        for (let i = begin; i < end; i++) {
+          if ((depth[i] as number) <= branchDepth) continue
+          let branch = i
+          while (depth[branch] !== branchDepth) branch = parent[branch] as number
+          const set = width === 'batch' ? -1 : branch
+          if (rollouts[i] === 1 && c.rolloutMask?.[i] !== 0) sets.set(set, [...(sets.get(set) ?? []), i])
+          rollouts[i] = 0
+        }
+      }
+      for (const set of sets.values()) {
+        const order = descending(at(advantage, set))
+        const count = Math.max(width === 'batch' ? 2 : 1, Math.floor(set.length * widthRatio))
+        const best = width === 'batch' ? Math.floor(count / 2) : count
+        for (const k of order.slice(0, best)) rollouts[set[k] as number] = 1
+        for (const k of order.slice(Math.max(0, order.length - (count - best)))) rollouts[set[k] as number] = 1
       }
     }
     return {
@@ -98,10 +129,14 @@ loss = sum over edges of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) / (mean
       select(c) {
         const { depth } = edgeTree(c, c.columns.parent)
         const rollouts = new Uint8Array(c.N).fill(1)
-        if (width !== 'none') pruneWidth(c, rollouts)
         depth.forEach((d, i) => {
           if (c.columns.prunedDepth?.includes(d)) rollouts[i] = 0
         })
+        if (width === 'none') return { rollouts }
+        const { advantage } = c
+        if (advantage === undefined) throw grpoError('missing', c.method, 'advantage', 'of edges is missing, but width pruning ranks them by it') // biome-ignore format: one text
+        const prune = width === 'chain' || width === 'batch' ? pruneBehindSplit : pruneDeepest
+        prune(c, advantage, rollouts)
         return { rollouts }
       },
       objective(c) {

@@ -1,7 +1,6 @@
 import { sequenceExpand } from '../../sequence_expand.js'
 import { edgeTree, nodeValues } from '../parts/edge_tree.js'
-import { advantagesBy, pairIds } from '../parts/regroup.js'
-import { centerOf, sum } from '../parts/statistics.js'
+import { at, centerOf, standardDeviation, sum } from '../parts/statistics.js'
 import { whitened } from '../parts/tokens.js'
 import type { Context } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
@@ -13,7 +12,7 @@ export const spoTree = recipe(
     paper: { title: 'Segment Policy Optimization: Effective Segment-Level Credit Assignment in RL for Large Language Models', arxiv: '2505.23564' }, // biome-ignore format: one title
     source: 'code',
     unknown:
-      'Which edges of a question are trained on where there are more than maxEdges: here the oldest, then the first.',
+      'Which edges of a question are trained on where there are more than maxEdges: here the oldest, then the first. Of equal siblings the mean is exactly their value here, whatever three times 0.1 add up to.',
     equation: `every rollout is an edge of the tree of its group: a segment, after the segments of the edges above it
 V(leaf) = its reward,   V(node) = mean of V over its children
 A(edge) = V(below) - V(above);   scale children_std: divided by (std of V over it and the edges beside it + 1e-8)
@@ -33,12 +32,21 @@ edges with A = 0 are left out;   whitening and loss are those of spoChain`,
   ({ scale, maxAge, maxEdges, maxProbability, whiten, ...loss }) => {
     type C = Context<{ readonly parent: Int32Array }>
     const values = (c: C) => nodeValues(edgeTree(c, c.columns.parent), c.rewards, centerOf)
-    /** Siblings are a group: the value of their parent is their mean. */
-    const edgeAdvantages = (c: C): Float32Array => {
-      const group = new Int32Array(c.N)
-      for (const { g, begin, end } of c.groups) group.fill(g, begin, end)
-      const options = { scale: scale === 'none' ? 'none' : 'group_std', ddof: 0, eps: 1e-8 } as const
-      return advantagesBy(pairIds(group, c.columns.parent), values(c), options, c.rolloutMask)
+    /**
+     * [N] of siblings, whose mean is the value of the node above. In float64: in float32 an edge with that very value
+     * would keep a trace of an advantage, and stay.
+     */
+    const edgeAdvantages = (c: C): Float64Array => {
+      const { children, roots } = edgeTree(c, c.columns.parent)
+      const value = values(c)
+      const advantage = new Float64Array(c.N)
+      for (const siblings of [...roots, ...children]) {
+        const beside = at(value, siblings)
+        const center = centerOf(beside)
+        const spread = scale === 'none' ? 1 : standardDeviation(beside, 0) + 1e-8
+        for (const [k, i] of siblings.entries()) advantage[i] = ((beside[k] as number) - center) / spread
+      }
+      return advantage
     }
     const kept = (c: C) => Uint8Array.from(edgeAdvantages(c), (a) => Number(a !== 0))
     /** Edges that are left out are no samples: the KL is not averaged over them. */
@@ -52,7 +60,7 @@ edges with A = 0 are left out;   whitening and loss are those of spoChain`,
         const { sequenceStart } = c
         const keep = sequenceExpand({ x: Float32Array.from(kept(c)), sequenceStart }).x.data
         const low = lowProbability(c, maxProbability).map((x, t) => x * (keep[t] as number))
-        return { tokenAdvantage: whitened(sequenceExpand({ x: advantage, sequenceStart }).x.data, low) } // biome-ignore format: short
+        return { tokenAdvantage: whitened(sequenceExpand({ x: Float32Array.from(advantage), sequenceStart }).x.data, low) } // biome-ignore format: short
       },
       select: (c) => ({
         rollouts: samples(c),

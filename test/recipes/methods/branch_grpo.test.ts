@@ -147,6 +147,59 @@ edge('branchGrpo', 'width pruning of empty groups; a rejected edge takes no plac
   expect(step.loss).toBe(-1.5 / 8)
 })
 
+edge(
+  'branchGrpo',
+  'width chain and batch: the edges behind the last split alone, as the released code has them',
+  () => {
+    // The last edges are those of a split: nothing lies behind it.
+    const split = {
+      ...example,
+      parent: [-1, -1, 0, 0, 1, 1],
+      rewards: [9, 9, 0, 1, 2, 3],
+      oldLogp: new Float32Array(6),
+    }
+    const of = (options: Parameters<typeof branchGrpo>[0]) =>
+      Array.from(prepareStep(branchGrpo(options), split).rollouts)
+    expect(of({ width: 'chain' })).toEqual(Array(6).fill(1))
+    expect(of({ width: 'batch' })).toEqual(Array(6).fill(1))
+    expect(of({ width: 'branch' })).toEqual([1, 1, 0, 1, 0, 1])
+    // One edge behind each branch: each branch keeps its only one, the batch the best and the worst of four.
+    expect(kept({ width: 'chain' })).toEqual(Array(10).fill(1))
+    expect(kept({ width: 'batch' })).toEqual([1, 1, 1, 1, 1, 1, 1, 0, 1, 0])
+  },
+)
+
+// Two trees: a split and chains of three and two edges behind it; a split below the only root edge, and a chain behind.
+const chains = {
+  parent: [-1, -1, 0, 2, 3, 1, 5, -1, 7, 7, 8],
+  //          split   chain of 0   of 1      split  of 8
+  advantage: [0, 0, 2, -1, 3, -4, 1, 0, 0, 0, 5],
+  groupStart: [0, 7, 11],
+  sequenceStart: steps(11),
+}
+
+edge('branchGrpo', 'width chain ranks within each branch, batch over all trees', () => {
+  const rollouts = (options: Parameters<typeof branchGrpo>[0], more: object = {}) =>
+    Array.from(prepareStep(branchGrpo(options), { ...chains, ...more }).rollouts)
+  // floor(3 / 2) and floor(2 / 2) of the first tree's branches, the only one of the other's.
+  expect(rollouts({ width: 'chain' })).toEqual([1, 1, 0, 0, 1, 0, 1, 1, 1, 1, 1])
+  expect(rollouts({ width: 'chain', widthRatio: 0.7 })).toEqual([1, 1, 1, 0, 1, 0, 1, 1, 1, 1, 1])
+  // Three of six: the best one and the worst two.
+  expect(rollouts({ width: 'batch' })).toEqual([1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 1])
+  expect(rollouts({ width: 'batch', widthRatio: 1 })).toEqual(Array(11).fill(1))
+  expect(rollouts({ width: 'batch', widthRatio: 0 })).toEqual([1, 1, 0, 0, 0, 1, 0, 1, 1, 1, 1])
+  // What depth pruning took is not ranked any more: of 3, -4, 1 and 5 remain 3 and 5 or, in the batch, -4 and 5.
+  const prunedDepth = [2]
+  expect(rollouts({ width: 'chain' }, { prunedDepth })).toEqual([1, 1, 0, 0, 1, 0, 1, 1, 0, 0, 1])
+  expect(rollouts({ width: 'batch' }, { prunedDepth })).toEqual([1, 1, 0, 1, 0, 0, 0, 1, 0, 0, 1])
+  // Equal advantages: the best is the first, the worst the last.
+  const equal = { advantage: Array(11).fill(0.5) }
+  expect(rollouts({ width: 'batch', widthRatio: 0 }, equal)).toEqual([1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1])
+  // A rejected edge is not ranked, but the split above stays one.
+  const rolloutMask = [1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1]
+  expect(rollouts({ width: 'chain' }, { rolloutMask })).toEqual([1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1])
+})
+
 edge('branchGrpo', 'depth pruning, and a window that moves to the last split', () => {
   expect(kept({}, { prunedDepth: [1, 3] })).toEqual([0, 0, 1, 1, 1, 1, 0, 0, 0, 0])
   const { prunedDepths } = branchGrpo().sample

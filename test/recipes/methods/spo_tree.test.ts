@@ -65,6 +65,22 @@ edge('spoTree', 'an only edge, and equal rewards that have no exact mean, have a
   expect(zero.loss).toBe(0)
 })
 
+edge('spoTree', 'an edge whose value is the mean of its siblings is left out, in float64', () => {
+  // 0.25 + 0.2 + 0.3 is 0.75; of the same numbers in float32 the first is -5e-9 below their mean.
+  const three = { parent: [-1, -1, -1], rewards: [0.25, 0.2, 0.3], groupStart: [0, 3], sequenceStart: [0, 1, 2, 3], oldLogp: new Float32Array(3).fill(-1) } // biome-ignore format: one batch
+  for (const scale of ['none', 'children_std'] as const) {
+    const { rollouts, advantage } = raw({ scale }, three)
+    expect(Array.from(rollouts)).toEqual([0, 1, 1])
+    expect(advantage![0]).toBe(0)
+  }
+  // The same one level up: the values of the first edge's leaves have the mean 0.25.
+  const parent = [-1, 0, 0, -1, -1]
+  const two = { ...three, parent, rewards: [9, 0.15, 0.35, 0.2, 0.3], groupStart: [0, 5], sequenceStart: [0, 1, 2, 3, 4, 5], oldLogp: new Float32Array(5).fill(-1) } // biome-ignore format: one batch
+  expect(Array.from(raw({}, two).rollouts)).toEqual([0, 1, 1, 1, 1])
+  const given = prepareStep(spoTree({ whiten: false }), { ...two, advantage: [1, 1, 1, 1, 1] })
+  expect(Array.from(given.rollouts)).toEqual([0, 1, 1, 1, 1])
+})
+
 edge('spoTree', 'ragged groups, and a leaf beside a node', () => {
   const { advantage } = raw({}, { parent: [-1, 0, 0, -1, -1, -1, 5, -1, -1, 8, 9, 9], groupStart: [0, 4, 5, 12], rewards: [0, 1, 0, 1, 5, 0, 1, 0, 0, 0, 0.25, 0.75] }) // biome-ignore format: trees
   expect(Array.from(advantage!)).toEqual([-0.25, 0.5, -0.5, 0.25, 0, 0.5, 0, -0.5, 0, 0, -0.25, 0.25])
