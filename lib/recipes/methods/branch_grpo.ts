@@ -1,7 +1,7 @@
 import { grpoError } from '../../addon/errors.js'
 import { selectRollouts } from '../../select_rollouts.js'
 import { sequenceSum } from '../../sequence_sum.js'
-import { edgeTree, nodeValues } from '../parts/edge_tree.js'
+import { behindLastSplit, edgeTree, nodeValues } from '../parts/edge_tree.js'
 import { advantagesBy, pairIds } from '../parts/regroup.js'
 import { at, descending, sum } from '../parts/statistics.js'
 import type { Context } from '../step/context.js'
@@ -75,24 +75,11 @@ loss = sum over edges of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) / (mean
     }
     /** The same of the edges behind the last split of their tree: of a tree whose last edges are those of a split, none. */
     const pruneBehindSplit = (c: C, advantage: ArrayLike<number>, rollouts: Uint8Array): void => {
-      const { depth } = edgeTree(c, c.columns.parent)
-      const { parent } = c.columns
       const sets = new Map<number, number[]>()
-      for (const { begin, end } of c.groups) {
-        // A split is one of the sampler: rejected edges are edges of it.
-        const edges = new Map<number, number>()
-        for (let i = begin; i < end; i++) edges.set(parent[i] as number, (edges.get(parent[i] as number) ?? 0) + 1)
-        const splits = [...edges].filter(([, count]) => count > 1).map(([above]) => (above === -1 ? 0 : depth[above] as number)) // biome-ignore format: one step
-        if (splits.length === 0) continue
-        const branchDepth = 1 + Math.max(...splits)
-        for (let i = begin; i < end; i++) {
-          if ((depth[i] as number) <= branchDepth) continue
-          let branch = i
-          while (depth[branch] !== branchDepth) branch = parent[branch] as number
-          const set = width === 'batch' ? -1 : branch
-          if (rollouts[i] === 1 && c.rolloutMask?.[i] !== 0) sets.set(set, [...(sets.get(set) ?? []), i])
-          rollouts[i] = 0
-        }
+      for (const { edge: i, branch } of behindLastSplit(c, c.columns.parent)) {
+        const set = width === 'batch' ? -1 : branch
+        if (rollouts[i] === 1 && c.rolloutMask?.[i] !== 0) sets.set(set, [...(sets.get(set) ?? []), i])
+        rollouts[i] = 0
       }
       for (const set of sets.values()) {
         const order = descending(at(advantage, set))

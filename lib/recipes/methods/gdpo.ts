@@ -18,25 +18,27 @@ tokens.`,
     equation: `a[i,k] = (scores[i,k] - mean(g)) / (std(g) + eps) for each kind of reward k
 s[i] = sum over k of scoreWeight[k] a[i,k]
 A = (s - mean) / (std + eps) over the rollouts of the batch, eps 1e-4 and a group of one 0;
-form 'verl': A = (s - mean) / sqrt(var + 1e-8) over its tokens, eps 1e-6 and a group of one its reward`,
+form 'verl': A = (s - mean) / sqrt(var + 1e-8) over its tokens, eps 1e-6 and a group of one its reward
+scale 'none': a[i,k] = scores[i,k] - mean(g)`,
     columns: {
       scores: 'number[N,K] rewards of each kind, one row per rollout; NaN where it has none of that kind',
       scoreWeight: 'number[K]? the weight of each kind; 1 where it is absent',
     },
     options: {
       form: ['enum trl|verl', 'over what the sum is normalised, and the eps of each trainer'],
+      scale: ['enum group_std|none', 'none: kinds are not divided by their standard deviation, norm_adv_by_std_in_grpo of verl'], // biome-ignore format: one text
       normalize: ['boolean = true', 'false: the sums as they are'],
     },
     example: { scores: [1, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 1, 0, 1], scoreWeight: [1, 0.5] },
   },
-  ({ form, normalize }) => ({
+  ({ form, scale, normalize }) => ({
     advantages(c) {
       const { groupStart } = c
       const { scores, scoreWeight } = c.columns
       const kinds = scores.length / c.N
       const sum = new Float64Array(c.N)
       const scored = new Uint8Array(c.N)
-      const grpo = form === 'verl' ? ({ eps: 1e-6, singleton: 'raw' } as const) : { eps: 1e-4 }
+      const grpo = form === 'verl' ? ({ scale, eps: 1e-6, singleton: 'raw' } as const) : ({ scale, eps: 1e-4 } as const)
       for (let k = 0; k < kinds; k++) {
         const rewards = Float32Array.from(sum, (_, i) => scores[i * kinds + k] as number)
         const mask = Uint8Array.from(rewards, (r, i) => (Number.isNaN(r) || c.rolloutMask?.[i] === 0 ? 0 : 1))

@@ -1,27 +1,14 @@
 import { grpoError } from '../../addon/errors.js'
+import { logGain, shareOut, takeGains, value } from '../parts/budget.js'
 import { members } from '../parts/members.js'
 import { knownOf } from '../parts/prompts.js'
-import { descending, mean } from '../parts/statistics.js'
+import { mean, sum } from '../parts/statistics.js'
 import type { Context } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export interface KnapsackState {
   /** The success rate of each prompt at its last visit. */
   prompts: Record<string, number>
-}
-
-/** What n rollouts of a prompt with success rate p are worth. */
-const value = (n: number, p: number) => (1 - p ** n - (1 - p) ** n) * p * (1 - p) ** 2
-/**
- * log of value(n + 1, p) - value(n, p) = (p^n (1 - p) + (1 - p)^n p) p (1 - p)^2, which falls with n: a gain of many
- * rollouts is 0 as a number, but still larger than none. -Infinity for p = 0 or 1.
- */
-const logGain = (n: number, p: number) => {
-  if (p === 0 || p === 1) return -Infinity
-  const [success, failure] = [Math.log(p), Math.log1p(-p)]
-  const [a, b] = [n * success + failure, n * failure + success]
-  const larger = Math.max(a, b)
-  return larger + Math.log(Math.exp(a - larger) + Math.exp(b - larger)) + success + 2 * failure
 }
 
 export const knapsack = recipe(
@@ -31,19 +18,26 @@ export const knapsack = recipe(
       title: 'Knapsack RL: Unlocking Exploration of LLMs via Optimizing Budget Allocation',
       arxiv: '2509.25849',
     },
-    source: 'third-party',
-    unknown: `How prompts are weighted in the loss, here by their tokens. Rollouts that no prompt gains from go to prompts
-without success, one each in turn, then to those without failure; a prompt that was not seen yet gets \`uniform\`.
-Two groups of a prompt are one visit.`,
+    source: 'code',
+    unknown: `How prompts are weighted in the loss, here by their tokens. Of the exact optimum, rollouts that no prompt gains
+from go to prompts without success, one each in turn, then to those without failure: that is ours. A prompt that was not seen
+yet gets \`uniform\`; two groups of a prompt are one visit. The code has no rule for what is left over where every rate is
+between 0 and 1: here it goes to the gains.`,
     equation: `value(n, p) = (1 - p^n - (1 - p)^n) p (1 - p)^2
 the n of all prompts maximise the sum of value(n, p) with their sum given and low <= n <= high
-value is concave in n >= 1, so that taking the largest gain again and again is exact`,
+value is concave in n >= 1, so that taking the largest gain again and again is exact
+solver 'code': every prompt gets low; if the rest is more than the sum of the costs
+  cost(p) = floor(min(log(1 - confidence) / log(max(p, 1 - p)), high)) over 0 < p < 1,
+  what is more goes in equal shares to prompts with p = 0, or without any to those with p = 1, beyond high if need be;
+  the others then share the rest by value, where the first rollout above low counts value(low + 1, p) whole`,
     columns: { prompt: 'id[G] names the prompt of each group, the same on every visit' },
     options: {
       low: ['integer = 2 >= 1', 'fewest rollouts of a prompt; without any, value is not concave'],
       high: ['integer = 128 >= 1', 'most rollouts of a prompt'],
       uniform: ['integer = 8 >= 1', 'rollouts per prompt that there are on average, low to high'],
       success: ['number = 1', 'least reward of a success'],
+      solver: ['enum exact|code', 'the optimum of the whole budget; or as the released code, which caps the cost of a prompt'], // biome-ignore format: one text
+      confidence: ['number = 0.9 > 0 < 1', 'of the solver code: to see a success and a failure at that cost'],
     },
     state: {
       version: 1,
@@ -52,10 +46,27 @@ value is concave in n >= 1, so that taking the largest gain again and again is e
     },
     example: { prompt: ['a', 'b'] },
   },
-  ({ low, high, uniform, success }) => {
+  ({ low, high, uniform, success, solver, confidence }) => {
     if (!(low <= uniform && uniform <= high)) {
       const [name, x, range] = low > high ? ['low', low, `at most high, ${high}`] : ['uniform', uniform, `${low} to ${high}, low to high`] // biome-ignore format: one text
       throw grpoError('option', 'knapsack', name as string, `is ${x}, expected ${range}`)
+    }
+    /** Hands out `rest` as the released code does; `between` are the places of the rates that are neither 0 nor 1. */
+    const allocateAsCode = (p: readonly number[], between: readonly number[], count: number[], rest: number): void => {
+      const of = (rate: number) => p.flatMap((x, q) => (x === rate ? [q] : []))
+      const others = of(0).length > 0 ? of(0) : of(1)
+      const cost = (rate: number) => Math.log(1 - confidence) / Math.log(Math.max(rate, 1 - rate))
+      // The code holds costs in float32.
+      const costs = sum(between.map((q) => Math.floor(Math.min(high, Math.fround(cost(p[q] as number))))))
+      const surplus = others.length > 0 ? Math.max(0, rest - costs) : 0
+      shareOut(count, others, surplus)
+      const gains = between.flatMap((q) => {
+        const rate = p[q] as number
+        const first = Math.log(value(low + 1, rate))
+        return Array.from({ length: high - low }, (_, k) => ({ q, gain: k === 0 ? first : logGain(low + k, rate) }))
+      })
+      const taken = takeGains(count, gains, rest - surplus)
+      shareOut(count, between, rest - surplus - taken)
     }
     /** Rollouts for each prompt, by its success rate; `total` of them. */
     const allocate = (rates: ArrayLike<number>, total: number): number[] => {
@@ -71,16 +82,18 @@ value is concave in n >= 1, so that taking the largest gain again and again is e
         )
       }
       const count = p.map(() => low)
+      const places = Array.from(p.keys())
+      const between = places.filter((q) => (p[q] as number) > 0 && (p[q] as number) < 1)
       let rest = total - low * p.length
+      if (solver === 'code') {
+        allocateAsCode(p, between, count, rest)
+        return count
+      }
       // The gains of a prompt fall with n, so that any number of the largest takes its first ones.
-      const steps = p.flatMap((rate, q) =>
-        Array.from({ length: high - low }, (_, k) => ({ q, gain: logGain(low + k, rate) })).filter(
-          (step) => step.gain > -Infinity,
-        ),
+      const gains = between.flatMap((q) =>
+        Array.from({ length: high - low }, (_, k) => ({ q, gain: logGain(low + k, p[q] as number) })),
       )
-      const largest = descending(steps.map((step) => step.gain)).slice(0, rest)
-      for (const k of largest) count[steps[k]?.q as number]! += 1
-      rest -= largest.length
+      rest -= takeGains(count, gains, rest)
       for (const rate of [0, 1]) {
         const open = () => p.flatMap((x, q) => (x === rate && (count[q] as number) < high ? [q] : []))
         for (let turn = open(); rest > 0 && turn.length > 0; turn = open()) {

@@ -41,9 +41,10 @@ export const tpo = recipe(
       arxiv: '2410.12854',
     },
     source: 'inferred',
-    unknown: `The ranking loss is remembered, not read; so is the sum of step log-ratios, where the code has means. The average
-over prompts is ours, and beta is a number that the code has at another place. The code's outer -log sigmoid is left out: it
-inverts the objective.`,
+    unknown: `The list-wise loss, the default, is remembered, not read, and so is the sum of step log-ratios, where the code
+has means. The pairwise forms were read in the released code, the second one with its pairs i = j, and so was the average
+over prompts; beta is a number that the code has at another place. The code's outer -log sigmoid is left out: it inverts the
+objective.`,
     equation: `r[i] = beta * sum over the tokens of rollout i of stepWeight (logp - refLogp),   v the rewards
 loss = mean over prompts of the sum over pairs with v[i] > v[j] of -lambda log sigmoid(r[i] - r[j])
 lambda = |2^v[i] - 2^v[j]| |1 / log(1 + rank[i]) - 1 / log(1 + rank[j])|, a constant; rank from 1, by r from the largest
@@ -55,7 +56,7 @@ A prompt with fewer than two rollouts that have a score adds 0 and is counted.`,
     options: {
       form: [
         'enum lambda_rank|pairwise|pairwise_diagonal',
-        'pairwise as in the code; with the pairs i = j as it has them',
+        'the list-wise loss, as remembered; or pairwise as read in the code, without or with the pairs i = j that it has',
       ],
       beta: ['number = 0.5 > 0', 'scale of the log-ratios'],
     },

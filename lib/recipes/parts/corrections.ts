@@ -97,7 +97,8 @@ export type Corrected<R extends AnyRecipe> = Omit<R, 'weights' | 'objective'> & 
  * method's own weights, the mean of rollouts in `offPolicy`, and the quantile of `topEntropy` are those before rejection:
  * so are fipo's influence of later tokens and the share of clipCov. A loss of its own (klCov, real, pairs) is that after it.
  * Weights and rejection that come from oldLogp and rolloutLogp are computed for the first update on a prepared batch, and
- * kept for those after it: these columns are not to change in between.
+ * kept for those after it: these columns are not to change in between. A state knows nothing of a correction, which
+ * changes no reward, advantage or selection: it fits the method with, without, and with another one.
  *
  * @param recipe      as recipes.NAME(options) made it
  * @param correction  what to apply; all of it together, if there is more than one

@@ -53,3 +53,27 @@ export function nodeValues(
   }
   return value
 }
+
+/**
+ * The edges behind the last split of their tree, each with the edge of that split that leads to it. A split is one of the
+ * sampler: rejected edges are edges of it. A tree without a split, or whose last edges are those of one, has none.
+ */
+export function behindLastSplit(c: Context, parent: Int32Array): { edge: number; branch: number }[] {
+  const { depth } = edgeTree(c, parent)
+  const list: { edge: number; branch: number }[] = []
+  for (const { begin, end } of c.groups) {
+    const edges = new Map<number, number>()
+    for (const above of parent.subarray(begin, end)) edges.set(above, (edges.get(above) ?? 0) + 1)
+    let last = 0
+    for (const [above, count] of edges)
+      if (count > 1) last = Math.max(last, above === -1 ? 1 : (depth[above] as number) + 1)
+    if (last === 0) continue
+    for (let edge = begin; edge < end; edge++) {
+      if ((depth[edge] as number) <= last) continue
+      let branch = edge
+      while (depth[branch] !== last) branch = parent[branch] as number
+      list.push({ edge, branch })
+    }
+  }
+  return list
+}

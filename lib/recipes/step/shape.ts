@@ -8,7 +8,7 @@ import { rangeOf } from './columns.js'
 /**
  * The shape of saved data, as it is nested:
  *   'number >= 0'          number, integer or string, with a range for numbers as of an option; `number?` may be null
- *   { step: 'integer' }    an object with these names and no other
+ *   { step: 'integer' }    an object with these names and no other; one that ends with ? may be absent: { 'seen?': ... }
  *   { '*': shape }         an object with any names
  *   { '?': shape }         null, or the shape
  *   [shape]                a list of any length
@@ -48,17 +48,24 @@ function leaf(spec: string): Check {
 }
 
 function fields(shape: Readonly<Record<string, Shape>>): Check {
-  const checks = Object.entries(shape).map(([name, field]) => ({ name, check: checkOf(field) }))
-  const names = Object.keys(shape).join(', ')
+  const checks = Object.entries(shape).map(([text, field]) => {
+    const name = text.replace(/\?$/, '')
+    return { name, optional: name !== text, check: checkOf(field) }
+  })
+  const known = new Set(checks.map(({ name }) => name))
+  const names = [...known].join(', ')
   const wrong = (name: string, text: (at: string) => string) => under(`.${name}`, { at: '', kind: 'kind', text })
   return (data) => {
     if (!isObject(data)) return unlike(data, 'an object')
-    for (const { name, check } of checks) {
-      if (!Object.hasOwn(data, name)) return wrong(name, (at) => `has no ${at}, expected ${names}`)
+    for (const { name, optional, check } of checks) {
+      if (!Object.hasOwn(data, name)) {
+        if (optional) continue
+        return wrong(name, (at) => `has no ${at}, expected ${names}`)
+      }
       const problem = check(data[name])
       if (problem !== undefined) return under(`.${name}`, problem)
     }
-    const other = Object.keys(data).find((name) => !Object.hasOwn(shape, name))
+    const other = Object.keys(data).find((name) => !known.has(name))
     return other === undefined ? undefined : wrong(other, (at) => `has ${at}, expected ${names} alone`)
   }
 }

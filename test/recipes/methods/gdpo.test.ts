@@ -30,6 +30,18 @@ golden('gdpo', 'verl: the sums of its GRPO advantages, whitened over tokens', (c
   check.float32(tokenAdvantage!, tokens.map((x) => (x - mean) / Math.sqrt(variance + 1e-8))) // biome-ignore format: short
 })
 
+golden('gdpo', 'kinds that are not divided by their standard deviation', (check) => {
+  // Means 0.375 and 1 of the first kind, 0.5 and 0.75 of the second; a group of one has its reward in verl.
+  const centered = [0.125, 0.125, 0.625, -0.875, 0.25, -0.75, 0.25, 0.25]
+  for (const form of ['trl', 'verl'] as const) {
+    check.float32(prepareStep(gdpo({ form, scale: 'none', normalize: false }), groups).advantage!, centered)
+  }
+  const deviation = Math.sqrt(centered.reduce((total, x) => total + x * x, 0) / 7) // their mean is 0
+  check.float32(prepareStep(gdpo({ scale: 'none' }), groups).advantage!, centered.map((x) => x / (deviation + 1e-4))) // biome-ignore format: short
+  const one = { groupStart: [0, 1, 2], scores: [1, 2, 3, 4] }
+  check.float32(prepareStep(gdpo({ form: 'verl', scale: 'none', normalize: false }), one).advantage!, [3, 7])
+})
+
 edge('gdpo', 'weights', () => {
   const one = prepareStep(gdpo({ normalize: false }), { ...groups, scoreWeight: [0, -2] }).advantage!
   const only = prepareStep(gdpo({ normalize: false }), { groupStart: [0, 4, 8], scores: second }).advantage!

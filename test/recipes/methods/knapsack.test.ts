@@ -128,3 +128,68 @@ edge('knapsack', 'two groups of one prompt are one visit; no rewards are none', 
   const own = { advantage: [1], groupStart: [0, 1], prompt: ['a'] }
   expect(prepareStep(knapsack(), own, state).state).toEqual(state)
 })
+
+/** The released solver, by trying every division of what is left: the cost at a confidence, then the knapsack. */
+function released(rates: number[], total: number, low: number, high: number): number[] {
+  const counts = rates.map(() => low)
+  const inner = [...rates.keys()].filter((q) => rates[q]! > 0 && rates[q]! < 1)
+  const zeros = [...rates.keys()].filter((q) => rates[q] === 0)
+  const others = zeros.length > 0 ? zeros : [...rates.keys()].filter((q) => rates[q] === 1)
+  let rest = total - low * rates.length
+  const costs = inner.map((q) =>
+    Math.trunc(Math.min(high, Math.log(0.1) / Math.log(Math.max(rates[q]!, 1 - rates[q]!)))),
+  )
+  const excess = Math.max(0, rest - costs.reduce((a, b) => a + b, 0))
+  for (let k = 0; k < excess && others.length > 0; k++) counts[others[k % others.length]!]!++
+  if (others.length > 0) rest -= excess
+  // value at k more rollouts, which is 0 without any, however many there are already.
+  let best = { worth: -1, more: [] as number[] }
+  const divide = (more: number[], left: number) => {
+    if (more.length === inner.length) {
+      if (left > 0) return
+      const total = more.reduce((sum, k, j) => sum + (k === 0 ? 0 : value(low + k, rates[inner[j]!]!)), 0)
+      if (total > best.worth + 1e-15) best = { worth: total, more }
+      return
+    }
+    for (let k = Math.min(left, high - low); k >= 0; k--) divide([...more, k], left - k)
+  }
+  divide([], rest)
+  best.more.forEach((k, j) => (counts[inner[j]!]! += k))
+  return counts
+}
+
+golden('knapsack', 'the released solver', (check) => {
+  const { allocate } = knapsack({ solver: 'code' }).sample
+  check.float64(allocate([0.5, 0.5, 0, 0], 32), [5, 5, 11, 11])
+  check.float64(released([0.5, 0.5, 0, 0], 32, 2, 128), [5, 5, 11, 11])
+  // Without a prompt that never succeeds the surplus goes to those that always do, unevenly if it must be.
+  check.float64(allocate([0.5, 1, 1], 24), [5, 10, 9])
+  // At 99 % a rate of one half costs 6: all that is left.
+  check.float64(knapsack({ solver: 'code', confidence: 0.99 }).sample.allocate([0.5, 0.5, 0, 0], 20), [8, 8, 2, 2])
+})
+
+edge('knapsack', 'the released solver on small budgets, all divisions tried', () => {
+  const { integer, uniform } = random(37)
+  for (let run = 0; run < 80; run++) {
+    const rates = Array.from({ length: 4 }, () => [0, 1, 0.5, uniform(), integer(9) / 8][integer(5)]!)
+    const inner = rates.filter((rate) => rate > 0 && rate < 1).length
+    const [low, high] = [1 + integer(2), 8]
+    const room = inner === 4 || inner === 0 ? 6 : inner * (high - low)
+    const total = 4 * low + integer(Math.min(room, 14))
+    const counts = knapsack({ low, high, solver: 'code' }).sample.allocate(rates, total)
+    expect(counts, `${rates} ${low} ${total}`).toEqual(released(rates, total, low, high))
+  }
+})
+
+edge('knapsack', 'the released solver: nothing between 0 and 1, nothing else, and budgets above high', () => {
+  const { allocate } = knapsack({ solver: 'code', low: 1, high: 4, uniform: 4 }).sample
+  expect(allocate([0, 1, 0], 8)).toEqual([4, 1, 3])
+  expect(allocate([1, 1, 1], 8)).toEqual([3, 3, 2])
+  expect(allocate([0, 0.5, 0], 12)).toEqual([4, 4, 4])
+  expect(allocate([0.5, 0], 8)).toEqual([4, 4])
+  expect(allocate([0.5, 0.5], 8)).toEqual([4, 4])
+  // Costs 4 beside the one that it has: of the nine left 5 go elsewhere, and the last one goes beyond high.
+  expect(allocate([0, 0.99, 0], 12)).toEqual([4, 5, 3])
+  expect(allocate([], 0)).toEqual([])
+  expect(allocate([0.5, 0], 2)).toEqual([1, 1])
+})

@@ -76,6 +76,36 @@ edge('vas', 'scores are kept until they are refreshed, with momentum', () => {
   expect(first.state!.data.step).toBe(1)
 })
 
+golden('vas', 'the released code averages normalised scores', (check) => {
+  const recipe = vas({ form: 'code', momentum: 0.5, accuracyWeight: 1, diversityWeight: 0 })
+  const two = { ...batch, scored: ['a', 'b'] }
+  // Scores (0.25, 0), then (0, 0.09): normalised they are (1, 0) and (0, 1).
+  const first = prepareStep(recipe, { ...two, correctness: [0.5, 1] })
+  const { state, sample } = prepareStep(recipe, { ...two, correctness: [0, 0.9] }, first.state)
+  check.float64(Object.values(first.state!.data.scores), [0.25 / (0.25 + 1e-8), 0])
+  check.float64(Object.values(state!.data.scores), [0.5 * (0.25 / (0.25 + 1e-8)), 0.5 * (0.09 / (0.09 + 1e-8))])
+  check.float64(Object.values(sample.probability).map((p) => Math.round(p * 1e6) / 1e6), [0.5, 0.5]) // biome-ignore format: short
+  const { uniform } = random(24)
+  const drawn = vas({ form: 'code', mix: 1 }).sample.draw(state!.data, ['a', 'b'], 4000, uniform)
+  // Six standard deviations of a share of one half in 4000 draws are 0.048.
+  expect(Math.abs(drawn.filter((q) => q === 0).length / 4000 - 0.5)).toBeLessThan(0.048)
+  // Nothing measured: nothing averaged. A prompt that was not measured again keeps its score in the range of all.
+  const idle = prepareStep(recipe, batch, state)
+  expect(idle.state!.data).toEqual({ ...state!.data, step: 3 })
+  const third = prepareStep(recipe, { ...batch, scored: ['c'], correctness: [0.5] }, idle.state).state!.data
+  check.float64(third.scores.c!, 0.25 / (0.25 + 1e-8))
+  check.float64(third.scores.b!, 0.5 * state!.data.scores.b! + (0.5 * 0.09) / (0.25 + 1e-8))
+})
+
+edge('vas', 'without momentum the released code draws by the normalised scores as they are', () => {
+  const recipe = vas({ form: 'code' })
+  const once = prepareStep(recipe, scored)
+  const again = prepareStep(recipe, scored, fromJSON(recipe, toJSON(once.state!)))
+  const expected = recipe.sample.probabilities(P.map((p, q) => recipe.sample.score(p, diversity[q])))
+  expect(Object.values(once.sample.probability)).toEqual(expected)
+  expect(Object.values(again.sample.probability)).toEqual(expected)
+})
+
 edge('vas', 'the loss is GRPO’s; everything masked; a group of one', () => {
   learnsNothing(vas(), { rewards: [0, 1] })
   expect(Array.from(prepareStep(vas(), { rewards: [2], groupStart: [0, 1] }).advantage!)).toEqual([0])

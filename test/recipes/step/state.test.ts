@@ -11,9 +11,10 @@ import {
   type SavedState,
   toJSON,
 } from '../../../lib/recipes/index.js'
+import { withCorrection } from '../../../lib/recipes/parts/corrections.js'
 import { refuses } from '../../support/compare.js'
 
-const { d3s, dcpo, dynamicRewardWeighting, gtpo, knapsack, otc, riskPo, spo } = recipes
+const { d3s, dcpo, dynamicRewardWeighting, gtpo, knapsack, otc, riskPo, spo, vas } = recipes
 const wrongKind = { error: TypeError, code: 'ERR_GRPO_TYPE', argument: 'state' }
 const wrongValue = { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'state' }
 
@@ -56,6 +57,14 @@ describe('options', () => {
     refusesState(dcpo(), { ...state, options: null }, wrongKind, /has null at options, expected an object/)
   })
 
+  test('a correction is no option: it changes the loss alone, which no state knows', () => {
+    const corrected = withCorrection(dcpo(), { importance: { mode: 'token_mask', high: 1 }, reject: [{ statistic: 'token_k2', high: 1e-9 }] }) // biome-ignore format: one call
+    const given = { ...visit, rolloutLogp: Array(12).fill(-3) }
+    const after = prepareStep(corrected, given).state as SavedState
+    expect(after).toEqual(prepareStep(dcpo(), given).state)
+    expect(fromJSON(dcpo(), toJSON(after))).toEqual(after)
+  })
+
   test('the first state of spo is one of its options', () => {
     const start = (method: ReturnType<typeof spo>) => method.sample.start({ q: [1, 0] }, () => 0.5)
     expect(() => prepareStep(spo(), exampleBatch(spo()) as never, start(spo()))).not.toThrow()
@@ -76,6 +85,9 @@ describe('data', () => {
     [spo(), { prompts: { q: { alpha: 0, beta: 0 } } }, wrongValue, /has no counts at data\.prompts\.q/],
     [knapsack(), { prompts: { q: 1.5 } }, wrongValue, /has 1\.5 at data\.prompts\.q, expected a number 0\.\.1/],
     [riskPo(), { quantiles: { low: 1 } }, wrongKind, /has no data\.quantiles\.high/],
+    [vas(), { step: 0, scores: {}, measured: { q: '1' } }, wrongKind, /has "1" at data\.measured\.q, expected a number >= 0/], // biome-ignore format: a row
+    [vas(), { step: 0, scores: {}, measured: null }, wrongKind, /has null at data\.measured, expected an object/],
+    [vas(), { step: 0, scores: {}, 'measured?': {} }, wrongKind, /has data\.measured\?, expected step, scores, measured alone/], // biome-ignore format: a row
     [gtpo(), { initialEntropy: '1' }, wrongKind, /has "1" at data\.initialEntropy, expected a number or null/],
     [
       dynamicRewardWeighting(),
