@@ -49,12 +49,22 @@ describe('options', () => {
     const { ddof: _, ...fewer } = state.options
     refusesState(dcpo(), { ...state, options: fewer }, wrongValue, /ddof is absent, expected 0$/)
     refusesState(dcpo(), { ...state, options: { ...state.options, old: 1 } }, wrongValue, /old is 1, expected absent$/)
+    // Equal to JavaScript's ==, and still another option.
+    refusesState(dcpo(), { ...state, options: { ...state.options, ddof: '0' } }, wrongValue, /ddof is "0", expected 0$/)
+    refusesState(dcpo(), { ...state, options: { ...state.options, history: 1 } }, wrongValue, /history is 1, expected true/) // biome-ignore format: a row
   })
 
   test('none, as in a state of an older release, or no object', () => {
     const { options: _, ...older } = state
     refusesState(dcpo(), older, wrongValue, /^dcpo: state names no options: it was saved by an older release/)
     refusesState(dcpo(), { ...state, options: null }, wrongKind, /has null at options, expected an object/)
+    refusesState(dcpo(), { ...state, options: [] }, wrongKind, /has a plain array of 0 at options, expected an object/)
+  })
+
+  test('a version that is not the method’s, older or newer', () => {
+    for (const version of [0, 2, '1', null]) {
+      refusesState(dcpo(), { ...state, version }, wrongValue, /^dcpo: state has version ("1"|0|2|null), expected 1$/)
+    }
   })
 
   test('a correction is no option: it changes the loss alone, which no state knows', () => {
@@ -80,11 +90,16 @@ describe('data', () => {
     [dcpo(), { prompts: { q: { mean: '1', std: 0, times: 1 } } }, wrongKind, /has "1" at data\.prompts\.q\.mean, expected a number$/], // biome-ignore format: a row
     [dcpo(), { prompts: { q: { mean: 1, std: -1, times: 1 } } }, wrongValue, /has -1 at data\.prompts\.q\.std, expected a number >= 0/], // biome-ignore format: a row
     [dcpo(), { prompts: { q: { mean: 1, std: 0, times: 0.5 } } }, wrongValue, /has 0\.5 at data\.prompts\.q\.times, expected a whole number >= 1/], // biome-ignore format: a row
+    [dcpo(), { prompts: { q: { mean: 1, std: 0, times: 1.5 } } }, wrongValue, /has 1\.5 at data\.prompts\.q\.times, expected a whole number >= 1/], // biome-ignore format: a row
+    [dcpo(), { prompts: { q: { mean: null, std: 0, times: 1 } } }, wrongKind, /has null at data\.prompts\.q\.mean, expected a number$/], // biome-ignore format: a row
     [dcpo(), { prompts: {}, more: 1 }, wrongKind, /has data\.more, expected prompts alone/],
     [dcpo(), { prompts: [] }, wrongKind, /has a plain array of 0 at data\.prompts, expected an object/],
     [spo(), { prompts: { q: { alpha: 0, beta: 0 } } }, wrongValue, /has no counts at data\.prompts\.q/],
     [knapsack(), { prompts: { q: 1.5 } }, wrongValue, /has 1\.5 at data\.prompts\.q, expected a number 0\.\.1/],
     [riskPo(), { quantiles: { low: 1 } }, wrongKind, /has no data\.quantiles\.high/],
+    [riskPo(), { quantiles: { high: 1 } }, wrongKind, /has no data\.quantiles\.low/],
+    [riskPo(), { quantiles: 0 }, wrongKind, /has 0 at data\.quantiles, expected an object/],
+    [riskPo(), {}, wrongKind, /has no data\.quantiles, expected quantiles$/],
     [vas(), { step: 0, scores: {}, measured: { q: '1' } }, wrongKind, /has "1" at data\.measured\.q, expected a number >= 0/], // biome-ignore format: a row
     [vas(), { step: 0, scores: {}, measured: null }, wrongKind, /has null at data\.measured, expected an object/],
     [vas(), { step: 0, scores: {}, 'measured?': {} }, wrongKind, /has data\.measured\?, expected step, scores, measured alone/], // biome-ignore format: a row
@@ -104,6 +119,13 @@ describe('data', () => {
     expect(() => prepareStep(d3s({ steps: 4 }), exampleBatch(d3s()) as never, state as never)).toThrow(
       'd3s: state has NaN at data.step, expected a whole number >= 0',
     )
+  })
+
+  test('what an object inherits is no field of it', () => {
+    const paper = { title: 'A method of a test' }
+    const state = { version: 1, initial: () => ({ constructor: 0 }), shape: { constructor: 'number' } } as const
+    const named = recipe({ name: 'named', paper, source: 'inferred', equation: 'A = R', state }, () => ({}))
+    refusesState(named(), of(named(), {}), wrongKind, /has no data\.constructor, expected constructor$/)
   })
 
   test('of a method without a shape it is known that there is an object', () => {
@@ -171,5 +193,12 @@ describe('the text', () => {
     const { options } = knapsack()
     const text = JSON.stringify({ method: 'knapsack', version: 1, options, data: { prompts: { q: { 'minus zero': 0 } } } }) // biome-ignore format: one text
     expect(Object.is(fromJSON(knapsack(), text).data.prompts.q, -0)).toBe(true)
+    const two = JSON.stringify({
+      method: 'knapsack',
+      version: 1,
+      options,
+      data: { prompts: { 'minus zero': 0, q: 1 } },
+    })
+    expect(fromJSON(knapsack(), two).data).toEqual({ prompts: { 'minus zero': 0, q: 1 } })
   })
 })
