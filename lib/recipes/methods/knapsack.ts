@@ -63,7 +63,10 @@ solver 'code': every prompt gets low; if the rest is more than the sum of the co
       const gains = between.flatMap((q) => {
         const rate = p[q] as number
         const first = Math.log(value(low + 1, rate))
-        return Array.from({ length: high - low }, (_, k) => ({ q, gain: k === 0 ? first : logGain(low + k, rate) }))
+        return Array.from({ length: Math.min(high - low, rest) }, (_, k) => ({
+          q,
+          gain: k === 0 ? first : logGain(low + k, rate),
+        }))
       })
       const taken = takeGains(count, gains, rest - surplus)
       shareOut(count, between, rest - surplus - taken)
@@ -89,9 +92,9 @@ solver 'code': every prompt gets low; if the rest is more than the sum of the co
         allocateAsCode(p, between, count, rest)
         return count
       }
-      // The gains of a prompt fall with n, so that any number of the largest takes its first ones.
+      // The gains of a prompt fall with n, so that any number of the largest takes its first ones: no more than there are.
       const gains = between.flatMap((q) =>
-        Array.from({ length: high - low }, (_, k) => ({ q, gain: logGain(low + k, p[q] as number) })),
+        Array.from({ length: Math.min(high - low, rest) }, (_, k) => ({ q, gain: logGain(low + k, p[q] as number) })),
       )
       rest -= takeGains(count, gains, rest)
       for (const rate of [0, 1]) {

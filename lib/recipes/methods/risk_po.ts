@@ -50,6 +50,13 @@ quantiles: q <- q + trackingRate (level - share of X below q), from those of the
     if (lower > upper) {
       throw grpoError('option', 'riskPo', 'lower', `is ${lower}, expected at most upper, which is ${upper}`)
     }
+    // Each of these divides: a level of 0, or two equal ones, leave 0 / 0 without eps.
+    const divisors = [upper - lower, riskSeeking ? 1 - upper : lower]
+    if (eps === 0 && divisors.includes(0)) {
+      const which =
+        upper === lower ? 'upper and lower are equal' : `the ${riskSeeking ? 'upper tail' : 'lower tail'} has level 0`
+      throw grpoError('option', 'riskPo', 'eps', `is 0, expected a number > 0: ${which}`)
+    }
     const levels = (x: ArrayLike<number>) => ({ low: quantile(x, lower), high: quantile(x, upper) })
     /** Of each bundle the papers: their members, and what they score. Rejected rollouts are in none. */
     const bundles = (c: Context) => {

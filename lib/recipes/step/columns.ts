@@ -37,6 +37,8 @@ export function rangeOf(range: string): (value: number) => boolean {
     })
 }
 
+const isFloat32 = (x: number): boolean => Math.abs(x) >= 2 ** -126 && Math.abs(Math.fround(x)) < Infinity
+
 /** The options of a method: `given` over the defaults. */
 export function chooseOptions(method: string, table: OptionTable = {}, given: unknown = {}): Record<string, unknown> {
   if (typeof given !== 'object' || given === null || Array.isArray(given)) {
@@ -68,6 +70,11 @@ export function chooseOptions(method: string, table: OptionTable = {}, given: un
     if (type === 'number' && !(Number.isFinite(value) && whole && rangeOf(range)(value as number))) {
       const what = `a ${spec.kind === 'integer' ? 'whole' : 'finite'} number`
       throw grpoError('option', method, name, `is ${value}, expected ${what}${range && ` ${range}`}${nullable}`)
+    }
+    // It becomes part of float32 numbers: as an infinity, or as 0, it would end as a loss that is NaN.
+    if (spec.kind === 'number' && value !== 0 && !isFloat32(value as number)) {
+      const range = 'a size from 1.2e-38 to 3.4e38, which a float32 holds'
+      throw grpoError('option', method, name, `is ${value}, expected 0 or ${range}`)
     }
     return [name, value]
   })

@@ -112,6 +112,13 @@ edge(
   },
 )
 
+edge('knapsack', 'a bound far above every budget costs nothing', () => {
+  for (const solver of ['exact', 'code'] as const) {
+    const counts = knapsack({ solver }).sample.allocate([0.5, 0.25], 10)
+    expect(knapsack({ high: 1e9, solver }).sample.allocate([0.5, 0.25], 10)).toEqual(counts)
+  }
+})
+
 edge('knapsack', 'options that do not fit are refused when the recipe is made', () => {
   const refused = (options: Parameters<typeof knapsack>[0], text: string) =>
     expect(() => knapsack(options)).toThrow(text)

@@ -152,3 +152,15 @@ edge('riskPo', 'a batch with advantages of its own and without rewards leaves th
 edge('riskPo', 'levels that cross are refused', () => {
   expect(() => riskPo({ lower: 0.9 })).toThrow('riskPo: lower is 0.9, expected at most upper, which is 0.8')
 })
+
+edge('riskPo', 'without eps, levels that leave 0 / 0 are refused', () => {
+  expect(() => riskPo({ lower: 0, eps: 0 })).toThrow(
+    'riskPo: eps is 0, expected a number > 0: the lower tail has level 0',
+  )
+  expect(() => riskPo({ upper: 1, eps: 0, riskSeeking: true })).toThrow('riskPo: eps is 0, expected a number > 0: the upper tail has level 0') // biome-ignore format: short
+  expect(() => riskPo({ lower: 0.5, upper: 0.5, eps: 0 })).toThrow('upper and lower are equal')
+  // The tail that is not looked at may have level 0.
+  expect(() => riskPo({ upper: 1, eps: 0 })).not.toThrow()
+  expect(() => riskPo({ lower: 0, eps: 0, riskSeeking: true })).not.toThrow()
+  expect(() => riskPo({ lower: 0 })).not.toThrow()
+})

@@ -87,3 +87,16 @@ describe('a published method with a point of one’s own', () => {
     expect(() => optimizationStep(method, { rewards: [1], groupStart: [0, 1], logp })).toThrow('signOnly:')
   })
 })
+
+describe('what no float32 holds', () => {
+  test.each([1e39, 3.5e38, 1e300, 1e-39, 1e-300])('%d is refused as an option', (weight) => {
+    expect(() => labelled({ weight })).toThrow(
+      `labelled: weight is ${weight}, expected 0 or a size from 1.2e-38 to 3.4e38`,
+    )
+  })
+  test('at its ends it is taken, and 0 too', () => {
+    for (const weight of [0, 2 ** -126, 3.4028234e38]) expect(labelled({ weight }).options.weight).toBe(weight)
+    expect(() => recipes.fastMath({ formatWeight: 1e300 })).toThrow('fastMath: formatWeight is 1e+300')
+    expect(() => recipes.gpg({ fNorm: 1e-300 })).toThrow('gpg: fNorm is 1e-300')
+  })
+})
