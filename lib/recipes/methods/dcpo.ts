@@ -1,4 +1,6 @@
+import { float32Map } from '../parts/map_tokens.js'
 import { members } from '../parts/members.js'
+import { oncePerBatch } from '../parts/once_per_batch.js'
 import { knownOf, remember } from '../parts/prompts.js'
 import { at, centerOf, standardDeviation } from '../parts/statistics.js'
 import type { Context } from '../step/context.js'
@@ -91,10 +93,12 @@ loss = sum over rollouts of the mean over tokens of -min(r A, clip(r, low, high)
       },
       weights(c) {
         // A probability that underflows to 0 has the bounds 0.5 and maxRatio: the limits of the two formulas.
-        const q = c.oldLogp.map(Math.exp)
+        const bounds = (of: (p: number) => number) => float32Map(c.oldLogp, (logp) => of(Math.fround(Math.exp(logp))))
+        const low = (p: number) => 0.5 + 0.5 * Math.sqrt(Math.max(1 - width(epsLow, p), 0))
+        const high = (p: number) => Math.min(0.5 + 0.5 * Math.sqrt(1 + width(epsHigh, p)), maxRatio)
         return {
-          ratioLow: q.map((p) => 0.5 + 0.5 * Math.sqrt(Math.max(1 - width(epsLow, p), 0))),
-          ratioHigh: q.map((p) => Math.min(0.5 + 0.5 * Math.sqrt(1 + width(epsHigh, p)), maxRatio)),
+          ratioLow: oncePerBatch(c, `dcpo low ${epsLow}`, () => bounds(low)),
+          ratioHigh: oncePerBatch(c, `dcpo high ${epsHigh} ${maxRatio}`, () => bounds(high)),
         }
       },
       objective:

@@ -1,6 +1,7 @@
 import { discountedSum } from '../../discounted_sum.js'
 import { sequenceExpand } from '../../sequence_expand.js'
 import { sequenceSum } from '../../sequence_sum.js'
+import { difference, float32Map } from '../parts/map_tokens.js'
 import { tokenAdvantages } from '../parts/tokens.js'
 import { recipe } from '../step/recipe.js'
 
@@ -40,21 +41,24 @@ over the rollouts with fewer than two tokens that have A < 0 and r > dualClip`,
     weights(c) {
       const { logp, oldLogp, mask, sequenceStart } = c
       const advantage = tokenAdvantages(c)
-      const shift = logp.map((now, t) => now - (oldLogp[t] as number))
+      const shift = difference(logp, oldLogp)
       // A masked token adds nothing, but the discount passes through it: so it is a 0, not a token that is skipped.
-      const counted = shift.map((d, t) => (mask?.[t] === 0 || d > Math.log(dualClip) ? 0 : clamp(d, -20, 20)))
+      const largest = Math.log(dualClip)
+      const counted = float32Map(shift, (d, t) => (mask?.[t] === 0 || d > largest ? 0 : clamp(d, -20, 20)))
       const future = discountedSum({ x: counted, sequenceStart }, { decay: 2 ** (-1 / decayRate) }).x.data
       const negative = (t: number, ratio: number) =>
         (advantage[t] as number) < 0 && (shift[t] as number) > Math.log(ratio)
-      const weight = future.map((sum, t) => {
+      const weight = float32Map(future, (sum, t) => {
         const f = width === 0 ? Math.min(Math.exp(sum), 10) : clamp(Math.exp(sum), highOnly ? 1 : 1 - width, 1 + width)
         return negative(t, safety) ? clamp(f, 1 - safetyWidth, 1) : f
       })
       if (!dropRollouts) return { weight }
-      const beyond = shift.map((_, t) => (negative(t, dualClip) ? 1 : 0))
+      const beyond = float32Map(shift, (_, t) => (negative(t, dualClip) ? 1 : 0))
       const count = sequenceSum({ x: beyond, sequenceStart, mask }).x.data
       const kept = sequenceExpand({ x: count.map((n) => (n > 1 ? 0 : 1)), sequenceStart, mask }).x.data
-      return { weight, mask: Uint8Array.from(kept) }
+      const keep = new Uint8Array(kept.length)
+      for (let t = 0; t < keep.length; t++) keep[t] = kept[t] as number
+      return { weight, mask: keep }
     },
     objective: { clipLow, clipHigh, dualClip },
   }),

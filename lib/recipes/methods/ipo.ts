@@ -1,3 +1,4 @@
+import { float32Map } from '../parts/map_tokens.js'
 import { tokenAdvantages } from '../parts/tokens.js'
 import { recipe } from '../step/recipe.js'
 
@@ -22,7 +23,7 @@ keep: |p - p'| <= threshold;   form 'dppo': p - p' <= threshold where A > 0, p -
       const limit = threshold ?? (form === 'ipo' ? 0.1 : 0.2)
       const { rolloutLogp } = c
       const advantage = tokenAdvantages(c)
-      const weight = c.logp.map((now, t) => {
+      const weight = float32Map(c.logp, (now, t) => {
         const [up, a] = [Math.exp(now) - Math.exp(rolloutLogp[t] as number), advantage[t] as number]
         const outside = form === 'ipo' ? Math.abs(up) > limit : a > 0 ? up > limit : a < 0 && up < -limit
         return outside ? 0 : advantageTau

@@ -57,6 +57,16 @@ test.each(Object.entries(methods))('%s: weights are computed once', (_, method) 
   expect(prepareStep(method, given).loss({ logp }).weights).not.toEqual(weights)
 })
 
+test('dcpo: the bounds come from oldLogp, and are computed once', () => {
+  const given = { ...batch(), prompt: ['a', 'b'] }
+  const prepared = prepareStep(recipes.dcpo(), given)
+  const [first, second] = policies.map((logp) => prepared.loss({ logp }).weights)
+  expect(second).toEqual(first)
+  given.oldLogp.fill(-9)
+  expect(prepared.loss({ logp: policies[0]! }).weights).toEqual(first)
+  expect(prepareStep(recipes.dcpo({ epsHigh: 0.1 }), { ...batch(), prompt: ['a', 'b'] }).loss({ logp: policies[0]! }).weights.ratioHigh).not.toEqual(first!.ratioHigh) // biome-ignore format: short
+})
+
 test('two corrections of a kind keep their own weights', () => {
   const both = withCorrection(withCorrection(grpo, corrections.token_truncate), corrections.normalized)
   const prepared = prepareStep(both, batch())
