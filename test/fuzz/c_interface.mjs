@@ -56,7 +56,7 @@ const { status } = spawnSync(program, run, {
   env: {
     ...process.env,
     ASAN_OPTIONS: 'allocator_may_return_null=1:abort_on_error=1',
-    UBSAN_OPTIONS: 'print_stacktrace=1',
+    UBSAN_OPTIONS: 'print_stacktrace=1:abort_on_error=1',
   },
 })
 process.exit(status ?? 1)
