@@ -8,7 +8,13 @@
       "cflags!": ["-fno-exceptions", "-O2"],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20", "-O2"],
       "cflags_cc": ["<!@(node native/build.mjs flags)"],
-      "ldflags": ["-Wl,--exclude-libs,ALL", "-static-libgcc", "-static-libstdc++"],
+      "ldflags": [
+        "-Wl,--exclude-libs,ALL",
+        "-Wl,--version-script=<(module_root_dir)/native/exports.map",
+        "-Wl,-z,nodelete",
+        "-static-libgcc",
+        "-static-libstdc++"
+      ],
       "xcode_settings": {
         "GCC_ENABLE_CPP_EXCEPTIONS": "YES",
         "CLANG_CXX_LANGUAGE_STANDARD": "c++20",

@@ -15,7 +15,10 @@ import { describe } from './arrays/array.js'
  * cpu.threads = before
  */
 export const cpu = {
-  /** Threads that a call uses, its own included; starts at the processors that the process may run on. */
+  /**
+   * Threads that a call uses, its own included; starts at the processors that the process may run on, or at the CPU quota
+   * of its container if that is less. Those beyond a lower count end, and so do all after ten idle seconds.
+   */
   get threads(): number {
     return native.threads()
   },

@@ -42,7 +42,7 @@ export function link(words, map = join(folder, 'exports.map')) {
   const cache = join(folder, '../node_modules/.cache/zig')
   const own = words.filter((word) => !replaced.test(word))
   const options = ['cc', '-target', `${targets[process.arch]}.${glibc}`, '-shared', '-s', '-nostdlib++']
-  const hidden = ['-Wl,--gc-sections', `-Wl,--version-script=${map}`]
+  const hidden = ['-Wl,--gc-sections', '-Wl,-z,nodelete', `-Wl,--version-script=${map}`]
   const libraries = [
     join(folder, 'old_glibc.c'),
     ...['libstdc++.a', 'libgcc.a', 'libgcc_s.so.1'].map(fileOf),

@@ -69,6 +69,8 @@ interface Addon {
   readonly instructionSetProblem: string
   threads(): number
   setThreads(count: number): void
+  /** Of the pool, alive at the moment. */
+  threadsStarted(): number
   scratchPeak(reset: boolean): number
 }
 

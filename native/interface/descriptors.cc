@@ -1,8 +1,7 @@
 #include "interface/descriptors.h"
 
+#include <atomic>
 #include <cmath>
-#include <map>
-#include <mutex>
 #include <sstream>
 
 namespace grpo {
@@ -114,19 +113,28 @@ int64_t type_bytes(Type type) {
 }
 
 const std::vector<Field>& fields_of(const grpo_operation& operation) {
-  static std::mutex mutex;
-  static auto& parsed = *new std::map<const grpo_operation*, std::vector<Field>>;
-  std::lock_guard<std::mutex> lock(mutex);
-  std::vector<Field>& fields = parsed[&operation];
-  if (fields.empty()) {
-    for (int32_t i = 0; i < operation.field_count; ++i) {
-      const grpo_field& field = operation.fields[i];
-      const bool option = field.role == GRPO_OPTION_FIELD;
-      fields.push_back({&field, option ? ArraySpec{} : parse_array(field.spec),
-                        option ? parse_option(field.spec) : OptionSpec{}});
-    }
+  // A list that only grows, without a lock: a thread may be here while another one forks, and the child of fork() would
+  // wait for its lock for ever.
+  struct Parsed {
+    const grpo_operation* operation;
+    std::vector<Field> fields;
+    const Parsed* next;
+  };
+  static std::atomic<const Parsed*> list{nullptr};
+  const Parsed* first = list.load(std::memory_order_acquire);
+  for (const Parsed* at = first; at != nullptr; at = at->next)
+    if (at->operation == &operation) return at->fields;
+  Parsed* parsed = new Parsed{&operation, {}, first};
+  for (int32_t i = 0; i < operation.field_count; ++i) {
+    const grpo_field& field = operation.fields[i];
+    const bool option = field.role == GRPO_OPTION_FIELD;
+    parsed->fields.push_back(
+        {&field, option ? ArraySpec{} : parse_array(field.spec), option ? parse_option(field.spec) : OptionSpec{}});
   }
-  return fields;
+  // Two threads may both add an operation: then either is as good.
+  while (!list.compare_exchange_weak(parsed->next, parsed, std::memory_order_acq_rel)) {
+  }
+  return parsed->fields;
 }
 
 }  // namespace grpo

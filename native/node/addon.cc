@@ -215,6 +215,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("setThreads", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
                 set_thread_count(info[0].As<Napi::Number>().Int32Value());
               }));
+  exports.Set("threadsStarted", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
+                return Napi::Number::New(info.Env(), threads_started());
+              }));
   exports.Set("scratchPeak", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
                 return Napi::Number::New(info.Env(), static_cast<double>(scratch_peak(info[0].ToBoolean())));
               }));

@@ -1,14 +1,17 @@
 #include "parallel/parallel.h"
 
-#if defined(__linux__)
-#include <sched.h>
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
 #endif
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <system_error>
 #include <thread>
+
+#include "parallel/processors.h"
 
 namespace grpo {
 
@@ -39,6 +42,10 @@ void work(Job& job, int worker) {
   cancel_flag = before;
 }
 
+// A thread that has had nothing to do for so long ends. Longer than any pause within a step of training; starting one
+// again takes some 20 microseconds.
+constexpr std::chrono::seconds kIdle{10};
+
 // Never destroyed: its threads may still wait here while the process exits. One job at a time: a second caller
 // works alone on its own thread meanwhile, so that no call ever waits for another.
 struct Pool {
@@ -47,6 +54,7 @@ struct Pool {
   std::condition_variable wake, done;
   Job* job = nullptr;
   int threads = 0;  // started; fewer than wanted where the system gives no more
+  int keep = 0;     // threads beyond these end
   int limit = 1;    // helpers that the current job may have
 
   void start(int wanted) {
@@ -56,10 +64,21 @@ struct Pool {
     }
   }
 
+  // Threads beyond `count` end, those at work when the job is done.
+  void shrink(int count) {
+    std::lock_guard<std::mutex> lock(mutex);
+    keep = std::min(keep, count);
+    wake.notify_all();
+  }
+
   void loop() {
     std::unique_lock<std::mutex> lock(mutex);
     for (;;) {
-      wake.wait(lock, [this] { return job != nullptr && job->workers < limit && job->next < job->count; });
+      const auto has_work = [this] { return job != nullptr && job->workers < limit && job->next < job->count; };
+      // By the system's clock: waiting by the steady one needs glibc 2.30. A clock that is set ends a thread too early.
+      const auto end = std::chrono::system_clock::now() + kIdle;
+      const bool called = wake.wait_until(lock, end, [&] { return threads > keep || has_work(); });
+      if (!called || threads > keep) return static_cast<void>(--threads);
       Job& current = *job;
       ++current.running;
       const int worker = ++current.workers;
@@ -72,18 +91,23 @@ struct Pool {
   }
 };
 
+std::atomic<Pool*> current_pool{nullptr};
+
+// Not a static of this function: its guard could be taken when another thread forks, and the child would wait for it.
 Pool& pool() {
-  static Pool* instance = new Pool;
+  Pool* instance = current_pool.load();
+  if (instance != nullptr) return *instance;
+  Pool* own = new Pool;
+  if (current_pool.compare_exchange_strong(instance, own)) return *own;
+  delete own;
   return *instance;
 }
 
-int processors() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#if defined(__unix__) || defined(__APPLE__)
+// A child of fork() has none of the pool's threads, and its mutexes as they were, perhaps locked by a thread that is not
+// there: it begins with a pool of its own, and the other stays where it is.
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { current_pool.store(nullptr); });
 #endif
-  return std::max(1u, std::thread::hardware_concurrency());
-}
 
 std::atomic<int> threads_wanted{0};
 std::atomic<int64_t> scratch_now{0}, scratch_high{0};
@@ -101,7 +125,16 @@ int thread_count() {
 FixedThreads::FixedThreads() { call_threads = thread_count(); }
 FixedThreads::~FixedThreads() { call_threads = 0; }
 
-void set_thread_count(int count) { threads_wanted.store(std::clamp(count, 1, 1024)); }
+void set_thread_count(int count) {
+  threads_wanted.store(std::clamp(count, 1, 1024));
+  pool().shrink(threads_wanted.load() - 1);
+}
+
+int threads_started() {
+  Pool& p = pool();
+  std::lock_guard<std::mutex> lock(p.mutex);
+  return p.threads;
+}
 
 void parallel_for_pieces(int64_t count, int64_t piece, Body body, void* context) {
   if (count <= 0) return;
@@ -116,8 +149,8 @@ void parallel_for_pieces(int64_t count, int64_t piece, Body body, void* context)
   if (!turn.owns_lock()) return work(job, 0);
   {
     std::lock_guard<std::mutex> lock(p.mutex);
+    p.keep = p.limit = helpers;
     p.start(helpers);
-    p.limit = helpers;
     p.job = &job;
   }
   p.wake.notify_all();

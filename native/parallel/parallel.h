@@ -9,9 +9,11 @@
 
 namespace grpo {
 
-// Threads that parallel_for uses, the calling one included. Starts at the processors this process may run on.
+// Threads that parallel_for uses, the calling one included. Starts at processors().
 int thread_count();
 void set_thread_count(int count);
+// Of the pool, alive: the callers' own are not counted. They end when the count is lowered, or after ten idle seconds.
+int threads_started();
 
 // While one lives, thread_count() stays what it was on this thread: scratch per worker and parallel_for agree
 // even if another thread changes the count in between. The C interface holds one for every call.

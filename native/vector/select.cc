@@ -50,19 +50,23 @@ const VectorKernels* initial() {
   return kernels != nullptr ? kernels : find(nullptr);
 }
 
-std::atomic<const VectorKernels*>& in_use() {
-  static std::atomic<const VectorKernels*> kernels{initial()};
-  return kernels;
-}
+// Null until it is first asked for. Not a static of a function: its guard could be taken when another thread forks, and
+// the child would wait for it.
+std::atomic<const VectorKernels*> in_use{nullptr};
 
 }  // namespace
 
-const VectorKernels& vector_kernels() { return *in_use().load(std::memory_order_acquire); }
+const VectorKernels& vector_kernels() {
+  const VectorKernels* kernels = in_use.load(std::memory_order_acquire);
+  if (kernels != nullptr) return *kernels;
+  const VectorKernels* first = initial();
+  return in_use.compare_exchange_strong(kernels, first) ? *first : *kernels;
+}
 
 bool set_instruction_set(const char* name) {
   const VectorKernels* kernels = find(name);
   if (kernels == nullptr) return false;
-  in_use().store(kernels, std::memory_order_release);
+  in_use.store(kernels, std::memory_order_release);
   return true;
 }
 

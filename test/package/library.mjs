@@ -1,5 +1,6 @@
 // The shared library for other languages: from C (test/package/c_interface.c), installed and found by CMake and pkg-config,
-// and, where python3 is there, through ctypes.
+// and, where python3 is there, through ctypes. What it exports, what becomes of it at fork() and dlclose(), and how many
+// threads it has.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -67,6 +68,24 @@ try {
     throw new Error(`with GRPO_KERNELS_ISA=nonsense the program printed ${JSON.stringify(wrong.stdout)}`)
   }
   console.log(useFromC(root, join(folder, 'library'), join(root, 'build-library')))
+
+  const named = (name) => join(root, 'test/package', name)
+  const runs = (program, ...args) => process.stdout.write(execFileSync(program, args, { encoding: 'utf8' }))
+  const library = join(release, 'libgrpo_kernels.so')
+  execFileSync('cc', [named('fork.c'), ...flags, '-pthread', '-o', join(folder, 'fork')], { stdio: 'inherit' })
+  runs(join(folder, 'fork'), '4000')
+  const plain = ['-std=gnu11', '-Wall', '-Werror']
+  execFileSync('cc', [...plain, named('unload.c'), '-ldl', '-o', join(folder, 'unload')], { stdio: 'inherit' })
+  runs(join(folder, 'unload'), library)
+  const parallel = ['parallel', 'processors'].map((name) => join(root, `native/parallel/${name}.cc`))
+  const ofPool = ['-std=c++20', '-O1', '-Wall', '-Werror', '-pthread', '-I', join(root, 'native')]
+  execFileSync('c++', [...ofPool, named('pool.cc'), ...parallel, '-o', join(folder, 'pool')], { stdio: 'inherit' })
+  runs(join(folder, 'pool'), join(folder, 'groups'))
+
+  const symbols = execFileSync('nm', ['-D', '--defined-only', library], { encoding: 'utf8' })
+  const names = [...symbols.matchAll(/ [A-Z] (\S+)$/gim)].map(([, name]) => name)
+  if (names.join() !== 'grpo_kernels_api') throw new Error(`libgrpo_kernels.so exports ${names.join(', ')}`)
+  console.log('libgrpo_kernels.so exports grpo_kernels_api, and nothing else')
   if (!error) compare('py', execFileSync('python3', ['-c', programOf('py').text], { cwd: root, encoding: 'utf8' }))
 } finally {
   rmSync(folder, { recursive: true })
