@@ -63,6 +63,46 @@ int main(void) {
   objective.size = sizeof objective + 8;
   expect(api->policy_loss(&loss, NULL) == GRPO_OPTION, "an objective of a newer header");
 
+  // A size that no header ever gave a struct cuts a member: nothing is read of it, nor written.
+  objective.size = sizeof objective;
+  const size_t whole = loss.size;
+  for (size_t size = 0; size < whole; ++size) {
+    if (size >= sizeof size && size % 8 == 0) continue;
+    loss.size = size;
+    expect(api->policy_loss(&loss, NULL) == GRPO_OPTION, "args that end inside a member");
+    expect(api->defaults("policy_loss", &loss, NULL) == GRPO_OPTION, "defaults of args that end inside a member");
+  }
+  loss.size = 9;
+  expect(api->policy_loss(&loss, NULL) == GRPO_OPTION, "args of 9 bytes");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "size") == 0, "their argument");
+  expect(strcmp(error.problem, "has size 9, where no member ends: expected sizeof the struct, of this header or an "
+                               "older one") == 0, "their text");
+  loss.size = whole;
+  objective.size = offsetof(grpo_objective, kl_coef) + 4;
+  expect(api->policy_loss(&loss, NULL) == GRPO_OPTION, "an objective that ends inside of a member");
+  objective.size = offsetof(grpo_objective, kl_coef);
+  value[0] = 77;
+  expect(api->policy_loss(&loss, NULL) == GRPO_OK && value[0] == -1, "one that ends before it");
+  // What an older caller has beyond its own struct is not the library's to read.
+  grpo_sequence_sum_args shorter = {.size = offsetof(grpo_sequence_sum_args, mean)};
+  shorter.x = &logp_tensor, shorter.sequence_start = &sequence_tensor, shorter.out_x = &value_tensor, shorter.mean = 7;
+  expect(api->sequence_sum(&shorter, NULL) == GRPO_OK && value[0] == -7, "a sum of args without an option");
+  objective.size = sizeof objective;
+
+  // Addresses that are no multiple of an element's size, by the pointer or by the offset in bytes.
+  char bytes[24];
+  DLTensor crooked = vector_of(bytes + 1, &four, 2, 32);
+  if ((size_t)bytes % 4 != 0) crooked.data = bytes + 4 - (size_t)bytes % 4 + 1;
+  loss.logp = &crooked;
+  expect(api->policy_loss(&loss, NULL) == GRPO_VALUE, "an address that is not a multiple of 4");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "logp") == 0, "the name of its array");
+  loss.logp = &logp_tensor;
+  value_tensor.byte_offset = 2;
+  expect(api->policy_loss(&loss, NULL) == GRPO_VALUE, "an offset that is not a multiple of 4");
+  value_tensor.byte_offset = 0;
+
   uint8_t mask[4] = {1, 0, 1, 1};
   double count[1] = {77};
   int32_t index[2] = {77, 77};
