@@ -23,10 +23,34 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw signal.reason
 }
 
+/** Work that waits, in the order that it came: what comes next, and what was before, each found in one step. */
+interface Waiting {
+  readonly go: () => void
+  before: Waiting | undefined
+  next: Waiting | undefined
+}
+
 /** Work that runs `limit` at a time; the rest waits, in the order that it came. A signal takes waiting work out. */
 export function turns(limit: number): <T>(signal: AbortSignal | undefined, work: () => Promise<T>) => Promise<T> {
   let running = 0
-  const waiting: (() => void)[] = []
+  // A list of links: one signal may take 100,000 waiting calls out at once, and a search for each would stop the loop.
+  let first: Waiting | undefined
+  let last: Waiting | undefined
+
+  const append = (go: () => void): Waiting => {
+    const one: Waiting = { go, before: last, next: undefined }
+    if (last === undefined) first = one
+    else last.next = one
+    last = one
+    return one
+  }
+
+  const remove = ({ before, next }: Waiting) => {
+    if (before === undefined) first = next
+    else before.next = next
+    if (next === undefined) last = before
+    else next.before = before
+  }
 
   const enter = (signal: AbortSignal | undefined): Promise<void> => {
     if (running < limit) {
@@ -34,23 +58,25 @@ export function turns(limit: number): <T>(signal: AbortSignal | undefined, work:
       return Promise.resolve()
     }
     return new Promise((resolve, reject) => {
-      const go = () => {
+      const one = append(() => {
         stay()
         resolve()
-      }
+      })
       const stay = onAbort(signal, () => {
         stay()
-        waiting.splice(waiting.indexOf(go), 1)
+        remove(one)
         reject(signal?.reason)
       })
-      waiting.push(go)
     })
   }
 
   const leave = () => {
-    const next = waiting.shift()
-    if (next !== undefined) next()
-    else running--
+    const one = first
+    if (one === undefined) running--
+    else {
+      remove(one)
+      one.go()
+    }
   }
 
   return async (signal, work) => {
