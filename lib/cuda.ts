@@ -1,7 +1,7 @@
 import { type DType, elementBytes } from './addon/dtypes.js'
 import { grpoError } from './addon/errors.js'
 import { type DeviceInfo, native } from './addon/native.js'
-import { checkDtype, checkShape, describe, type HostArray, hostArray, sizeOf } from './arrays/array.js'
+import { checkDtype, checkShape, describe, detached, type HostArray, hostArray, sizeOf } from './arrays/array.js'
 import { checkDevice, checkStream, cudaFunctions, cudaLibrary, must } from './arrays/cuda_library.js'
 import {
   borrowed,
@@ -15,7 +15,6 @@ import {
   used,
 } from './arrays/device_memory.js'
 import type { ArrayInput } from './arrays/input.js'
-import { detached } from './call/placed.js'
 import { checkNames } from './call/run.js'
 
 export type { DeviceArray, DeviceInfo }
@@ -40,7 +39,7 @@ export interface BorrowedMemory<D extends DType = DType> {
   stream?: bigint
 }
 
-type Dtypes = { Float32Array: 'f32'; Int32Array: 'i32'; Uint8Array: 'u8'; Float64Array: 'f64' }
+type Dtypes = { Float32Array: 'f32'; Int32Array: 'i32'; Uint8Array: 'u8'; Float64Array: 'f64'; Float16Array: 'f16' }
 type DtypeOf<X> =
   X extends HostArray<infer D>
     ? D

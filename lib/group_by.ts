@@ -1,4 +1,5 @@
-import type { HostArray } from './arrays/array.js'
+import { grpoError } from './addon/errors.js'
+import { type HostArray, listed } from './arrays/array.js'
 import type { ArrayInput } from './arrays/input.js'
 import { type Call, call, chain, checkLength, checkNames, map, operation, toHost } from './call/run.js'
 import type { CallOptions, Matches } from './call/types.js'
@@ -7,6 +8,22 @@ type Options = CallOptions<'order' | 'groupStart'>
 
 // The number of groups sizes the other outputs, and is not given out itself.
 export const matches: Matches<'groupBy', { ids: ArrayInput<'i32'> }, Options & CallOptions<'count'>> = true
+
+/** Strings as their places among the different ones in the order of `<`; anything else as it is. */
+function numbered(ids: ArrayInput<'i32'> | readonly string[]): ArrayInput<'i32'> {
+  if (!Array.isArray(ids) || typeof ids[0] !== 'string') return ids as ArrayInput<'i32'>
+  const places = new Map<string, number>()
+  const list = ids as readonly string[]
+  for (let i = 0; i < list.length; i++) {
+    const id = list[i]
+    if (typeof id !== 'string') {
+      throw grpoError('kind', 'groupBy', 'ids', `${listed(id, i)}, expected a string, as the ids before it are`)
+    }
+    places.set(id, 0)
+  }
+  for (const [place, id] of [...places.keys()].sort().entries()) places.set(id, place)
+  return Int32Array.from(list, (id) => places.get(id) as number)
+}
 
 /**
  * Puts rollouts that come in any order into groups, for operations that want the members of a group side by side.
@@ -19,7 +36,8 @@ export const matches: Matches<'groupBy', { ids: ArrayInput<'i32'> }, Options & C
  *
  * Accuracy: whole numbers, exact.
  *
- * @param ids  i32[N]  group of each rollout; any whole numbers, negative ones too
+ * @param ids  i32[N]  group of each rollout; any whole numbers, negative ones too, or a list of strings (a uuid, the
+ *             prompt itself), which are sorted as `<` compares them
  * @returns order i32[N]; groupStart i32[G+1], G different ids
  * @throws RangeError if an `out` has another length
  * @example
@@ -35,8 +53,11 @@ export const matches: Matches<'groupBy', { ids: ArrayInput<'i32'> }, Options & C
  * console.log(scatterRows({ x: grouped, index: order }, { rows: 5 }).x.data) // back in the order they came
  */
 export const groupBy = operation(
-  (ids: ArrayInput<'i32'>, options: Options = {}): Call<{ order: HostArray<'i32'>; groupStart: HostArray<'i32'> }> => {
-    const inputs = { ids }
+  (
+    ids: ArrayInput<'i32'> | readonly string[],
+    options: Options = {},
+  ): Call<{ order: HostArray<'i32'>; groupStart: HostArray<'i32'> }> => {
+    const inputs = { ids: numbered(ids) }
     checkNames('groupBy', options?.out ?? {}, ['order', 'groupStart'], 'output')
     const counted = toHost(call('groupBy', inputs, { ...options, out: { order: null, groupStart: null } }))
     return chain(counted, ({ count }) => {

@@ -1,9 +1,10 @@
 import type { DType } from './addon/dtypes.js'
 import { grpoError } from './addon/errors.js'
 import { signatures } from './addon/signatures.js'
+import { describe } from './arrays/array.js'
 import { checkDevice } from './arrays/cuda_library.js'
 import type { ArrayInput } from './arrays/input.js'
-import { call, checkNames, map, operation } from './call/run.js'
+import { call, checkNames, map, operation, renamed } from './call/run.js'
 import type { CallOptions, Matches } from './call/types.js'
 import { cpu } from './cpu.js'
 import type { Objective } from './objective.js'
@@ -56,23 +57,20 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
   const optionNames = [...signatures.linearPolicyLoss.options.map((spec) => spec.name), 'out', 'stream', 'signal']
   checkNames(name, options, optionNames, 'option')
   const { R, T, S = null, D, V, dtype, device } = sizes
-  for (const [axis, size] of Object.entries({ R, T, D, V })) {
+  for (const [axis, size] of Object.entries({ R, T, D, V, ...(S !== null && { S }) })) {
     if (!Number.isInteger(size) || size < 0 || size >= 2 ** 31) {
-      throw grpoError('shape', name, axis, `is ${String(size)}, expected a whole number from 0 to 2147483647`)
+      throw grpoError('shape', name, axis, `is ${describe(size)}, expected a whole number from 0 to 2147483647`)
     }
   }
   if (!(['f32', 'bf16', 'f16'] as DType[]).includes(dtype)) {
-    throw grpoError('dtype', name, 'dtype', `is ${String(dtype)}, expected f32, bf16 or f16`)
+    throw grpoError('dtype', name, 'dtype', `is ${describe(dtype)}, expected f32, bf16 or f16`)
   }
   const onDevice = device === undefined ? undefined : checkDevice(name, device)
   const { chunkRows = null, ratio = 'token' } = options
   const shape = { rows: R, tokens: T, hiddenSize: D, vocabulary: V, sequences: S, threads: cpu.threads }
-  return map(
-    call('linearPolicyLossPlan', {}, { ...shape, dtype, chunkRows, ratio }, {}, onDevice),
-    ({ peakBytes }) => ({
-      peakBytes: Math.ceil(peakBytes.data[0] as number),
-    }),
-  )
+  const row = 'linearPolicyLossPlan'
+  const planned = renamed(row, name, () => call(row, {}, { ...shape, dtype, chunkRows, ratio }, {}, onDevice))
+  return map(planned, ({ peakBytes }) => ({ peakBytes: Math.ceil(peakBytes.data[0] as number) }))
 }
 
 /**

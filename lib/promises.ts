@@ -1,5 +1,5 @@
 // The operations as promises: they run off the main thread and take an AbortSignal, in the way of node:fs/promises.
-// Until a promise settles the caller leaves the inputs alone. Errors of the input reject, they do not throw. On device arrays
+// Until a promise settles the caller leaves the inputs alone: a transfer of their memory cannot be seen through Node-API. Errors of the input reject, they do not throw. On device arrays
 // a call is enqueued at once, in the order of the program, and the promise waits on another thread for the results.
 import * as operations from './index.js'
 

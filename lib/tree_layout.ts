@@ -1,6 +1,7 @@
 import { grpoError } from './addon/errors.js'
 import { array, describe, type HostArray, typedArrayName } from './arrays/array.js'
 import type { ArrayInput } from './arrays/input.js'
+import { integersOf } from './arrays/integers.js'
 import { type Call, call, chain, checkNames, map, operation } from './call/run.js'
 import type { CallOptions, Matches } from './call/types.js'
 
@@ -32,11 +33,11 @@ export interface Layout {
 /** A forest of B segments in depth-first order. */
 export interface Forest {
   /** tokens of each segment; 0 is allowed */
-  length: readonly number[] | Int32Array
+  length: readonly number[] | Int32Array | BigInt64Array
   /** the segment that each continues, -1 for a root */
-  parent: readonly number[] | Int32Array
+  parent: readonly number[] | Int32Array | BigInt64Array
   /** the segment that each sequence ends with, in the order of the roots; default: every leaf that is not a root */
-  end?: readonly number[] | Int32Array | undefined
+  end?: readonly number[] | Int32Array | BigInt64Array | undefined
 }
 
 type Options = Pick<CallOptions, 'signal'>
@@ -46,7 +47,9 @@ type Lists = { -readonly [Name in keyof Forest]: ArrayInput<'i32'> }
 export const matches: Matches<'treeLayout', Lists, Options> = true
 
 /** A list of whole numbers, from `least` on, as an i32 array. */
-export function integers(operation: string, name: string, list: unknown, least = -(2 ** 31)): HostArray<'i32'> {
+export function integers(operation: string, name: string, given: unknown, least = -(2 ** 31)): HostArray<'i32'> {
+  const wide = typedArrayName(given) === 'BigInt64Array'
+  const list = wide ? integersOf(operation, name, given)?.data : given
   if (typedArrayName(list) === 'Int32Array') {
     const low = (list as Int32Array).findIndex((value) => value < least)
     if (low < 0) return array(list as Int32Array)

@@ -25,7 +25,15 @@ export const defines = [
 const linking =
   process.platform === 'darwin'
     ? ['-bundle', '-undefined', 'dynamic_lookup']
-    : ['-shared', '-Wl,--exclude-libs,ALL', '-static-libgcc', '-static-libstdc++', '-pthread', '-ldl']
+    : [
+        '-shared',
+        '-Wl,--exclude-libs,ALL',
+        '-Wl,-z,nodelete',
+        '-static-libgcc',
+        '-static-libstdc++',
+        '-pthread',
+        '-ldl',
+      ]
 
 /** Its status; what it prints is printed. @throws Error if there is no such program */
 function finished(command, args) {

@@ -1,5 +1,5 @@
 // Sorts rollouts by group id: a stable radix sort of (id, place) by the id's four bytes, of which those that are the
-// same everywhere are passed over. Memory: 12 bytes per rollout.
+// same everywhere are passed over. Memory: 12 bytes per rollout, the call's copy of the ids included.
 #include <algorithm>
 #include <utility>
 

@@ -11,7 +11,7 @@ namespace grpo {
 void lay_out(const LossShape& shape, Arena& arena, LossMemory& memory) {
   Objective objective{};
   objective.ratio = shape.ratio;
-  arena.take(memory.rows, row_tokens_scratch(shape.T, shape.R));
+  arena.take(memory.rows, row_tokens_scratch(shape.T));
   arena.take(memory.count, shape.S);
   arena.take(memory.sums, policy_loss_scratch(shape.T, shape.S, objective));
   arena.take(memory.logp, shape.own_logp ? shape.T : 0);

@@ -22,15 +22,17 @@ int run(const Args& args, const Axes&) {
   const auto pass_over = [&](int64_t rows, const LinearGradients* of) {
     ChunkShape shape = chunk_shape(linear, of, rows, args.chunk_rows);
     shape.threads = args.threads;
+    shape.bias = of != nullptr;  // the plan does not ask whether there is one
     return bytes_of<ChunkShape, ChunkMemory>(shape);
   };
   // Where rows are masked, the others may go through in one chunk, of at most D / 2 rows, though all would not.
   const auto pass = [&](const LinearGradients* of) {
     return std::max(pass_over(linear.R, of), pass_over(std::min(linear.R, linear.D / 2), of));
   };
-  const int64_t passes = in_one_pass(loss) ? pass(&gradients) : std::max(pass(nullptr), pass(&gradients));
+  const double passes = in_one_pass(loss) ? pass(&gradients) : std::max(pass(nullptr), pass(&gradients));
+  const double offsets = sizeof(int32_t) * (static_cast<double>(loss.S) + 1);  // the call's copy of sequence_start
   if (args.peak_bytes != nullptr)
-    *data<double>(args.peak_bytes) = static_cast<double>(bytes_of<LossShape, LossMemory>(loss) + passes);
+    *data<double>(args.peak_bytes) = bytes_of<LossShape, LossMemory>(loss) + passes + offsets;
   return GRPO_OK;
 }
 

@@ -55,7 +55,7 @@ namespace {
 int run(const grpo_linear_token_logprob_args& args, const Axes& axes) {
   if (const int status = check_rows(args.row, axes, "hidden")) return status;
   const Linear linear = linear_of(args, axes);
-  Scratch<int32_t> scratch(row_tokens_scratch(linear.T, linear.R));
+  Scratch<int32_t> scratch(row_tokens_scratch(linear.T));
   Scratch<float> logp(args.logp == nullptr ? linear.T : 0);
   linear_token_logprob(
       linear, row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), linear.T, linear.R),
@@ -69,7 +69,7 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes) {
   if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
   const Linear linear = linear_of(args, axes);
   const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);
-  Scratch<int32_t> scratch(row_tokens_scratch(linear.T, linear.R));
+  Scratch<int32_t> scratch(row_tokens_scratch(linear.T));
   Scratch<uint8_t> has_gradient(linear.T);
   const RowTokens tokens =
       tokens_with_gradient(data<int32_t>(args.row), data<uint8_t>(args.mask), grad_logp, grad_entropy,

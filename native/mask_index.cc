@@ -1,4 +1,5 @@
 // The places where a mask is not 0, ascending. Two passes over blocks: count, then fill from each block's first number.
+// The second pass writes no more than the first has counted: the mask may be another thread's to change.
 #include <algorithm>
 
 #include "interface/operation.h"
@@ -11,8 +12,8 @@ constexpr int64_t kBlock = 1 << 16;
 // Every place is written, and the next one over it unless the mask is set: no branch to mispredict. Through a small
 // buffer, since the last write goes one beyond what is kept.
 void fill_block(const uint8_t* mask,  // [N]
-                int32_t* index,       // [places set from begin to end]
-                int64_t begin, int64_t end) {
+                int32_t* index,       // [places]
+                int64_t begin, int64_t end, int64_t places) {
   constexpr int64_t kBuffer = 4096;
   int32_t buffer[kBuffer + 1];
   for (int64_t i = begin; i < end;) {
@@ -22,7 +23,9 @@ void fill_block(const uint8_t* mask,  // [N]
       buffer[kept] = static_cast<int32_t>(i);
       kept += mask[i] != 0;
     }
+    kept = std::min(kept, places);
     index = std::copy_n(buffer, kept, index);
+    places -= kept;
   }
 }
 
@@ -49,7 +52,8 @@ int run(const Args& args, const Axes& axes) {
   if (args.count != nullptr) *data<double>(args.count) = static_cast<double>(first[blocks]);
   if (index == nullptr) return GRPO_OK;
   parallel_for(blocks, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t b = begin; b < end; ++b) fill_block(mask, index + first[b], b * kBlock, std::min(N, (b + 1) * kBlock));
+    for (int64_t b = begin; b < end; ++b)
+      fill_block(mask, index + first[b], b * kBlock, std::min(N, (b + 1) * kBlock), first[b + 1] - first[b]);
   });
   return GRPO_OK;
 }

@@ -2,7 +2,8 @@
 // memory once and its gradient written once: softmax, the log-probabilities of its tokens, their coefficients and the
 // gradient follow each other while the row is in cache. The ratio of a sequence needs the log-probabilities of all its
 // rows: then a first pass reads the logits, and a second one forms the gradient. Either way loss and statistics come
-// from policy_loss at the end, and memory beside the outputs is some 40 bytes per token and per row, whatever V is.
+// from policy_loss at the end, and memory beside the outputs is some 50 bytes per token and 24 per row that
+// one names, whatever V is.
 #include "logits/logits.h"
 #include "loss/policy_loss_args.h"
 
@@ -50,22 +51,19 @@ void backward_row(const Call& call, int64_t r, int64_t i, const RowSoftmax& soft
 }
 
 void one_pass(const Call& call) {
+  if (!call.wants_gradient())
+    return for_named_rows(call.logits, call.tokens, [&](int64_t r, int64_t i) { forward_row(call, r, i); });
   for_rows(call.logits, call.tokens, [&](int64_t r, int64_t i) {
-    if (i >= 0) {
-      const RowSoftmax softmax = forward_row(call, r, i);
-      if (!call.wants_gradient()) return;
-      take_coefficients(call, i);
-      backward_row(call, r, i, softmax);
-    } else if (call.wants_gradient()) {
-      write_zero_row(call.logits, call.grad_logits, r);
-    }
+    if (i < 0) return write_zero_row(call.logits, call.grad_logits, r);
+    const RowSoftmax softmax = forward_row(call, r, i);
+    take_coefficients(call, i);
+    backward_row(call, r, i, softmax);
   });
 }
 
 void first_pass(const Call& call) {
-  for_rows(call.logits, call.tokens, [&](int64_t r, int64_t i) {
-    if (i >= 0) call.softmaxes[i] = forward_row(call, r, i);
-  });
+  for_named_rows(call.logits, call.tokens,
+                 [&](int64_t r, int64_t i) { call.softmaxes[i] = forward_row(call, r, i); });
 }
 
 void second_pass(const Call& call) {
@@ -87,7 +85,7 @@ int run(const Args& args, const Axes& axes) {
   Scratch<float> own_logp(args.logp == nullptr ? T : 0), own_entropy(args.entropy == nullptr ? T : 0);
   Scratch<float> grad_logp(gradient ? T : 0), grad_entropy(gradient && objective.entropy_coef != 0 ? T : 0);
   Scratch<Target> targets(gradient ? T : 0);
-  Scratch<int32_t> rows(row_tokens_scratch(T, R)), count(in.S);
+  Scratch<int32_t> rows(row_tokens_scratch(T)), count(in.S);
   Scratch<double> scratch(policy_loss_scratch(T, in.S, objective));
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), in.mask, rows.data(), T, R);
   Scratch<RowSoftmax> softmaxes(by_token ? 0 : tokens.count);

@@ -23,8 +23,10 @@ void scatter_rows(const T* x,            // [M, D]
                   T* y,                  // [R, D], rows [begin, end) are written
                   int64_t begin, int64_t end, int64_t M, int64_t D) {
   std::fill(y + begin * D, y + end * D, T{});
-  for (int64_t m = 0; m < M; ++m)
-    if (index[m] >= begin && index[m] < end) add_row(x + m * D, y + index[m] * D, D);
+  for (int64_t m = 0; m < M; ++m) {
+    const int32_t r = read_once(index + m);
+    if (r >= begin && r < end) add_row(x + m * D, y + r * D, D);
+  }
 }
 
 // Halves: the rows of y are summed in float32 and rounded once.
@@ -36,9 +38,10 @@ void scatter_halves(const uint16_t* x,     // [M, D]
                     int64_t begin, int64_t end, int64_t M, int64_t D, Float type) {
   std::fill(sum, sum + (end - begin) * D, 0.0f);
   for (int64_t m = 0; m < M; ++m) {
-    if (index[m] < begin || index[m] >= end) continue;
+    const int32_t r = read_once(index + m);
+    if (r < begin || r >= end) continue;
     vector_kernels().convert(x + m * D, type, row, Float::kF32, D);
-    add_row(row, sum + (index[m] - begin) * D, D);
+    add_row(row, sum + (r - begin) * D, D);
   }
   vector_kernels().convert(sum, Float::kF32, y + begin * D, type, (end - begin) * D);
 }

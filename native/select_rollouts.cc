@@ -80,7 +80,9 @@ void select(const float* score,   // [n]
   for (int64_t i = 0; i < n; ++i) {
     if (mask != nullptr && mask[i] == 0) continue;
     ++unmasked;
-    if (!std::isnan(score[i])) values[candidates++] = score[i];
+    // Read once: a NaN that another thread writes in between would lead the partition out of the array.
+    const float value = read_once(score + i);
+    if (!std::isnan(value)) values[candidates++] = value;
   }
   const int64_t k = std::min(candidates, selected_count(unmasked, count, fraction));
   const Cut cut = find_cut(values, candidates, k, rule);

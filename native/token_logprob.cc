@@ -14,8 +14,7 @@ void token_logprob(const Logits& logits, const RowTokens& tokens,
                    int64_t T) {
   for (float* output : {logp, entropy, logsumexp})
     if (output != nullptr) std::fill(output, output + T, 0.0f);  // what masked tokens keep
-  for_rows(logits, tokens, [&](int64_t r, int64_t i) {
-    if (i < 0) return;
+  for_named_rows(logits, tokens, [&](int64_t r, int64_t i) {
     const RowSoftmax softmax = softmax_of_row(logits, r);
     for (int32_t j = tokens.start[i]; j < tokens.start[i + 1]; ++j) {
       const int32_t t = tokens.t[j];
@@ -53,7 +52,7 @@ Logits maybe_part(const Args& args, const Axes& axes) {
 int run(const grpo_token_logprob_args& args, const Axes& axes) {
   if (const int status = check_rows(args.row, axes)) return status;
   const int64_t T = axes['T'], R = axes['R'];
-  Scratch<int32_t> scratch(row_tokens_scratch(T, R));
+  Scratch<int32_t> scratch(row_tokens_scratch(T));
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
   token_logprob(maybe_part(args, axes), tokens, data<float>(args.logp), data<float>(args.entropy),
                 data<float>(args.logsumexp), T);
@@ -65,7 +64,7 @@ int run(const grpo_token_logprob_backward_args& args, const Axes& axes) {
   if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
   if (args.grad_logits == nullptr) return GRPO_OK;
   const int64_t T = axes['T'], R = axes['R'];
-  Scratch<int32_t> scratch(row_tokens_scratch(T, R));
+  Scratch<int32_t> scratch(row_tokens_scratch(T));
   Scratch<Target> targets(T);
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
   const float* grad_entropy = data<float>(args.grad_entropy);

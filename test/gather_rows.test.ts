@@ -25,6 +25,20 @@ describe('gatherRows', () => {
     expect(gatherRows({ x: new Float32Array(3), index: new Int32Array(0) }).x.data.length).toBe(0)
     expect(gatherRows({ x: array(new Float32Array(0), [0, 4]), index: new Int32Array(0) }).x.shape).toEqual([0, 4])
   })
+  // A thread takes 64 KiB at a time: 16384 values of f32, or one row of 20000.
+  test.each([
+    [50_000, 1],
+    [7, 20_000],
+  ])('%i rows of %i columns: more than one piece of work', (R, D) => {
+    const x = array(
+      Float32Array.from({ length: R * D }, (_, i) => i),
+      [R, D],
+    )
+    const index = Int32Array.from({ length: R }, (_, m) => (m * 3 + 1) % R)
+    const gathered = gatherRows({ x, index }).x.data
+    const wrong = gathered.findIndex((value, i) => value !== (index[Math.floor(i / D)] as number) * D + (i % D))
+    expect(wrong).toBe(-1)
+  })
   test('an index outside the rows', () => {
     const value = { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'index' }
     refuses(() => gatherRows({ x: new Float32Array(3), index: Int32Array.of(0, 3) }), value)

@@ -185,12 +185,35 @@ describe('plan', () => {
         linearPolicyLoss.plan({ ...good, ...bad }, options)
     const shape = (argument: string) => ({ error: RangeError, code: 'ERR_GRPO_SHAPE', argument })
     for (const value of [-1, 0.5, 2 ** 31, Number.NaN, '4', undefined]) refuses(plan({ R: value }), shape('R'))
+    for (const value of [Object.create(null), Symbol('four'), 4n, [4]]) refuses(plan({ R: value }), shape('R'))
+    for (const value of [-1, 2 ** 31, '4']) refuses(plan({ S: value }), shape('S'))
+    refuses(plan({ dtype: Object.create(null) }), { error: TypeError, code: 'ERR_GRPO_DTYPE', argument: 'dtype' })
     refuses(plan({ V: -1 }), shape('V'))
     refuses(plan({ dtype: 'i32' }), { error: TypeError, code: 'ERR_GRPO_DTYPE', argument: 'dtype' })
     refuses(plan({ rows: 4 }), { error: TypeError, code: 'ERR_GRPO_OPTION', argument: 'rows' })
     refuses(plan({}, { chunk: 4 }), { error: TypeError, code: 'ERR_GRPO_OPTION', argument: 'chunk' })
     refuses(plan({}, { chunkRows: 0 }), { error: RangeError, code: 'ERR_GRPO_OPTION', argument: 'chunkRows' })
+    refuses(plan({}, { chunkRows: 0 }), {
+      error: RangeError,
+      code: 'ERR_GRPO_OPTION',
+      message: /^linearPolicyLoss\.plan: /,
+    })
+    refuses(plan({}, { ratio: 'tokens' }), {
+      error: RangeError,
+      code: 'ERR_GRPO_OPTION',
+      message: /^linearPolicyLoss\.plan: ratio is "tokens"/,
+    })
     refuses(plan({ device: 0 }), { error: TypeError, code: 'ERR_GRPO_DEVICE', argument: 'device' })
+  })
+
+  cpuTest('sizes of which there is no memory: the number that they would take', async () => {
+    const most = 2 ** 31 - 1
+    const sizes = { R: most, T: most, D: most, V: most, dtype: 'bf16' } as const
+    const { peakBytes } = linearPolicyLoss.plan(sizes, { chunkRows: 1 })
+    // The sums of gradHead in float32 are nearly all of it.
+    expect(peakBytes / (4 * most * most)).toBeGreaterThan(1)
+    expect(peakBytes / (4 * most * most)).toBeLessThan(1 + 1e-6)
+    expect(await promises.linearPolicyLoss.plan(sizes, { chunkRows: 1 })).toEqual({ peakBytes })
   })
 })
 

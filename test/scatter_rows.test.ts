@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { array, cpu, fromF16, scatterRows, toBf16, toF16 } from '../lib/index.js'
+import { array, cpu, fromBf16, fromF16, scatterRows, toBf16, toF16 } from '../lib/index.js'
+import { cpuTest } from './support/backend_kind.js'
 import { identical, refuses } from './support/compare.js'
 import { random } from './support/random.js'
 
@@ -45,6 +46,23 @@ describe('scatterRows', () => {
       cpu.threads = threads
       identical(scatterRows(inputs, { rows: 17 }).x, first.x)
     }
+    cpu.threads = before
+  })
+  cpuTest('threads that convert halves at the same time do not meet', () => {
+    const [M, R, D] = [64, 16, 4096]
+    const values = toBf16(random(6).normals(M * D))
+    const index = Int32Array.from({ length: M }, (_, m) => m % R)
+    const exact = fromBf16(values)
+    const sum = new Float32Array(R * D)
+    exact.forEach((value, i) => {
+      const at = (Math.floor(i / D) % R) * D + (i % D)
+      sum[at] = (sum[at] as number) + value
+    })
+    const expected = array(toBf16(sum), [R, D], 'bf16')
+    const before = cpu.threads
+    cpu.threads = 4
+    const x = array(values, [M, D], 'bf16')
+    for (let round = 0; round < 200; round++) identical(scatterRows({ x, index }, { rows: R }).x, expected)
     cpu.threads = before
   })
   test('no rows; an index outside; rows missing; an output of another size', () => {

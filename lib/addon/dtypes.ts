@@ -14,6 +14,14 @@ export interface DataOf {
 }
 export type TypedArray = DataOf[DType]
 
+/** A Float16Array, of an engine that has one. Its type is not in every compiler's library. */
+export interface Float16Values {
+  readonly [Symbol.toStringTag]: 'Float16Array'
+  readonly length: number
+  readonly buffer: ArrayBufferLike
+  readonly byteOffset: number
+}
+
 export const constructors: Readonly<
   Record<DType, { BYTES_PER_ELEMENT: number; name: string; new (length: number): TypedArray }>
 > = {

@@ -1,4 +1,4 @@
-import { constructors, type DataOf, type DType, dtypes, type TypedArray } from '../addon/dtypes.js'
+import { constructors, type DataOf, type DType, dtypes, type Float16Values, type TypedArray } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
 
 /** An array in the host's memory: row-major, dense. bf16 and f16 hold their bits in a Uint16Array. */
@@ -15,18 +15,44 @@ const slot = (key: PropertyKey) =>
   Object.getOwnPropertyDescriptor(typedArrayPrototype, key)?.get as (this: unknown) => unknown
 const nameSlot = slot(Symbol.toStringTag)
 const lengthSlot = slot('length')
+const bufferSlot = slot('buffer')
+const byteOffsetSlot = slot('byteOffset')
 
 /** 'Float32Array', ... of whatever realm; undefined for anything else. */
 export const typedArrayName = (x: unknown): string | undefined => nameSlot.call(x) as string | undefined
 
 /** The length of a typed array; 0 once its memory is detached. */
-export const lengthOf = (data: TypedArray): number => lengthSlot.call(data) as number
+export const lengthOf = (data: ArrayBufferView): number => lengthSlot.call(data) as number
+
+export const detached = 'is detached: its memory has been transferred elsewhere'
+
+/** The same memory as another typed array: `length` values from where it begins. */
+export function viewOf<View>(
+  Type: new (buffer: ArrayBufferLike, byteOffset: number, length: number) => View,
+  operation: string,
+  name: string,
+  data: unknown,
+  length: number,
+): View {
+  try {
+    return new Type(bufferSlot.call(data) as ArrayBufferLike, byteOffsetSlot.call(data) as number, length)
+  } catch (cause) {
+    throw grpoError('value', operation, name, detached, cause)
+  }
+}
+
+/** The bits of a Float16Array, where an engine has it, as the addon takes them; anything else as it is. */
+const bitsOfHalves = <Data>(operation: string, name: string, data: Data): Data | Uint16Array =>
+  typedArrayName(data) === 'Float16Array'
+    ? viewOf(Uint16Array, operation, name, data, lengthOf(data as unknown as ArrayBufferView))
+    : data
 
 const plainDtypes: ReadonlyMap<string | undefined, DType> = new Map([
   ['Float32Array', 'f32'],
   ['Int32Array', 'i32'],
   ['Uint8Array', 'u8'],
   ['Float64Array', 'f64'],
+  ['Float16Array', 'f16'],
 ])
 
 /** The dtype that a plain typed array stands for; a Uint16Array could be bf16 or f16 and stands for none. */
@@ -37,7 +63,8 @@ export const sizeOf = (shape: readonly number[]): number => shape.reduce((produc
 /**
  * Wraps a typed array as a host array, without a copy.
  *
- * @param data   Float32Array, Int32Array, Uint8Array, Float64Array, or Uint16Array (then dtype is needed), of any realm
+ * @param data   Float32Array, Int32Array, Uint8Array, Float64Array, Float16Array where the engine has one (its bits, as a
+ *               Uint16Array of the same memory), or Uint16Array (then dtype is needed), of any realm
  * @param shape  sizes of the axes; default: one axis. The array may hold more than their product (rows of logits
  *               with a stride between them); an operation says if it may not.
  * @param dtype  'bf16' or 'f16' for a Uint16Array
@@ -52,20 +79,28 @@ export function array(data: Float32Array, shape?: readonly number[]): HostArray<
 export function array(data: Int32Array, shape?: readonly number[]): HostArray<'i32'>
 export function array(data: Uint8Array, shape?: readonly number[]): HostArray<'u8'>
 export function array(data: Float64Array, shape?: readonly number[]): HostArray<'f64'>
+export function array(data: Float16Values, shape?: readonly number[], dtype?: 'f16'): HostArray<'f16'>
 export function array<D extends 'bf16' | 'f16'>(
   data: Uint16Array,
   shape: readonly number[] | undefined,
   dtype: D,
 ): HostArray<D>
 export function array(data: TypedArray, shape?: readonly number[], dtype?: DType): HostArray
-export function array(data: TypedArray, shape?: readonly number[], dtype?: DType): HostArray {
+export function array(data: TypedArray | Float16Values, shape?: readonly number[], dtype?: DType): HostArray {
   const container = typedArrayName(data)
-  if (container === undefined) throw grpoError('kind', 'array', 'data', `is ${describe(data)}, expected a typed array`)
+  if (container === undefined) {
+    throw grpoError('kind', 'array', 'data', `is ${describe(data)}, expected a typed array${remedy('data', data)}`)
+  }
   const actual = dtype ?? plainDtypes.get(container)
   if (actual === undefined && container === 'Uint16Array') {
     throw grpoError('dtype', 'array', 'dtype', "is missing, expected 'bf16' or 'f16' for a Uint16Array")
   }
-  const wrapped = { dtype: actual, shape: shape ?? [lengthOf(data)], data } as HostArray
+  if (actual === undefined) {
+    const expected = "expected Float32Array, Int32Array, Uint8Array, Float64Array, or Uint16Array with 'bf16' or 'f16'"
+    throw grpoError('dtype', 'array', 'data', `is ${describe(data)}, ${expected}${remedy('data', data)}`)
+  }
+  const bits = actual === 'f16' ? bitsOfHalves('array', 'data', data) : data
+  const wrapped = { dtype: actual, shape: shape ?? [lengthOf(data as TypedArray)], data: bits } as HostArray
   checkHostArray('array', 'data', wrapped, true)
   return Object.freeze(wrapped)
 }
@@ -81,11 +116,19 @@ export function allocate<D extends DType>(operation: string, name: string, dtype
 /**
  * A host array from what a caller passed: plain typed arrays are wrapped, everything else is looked at closely. What is
  * returned holds what was looked at: each property is read once, so that a getter cannot change it afterwards.
+ *
+ * @param dtypes  that it may have; none: any
  */
-export function hostArray(operation: string, name: string, value: unknown, mayBeLonger: boolean): HostArray {
+export function hostArray(
+  operation: string,
+  name: string,
+  value: unknown,
+  mayBeLonger: boolean,
+  dtypes: readonly DType[] = [],
+): HostArray {
   const plain = plainDtype(value)
   if (plain !== undefined) {
-    const data = value as TypedArray
+    const data = bitsOfHalves(operation, name, value) as TypedArray
     return { dtype: plain, shape: [lengthOf(data)], data } as HostArray
   }
   if (typedArrayName(value) === 'Uint16Array') {
@@ -96,9 +139,12 @@ export function hostArray(operation: string, name: string, value: unknown, mayBe
     throw grpoError('device', operation, name, problem)
   }
   if (typeof value !== 'object' || value === null || !('data' in value)) {
-    throw grpoError('kind', operation, name, `is ${describe(value)}, expected a typed array or array(data, shape)`)
+    const wanted = `${dtypes.length > 0 ? ` of ${dtypes.join(' or ')}` : ''} or array(data, shape)`
+    const problem = `is ${describe(value)}, expected a typed array${wanted}${remedy(name, value, dtypes)}`
+    throw grpoError('kind', operation, name, problem)
   }
-  const { dtype, shape, data } = value as HostArray
+  const { dtype, shape, data: given } = value as HostArray
+  const data = dtype === 'f16' ? bitsOfHalves(operation, name, given) : given
   const x = { dtype, shape: Array.isArray(shape) ? [...shape] : shape, data } as HostArray
   checkHostArray(operation, name, x, mayBeLonger)
   return x
@@ -135,6 +181,17 @@ function checkHostArray(operation: string, name: string, x: HostArray, mayBeLong
     throw grpoError('shape', operation, name, `holds ${length} values, but ${wants}`)
   }
 }
+
+/** How a list, or a typed array of another kind, becomes one that is taken: ": Float32Array.from(x)". */
+function remedy(name: string, value: unknown, dtypes: readonly DType[] = []): string {
+  const container = typedArrayName(value)
+  if (container === undefined && !Array.isArray(value)) return ''
+  const own = dtypes.find((dtype) => dtype !== 'bf16' && dtype !== 'f16') ?? 'f32'
+  return `: ${constructors[own].name}.from(${name}${container?.startsWith('Big') ? ', Number' : ''}) makes one`
+}
+
+/** "has a string at 3": what a list holds. */
+export const listed = (value: unknown, at: number): string => `has ${describe(value)} at ${at}`
 
 /** A few words on a value of whatever kind, for error texts. */
 export function describe(value: unknown): string {

@@ -1,4 +1,5 @@
 // What a call is, and what can be made of calls without running them.
+import type { GrpoError } from '../addon/errors.js'
 import { isDeviceArray } from '../arrays/device_memory.js'
 
 /** A call that is ready to run, on this thread or on another. */
@@ -72,3 +73,21 @@ export const chain = <A, B>(first: Call<A>, next: (result: A) => Call<B>): Call<
 
 /** A result that needs no kernel. */
 export const value = <A>(compute: () => A): Call<A> => ({ now: compute, later: async () => compute() })
+
+/** A call whose errors name the public function in place of the row of the table that it runs. */
+export function renamed<A>(row: string, name: string, prepare: () => Call<A>): Call<A> {
+  const rename = (error: unknown): never => {
+    const { operation, message } = error as GrpoError
+    if (operation === row) Object.assign(error as GrpoError, { operation: name, message: message.replace(row, name) })
+    throw error
+  }
+  const renaming = <B>(run: () => B): B => {
+    try {
+      return run()
+    } catch (error) {
+      return rename(error)
+    }
+  }
+  const first = renaming(prepare)
+  return { now: () => renaming(() => first.now()), later: (signal) => first.later(signal).catch(rename) }
+}

@@ -5,7 +5,7 @@ import { dtypes } from '../addon/dtypes.js'
 import { grpoError, nativeError } from '../addon/errors.js'
 import { type NativeError, native, operationNumbers } from '../addon/native.js'
 import { onAbort, onHost, throwIfAborted } from '../addon/turns.js'
-import { type HostArray, lengthOf } from '../arrays/array.js'
+import { detached, type HostArray, lengthOf } from '../arrays/array.js'
 import { cudaFunctions, cudaLibrary } from '../arrays/cuda_library.js'
 import {
   type DeviceArray,
@@ -19,7 +19,7 @@ import {
 } from '../arrays/device_memory.js'
 import type { OperationName } from '../ops.js'
 import type { Call } from './calls.js'
-import { detached, needed, type Placed, type Side, type Slot } from './placed.js'
+import { needed, type Placed, type Side, type Slot } from './placed.js'
 
 type Bag = Record<string, unknown>
 
@@ -46,6 +46,13 @@ function memory(operation: string, { name, stride }: Slot, x: Placed): TypedArra
   throw grpoError('value', operation, name, detached)
 }
 
+/** Throws for memory that could be given back while another thread works on it. Shared memory only grows. */
+function checkFixed(operation: string, name: string, { data }: HostArray): void {
+  if ((data.buffer as { resizable?: boolean }).resizable !== true) return
+  const problem = 'lies in a resizable ArrayBuffer, which could shrink under the call; expected one of fixed length'
+  throw grpoError('value', operation, name, problem)
+}
+
 export function onCpu(
   name: OperationName,
   slots: readonly (Slot | undefined)[],
@@ -61,7 +68,10 @@ export function onCpu(
   }
   return {
     now: () => finish(native.run(index, arrays(), packed)),
-    later: (signal) => queued(signal, () => native.runAsync(index, arrays(), packed)).then(finish),
+    later: async (signal) => {
+      for (const slot of slots) if (slot !== undefined) checkFixed(name, slot.name, slot.x as HostArray)
+      return finish(await queued(signal, () => native.runAsync(index, arrays(), packed)))
+    },
   }
 }
 

@@ -4,25 +4,32 @@ import type { DType } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
 import { native } from '../addon/native.js'
 import type { ArraySpec, Signature } from '../addon/signatures.js'
-import { describe, type HostArray, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
+import { describe, detached, type HostArray, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
 import { checkStream } from '../arrays/cuda_library.js'
 import { type DeviceArray, isDeviceArray, lengthOnDevice, live } from '../arrays/device_memory.js'
+import { integersOf } from '../arrays/integers.js'
 
 export type Placed = HostArray | DeviceArray
-
-export const detached = 'is detached: its memory has been transferred elsewhere'
 
 /** Values in an array's memory, which may be more than its shape has. */
 const lengthIn = (x: Placed): number => (isDeviceArray(x) ? lengthOnDevice(x) : lengthOf(x.data))
 
-export function read(operation: string, name: string, value: unknown, strided: boolean): Placed | undefined {
+/** An input or an output as a caller passed it; inputs of whole numbers alone come in other containers too. */
+export function read(
+  operation: string,
+  { name, dtypes }: ArraySpec,
+  value: unknown,
+  strided: boolean,
+  isInput: boolean,
+): Placed | undefined {
   if (value === undefined || value === null) return undefined
   if (isDeviceArray(value)) {
     live(operation, name, value)
     if (!strided) checkDense(operation, name, value)
     return value
   }
-  const x = hostArray(operation, name, value, strided)
+  const integers = isInput && dtypes.length === 1 && dtypes[0] === 'i32'
+  const x = (integers && integersOf(operation, name, value)) || hostArray(operation, name, value, strided, dtypes)
   if (lengthOf(x.data) === 0 && native.isDetached(x.data.buffer)) throw grpoError('value', operation, name, detached)
   return x
 }

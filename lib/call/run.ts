@@ -22,7 +22,7 @@ import type {
   ParametersOnHost,
 } from './types.js'
 
-export { type Call, chain, map, thenDispose, toHost, value } from './calls.js'
+export { type Call, chain, map, renamed, thenDispose, toHost, value } from './calls.js'
 
 type Axes = Map<string, number>
 type Bag = Record<string, unknown>
@@ -132,7 +132,7 @@ export function call<Name extends OperationName>(
   const arrays = new Map<string, Placed>()
   const strides = new Map<Placed, number>()
   for (const spec of signature.inputs) {
-    const x = read(name, spec.name, givenInputs[spec.name], spec.strided)
+    const x = read(name, spec, givenInputs[spec.name], spec.strided, true)
     if (x === undefined) continue
     if (spec.strided) strides.set(x, checkStride(name, spec.name, x, givenOptions.stride))
     arrays.set(spec.name, x)
@@ -150,7 +150,7 @@ export function call<Name extends OperationName>(
     if (spec.condition !== undefined && !arrays.has(spec.condition)) {
       throw grpoError('missing', name, spec.condition, `is missing, but out has ${spec.name}`)
     }
-    const x = read(name, spec.name, given, spec.over !== undefined) as Placed
+    const x = read(name, spec, given, spec.over !== undefined, false) as Placed
     own.set(spec.name, x)
     if (spec.over === undefined) continue
     // Rows lie apart, and the array is longer than its shape, only where the gradient is written over the logits.

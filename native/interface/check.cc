@@ -356,7 +356,7 @@ void last_error(grpo_error* error) {
             last.problem.c_str()};
 }
 
-int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t* device) {
+int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t* device, OwnInputs* own) {
   Call call{fields_of(operation), static_cast<const char*>(args), nullptr, axes, device, {}, nullptr};
   if (device != nullptr) *device = 0;
   std::fill(axes.size, axes.size + 26, -1);
@@ -370,9 +370,14 @@ int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t
   for (const Field& field : call.fields)
     if (field.source->role != GRPO_OPTION_FIELD)
       if (int status = check_array(call, field)) return status;
+  if (own != nullptr) {
+    own->take(operation, args);
+    call.args = static_cast<const char*>(own->args());
+  }
   for (const Field& field : call.fields)
     if (field.source->role == GRPO_INPUT)
       if (int status = check_contents(call, field)) return status;
+  call.args = static_cast<const char*>(args);
   for (const Field& field : call.fields)
     if (field.source->role == GRPO_OUTPUT)
       if (int status = check_overlap(call, field)) return status;

@@ -9,7 +9,9 @@
 
 #include <cmath>
 #include <new>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "ops.h"
 #include "parallel/parallel.h"
@@ -29,9 +31,37 @@ int fail(int status, const char* argument, std::string problem);
 
 // Where the caller's structs are shorter than this library's, args becomes `whole`, with defaults for what they lack.
 int complete(const grpo_operation& operation, const void*& args, char* whole, grpo_objective& objective);
+
+// A call's copies of those i32 inputs that say where a kernel reads and writes: offsets, segments, ids that are sorted.
+// The caller's memory may change while the call runs (another thread writes to a shared buffer), and what was checked
+// would not be what is used. Inputs of numbers below an axis (tokens, rows, indices), of which there may be many, are
+// not copied: a kernel reads each with read_once() and holds it against the axis. Neither are masks, which no kernel may
+// count twice.
+class OwnInputs {
+ public:
+  // args(): the same with the copies in their place, or the caller's where there is nothing to copy.
+  void take(const grpo_operation& operation, const void* args);
+  const void* args() const { return args_; }
+
+ private:
+  const void* args_ = nullptr;
+  std::vector<char> own_args_;
+  std::vector<DLTensor> tensors_;
+  std::optional<Scratch<int32_t>> values_;
+};
+
+// The value as it is now, and the same one at every use: a plain read of memory that changes may be done again.
+template <class T>
+T read_once(const T* x) {
+  T value;
+  __atomic_load(const_cast<T*>(x), &value, __ATOMIC_RELAXED);
+  return value;
+}
+
 // `device` null: all arrays lie on the host. Else they lie on one CUDA device, whose number it receives; i32 inputs may
-// lie on the host, and only what lies there is looked at.
-int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t* device = nullptr);
+// lie on the host, and only what lies there is looked at. With `own`, contents are those of its copies.
+int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t* device = nullptr,
+          OwnInputs* own = nullptr);
 int out_of_memory(const grpo_operation& operation);
 void set_operation(const grpo_operation& operation);
 
@@ -66,15 +96,16 @@ constexpr ptrdiff_t objective_offset() {
 
 template <class Args, int (*Run)(const Args&, const Axes&), const grpo_operation& Operation>
 int entry(const void* args, void*) {
-  FixedThreads threads;
-  Axes axes;
   try {
+    FixedThreads threads;
+    Axes axes;
+    OwnInputs own;
     set_operation(Operation);
     alignas(Args) char whole[sizeof(Args)];
     grpo_objective objective;
     if (const int status = complete(Operation, args, whole, objective)) return status;
-    if (const int status = check(Operation, args, axes)) return status;
-    const int done = Run(*static_cast<const Args*>(args), axes);
+    if (const int status = check(Operation, args, axes, nullptr, &own)) return status;
+    const int done = Run(*static_cast<const Args*>(own.args()), axes);
     return done == GRPO_OK && cancelled() ? fail(GRPO_CANCELLED, "", "was cancelled") : done;
   } catch (const std::bad_alloc&) {
     return out_of_memory(Operation);

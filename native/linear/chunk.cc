@@ -21,6 +21,7 @@ ChunkShape chunk_shape(const Linear& linear, const LinearGradients* gradients, i
           .rows = std::min(rows, chunk),
           .several = rows > chunk,
           .gradient = gradients != nullptr,
+          .bias = gradients != nullptr && gradients->bias != nullptr,
           .head_type = head_type,
           .bias_type = bias_type,
           .threads = thread_count()};
@@ -44,8 +45,7 @@ void lay_out(const ChunkShape& shape, Arena& arena, ChunkMemory& memory) {
   memory.sum_columns = std::clamp<int64_t>(V / (2 * threads), 1, kBlock);
   const int64_t sum_rows = shape.several ? V : threads * memory.sum_columns;
   if (shape.head_type != Float::kF32) arena.take(memory.head_sum, sum_rows * D);
-  // Also where there is no bias: a plan need not ask.
-  if (shape.head_type != Float::kF32 || shape.bias_type != Float::kF32) arena.take(memory.bias_sum, V);
+  if (shape.bias && (shape.head_type != Float::kF32 || shape.bias_type != Float::kF32)) arena.take(memory.bias_sum, V);
 }
 
 RowTokens chunk_of(const RowTokens& tokens, int64_t begin, int64_t end) {

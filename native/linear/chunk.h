@@ -19,6 +19,7 @@ struct ChunkShape {
   int64_t rows;   // of a chunk; the last one may have fewer
   bool several;   // chunks
   bool gradient;  // or only the softmax
+  bool bias;      // is its gradient wanted?
   Float head_type, bias_type;  // of the gradients
   int64_t threads;
 };

@@ -122,23 +122,26 @@ void multiply_head(const Linear& linear, int64_t rows, const ChunkMemory& memory
 void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMemory& memory, const float* grad_logp,
                     const float* grad_entropy, const LinearGradients& gradients, bool first_chunk, bool last_chunk) {
   const int64_t D = linear.D, bytes = D * size_of(gradients.hidden_type);
-  if (first_chunk && gradients.hidden != nullptr) std::memset(gradients.hidden, 0, linear.R * bytes);
+  // Of hidden states without columns there may be very many in no memory.
+  const bool hidden = gradients.hidden != nullptr && D > 0, head = gradients.head != nullptr && D > 0;
+  if (first_chunk && hidden && linear.R > 0) std::memset(gradients.hidden, 0, linear.R * bytes);
   if (cancelled()) return;
   const RowTokens kept = keep_rows(chunk, memory, grad_logp, grad_entropy);
   if (kept.count != chunk.count) move_kept_rows(linear, memory, kept.count);
   logits_to_gradient(linear, kept, memory, grad_logp, grad_entropy);
 
-  parallel_for(blocks(linear.V), 1, [&](int64_t begin, int64_t end, int worker) {
+  const bool any = gradients.bias != nullptr || head;
+  parallel_for(any ? blocks(linear.V) : 0, 1, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t b = begin; b < end; ++b) {
       const Block block = block_of(linear, memory, b);
       if (gradients.bias != nullptr)
         add_bias_gradient(block, kept.count, memory, gradients, first_chunk, last_chunk);
-      if (gradients.head != nullptr)
+      if (head)
         add_head_gradient(linear, block, kept.count, memory, gradients, first_chunk, last_chunk, worker);
     }
   });
 
-  if (gradients.hidden == nullptr) return;
+  if (!hidden) return;
   multiply_head(linear, kept.count, memory);
   parallel_for(kept.count, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i)

@@ -20,8 +20,9 @@ struct Logits {
   int64_t vocab_start = 0;
 
   const char* row(int64_t r) const { return data + r * stride * size_of(type); }
-  // Below 0 or not below V for a token of another part of the vocabulary.
-  int64_t column(int64_t t) const { return token[t] - vocab_start; }
+  // Below 0 or not below V for a token of another part of the vocabulary, or one that another thread has written since it
+  // was checked.
+  int64_t column(int64_t t) const { return read_once(token + t) - vocab_start; }
   // Rows that a thread takes at a time: short ones together, so that taking them costs nothing.
   int64_t piece() const { return std::max<int64_t>(1, 32768 / std::max<int64_t>(V, 1)); }
 };
@@ -78,10 +79,19 @@ void gradient_of_row(const Logits& logits, const RowSoftmax& softmax, const RowT
 
 void write_zero_row(const Logits& logits, const GradLogits& grad_logits, int64_t r);
 
-// Calls visit(r, i) for every row r on all threads: i is its number among the rows of `tokens`, or -1.
+// Calls visit(r, i) on all threads for the rows that tokens name, r = tokens.row[i].
+template <class Visit>
+void for_named_rows(const Logits& logits, const RowTokens& tokens, Visit&& visit) {
+  parallel_for(tokens.count, logits.piece(), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) visit(int64_t{tokens.row[i]}, i);
+  });
+}
+
+// The same for every row, with i = -1 where no token names it. Rows without columns, of which there may be very many in
+// no memory, have no gradient to be written.
 template <class Visit>
 void for_rows(const Logits& logits, const RowTokens& tokens, Visit&& visit) {
-  parallel_for(logits.R, logits.piece(), [&](int64_t begin, int64_t end, int) {
+  parallel_for(logits.V == 0 ? 0 : logits.R, logits.piece(), [&](int64_t begin, int64_t end, int) {
     int64_t i = std::lower_bound(tokens.row, tokens.row + tokens.count, begin) - tokens.row;
     for (int64_t r = begin; r < end; ++r) {
       const bool named = i < tokens.count && tokens.row[i] == r;

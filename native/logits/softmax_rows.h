@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "interface/operation.h"
 #include "vector/vector.h"
 
 namespace grpo {
@@ -20,9 +21,11 @@ struct RowTokens {
   int64_t count;
 };
 
-// int32s of scratch that row_tokens needs.
-inline int64_t row_tokens_scratch(int64_t T, int64_t R) { return 2 * R + 1 + T; }
+// int32s of scratch that row_tokens needs: as many as there are tokens, however many rows there are.
+inline int64_t row_tokens_scratch(int64_t T) { return 4 * T + 2; }
 
+// `row` and `mask` are each read once, and a row out of bounds is passed over: what comes out is safe to work by, even if
+// another thread writes to the two meanwhile.
 RowTokens row_tokens(const int32_t* row,   // [T], null: token t is of row t
                      const uint8_t* mask,  // [T], may be null
                      int32_t* scratch,     // [row_tokens_scratch]; the result points into it

@@ -1,10 +1,13 @@
 // What a caller may hand over by accident or in spite: memory that moves, arrays of other realms, objects that lie about
 // themselves. Each is refused in one sentence or taken for what it is; none reaches a kernel.
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
 import { createContext, runInContext } from 'node:vm'
 import { describe, expect, test } from 'vitest'
 import * as api from '../../lib/index.js'
 import * as promises from '../../lib/promises.js'
 import { refuses } from '../support/compare.js'
+import { sweep } from '../support/sweep.js'
 
 const f32 = (...values: number[]) => Float32Array.from(values)
 const i32 = (...values: number[]) => Int32Array.from(values)
@@ -164,12 +167,46 @@ describe('memory that moves', () => {
     await Promise.all(busy)
   })
 
+  // Node 20 knows resizable memory, the language level of this file does not.
+  test('resizable memory is refused by a promise, and taken by a call that is over at once', async () => {
+    const Resizable = ArrayBuffer as unknown as new (n: number, o: object) => ArrayBuffer
+    const x = new Float32Array(new Resizable(8, { maxByteLength: 16 }))
+    x.set([1, 2])
+    expect([...sumOf(x)]).toEqual([3])
+    const message = /x lies in a resizable ArrayBuffer, which could shrink under the call/
+    const refused = { code: 'ERR_GRPO_VALUE', argument: 'x', message: expect.stringMatching(message) }
+    await expect(promises.sequenceSum({ x, sequenceStart: i32(0, 2) })).rejects.toMatchObject(refused)
+    const out = { x: new Float32Array(new Resizable(4, { maxByteLength: 4 })) }
+    await expect(promises.sequenceSum({ x: f32(1, 2), sequenceStart: i32(0, 2) }, { out })).rejects.toMatchObject(
+      refused,
+    )
+    // Shared memory only grows.
+    const Growable = SharedArrayBuffer as unknown as new (n: number, o: object) => SharedArrayBuffer
+    const shared = new Float32Array(new Growable(8, { maxByteLength: 16 }))
+    expect((await promises.sequenceSum({ x: shared, sequenceStart: i32(0, 2) })).x.data[0]).toBe(0)
+  })
+
   test('shared memory works', () => {
     const x = new Float32Array(new SharedArrayBuffer(8))
     x.set([1, 2])
     expect([...sumOf(x)]).toEqual([3])
   })
 })
+
+test('memory that another thread writes to during a call leaves the process alive', () => {
+  const { status, signal, stdout, stderr } = spawnSync(
+    process.execPath,
+    [join(__dirname, 'race.cjs'), sweep ? '30' : '4'],
+    {
+      encoding: 'utf8',
+      timeout: 100_000,
+    },
+  )
+  expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: '' })
+  const { done, refused } = JSON.parse(stdout)
+  expect(done).toBeGreaterThan(0) // each operation has run
+  expect(refused).toBeGreaterThan(0) // and the memory did change
+}, 110_000)
 
 describe('outputs', () => {
   const logits = () => array(f32(...Array(14).keys()), [2, 3])

@@ -1,0 +1,36 @@
+// Whole numbers in other containers than an Int32Array: ids come from tokenizers in 64 bits, offsets are written as lists.
+import { grpoError } from '../addon/errors.js'
+import { allocate, type HostArray, lengthOf, listed, typedArrayName, viewOf } from './array.js'
+
+/** As i32, a copy; undefined if the value is neither a BigInt64Array nor a list. */
+export function integersOf(operation: string, name: string, value: unknown): HostArray<'i32'> | undefined {
+  if (typedArrayName(value) === 'BigInt64Array') return ofWide(operation, name, value as BigInt64Array)
+  return Array.isArray(value) ? ofList(operation, name, value) : undefined
+}
+
+const tooLarge = (operation: string, name: string, value: number | bigint, at: number) =>
+  grpoError('value', operation, name, `has ${value} at ${at}, expected a whole number below 2147483648`)
+
+function ofWide(operation: string, name: string, value: BigInt64Array): HostArray<'i32'> {
+  const length = lengthOf(value)
+  // The low and the high half of each: a bigint for each value would be garbage, at twenty times the time.
+  const halves = viewOf(Int32Array, operation, name, value, 2 * length)
+  const x = allocate(operation, name, 'i32', [length])
+  for (let i = 0; i < length; i++) {
+    const low = halves[2 * i] as number
+    if (low >> 31 !== halves[2 * i + 1]) throw tooLarge(operation, name, value[i] as bigint, i)
+    x.data[i] = low
+  }
+  return x
+}
+
+function ofList(operation: string, name: string, list: readonly unknown[]): HostArray<'i32'> {
+  const x = allocate(operation, name, 'i32', [list.length])
+  for (let i = 0; i < x.data.length; i++) {
+    const value = list[i]
+    if (typeof value !== 'number') throw grpoError('kind', operation, name, `${listed(value, i)}, expected a number`)
+    if ((value | 0) !== value) throw tooLarge(operation, name, value, i)
+    x.data[i] = value
+  }
+  return x
+}

@@ -1,0 +1,50 @@
+#include <cstring>
+
+#include "interface/descriptors.h"
+#include "interface/operation.h"
+
+namespace grpo {
+namespace {
+
+const DLTensor* tensor_of(const void* args, const Field& field) {
+  const DLTensor* tensor;
+  std::memcpy(&tensor, static_cast<const char*>(args) + field.source->offset, sizeof tensor);
+  return tensor;
+}
+
+// The values of an input that is copied; 0 for any other.
+int64_t values_of(const void* args, const Field& field) {
+  const ArraySpec& spec = field.array;
+  const bool integers = spec.types.size() == 1 && spec.types[0] == Type::kI32;
+  if (field.source->role != GRPO_INPUT || !integers || spec.below != 0 || spec.vocabulary != 0) return 0;
+  const DLTensor* tensor = tensor_of(args, field);
+  return tensor == nullptr ? 0 : tensor->shape[0];
+}
+
+}  // namespace
+
+void OwnInputs::take(const grpo_operation& operation, const void* args) {
+  args_ = args;
+  const std::vector<Field>& fields = fields_of(operation);
+  int64_t count = 0, tensors = 0;
+  for (const Field& field : fields)
+    if (const int64_t values = values_of(args, field); values > 0) count += values, ++tensors;
+  if (tensors == 0) return;
+  tensors_.reserve(tensors);
+  own_args_.assign(static_cast<const char*>(args), static_cast<const char*>(args) + operation.args_size);
+  args_ = own_args_.data();
+  int32_t* to = values_.emplace(count).data();
+  for (const Field& field : fields) {
+    const int64_t values = values_of(args, field);
+    if (values == 0) continue;
+    const DLTensor* given = tensor_of(args, field);
+    std::memcpy(to, data<int32_t>(given), values * sizeof *to);
+    DLTensor& copy = tensors_.emplace_back(*given);
+    copy.data = to, copy.byte_offset = 0, copy.strides = nullptr;
+    to += values;
+    const DLTensor* pointer = &copy;
+    std::memcpy(own_args_.data() + field.source->offset, &pointer, sizeof pointer);
+  }
+}
+
+}  // namespace grpo
