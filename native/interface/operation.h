@@ -9,9 +9,7 @@
 
 #include <cmath>
 #include <new>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include "ops.h"
 #include "parallel/parallel.h"
@@ -39,15 +37,23 @@ int complete(const grpo_operation& operation, const void*& args, char* whole, gr
 // count twice.
 class OwnInputs {
  public:
+  OwnInputs() = default;
+  ~OwnInputs() {
+    if (values_ != nullptr) scratch_release(values_, bytes_);
+    ::operator delete(own_);
+  }
+  OwnInputs(const OwnInputs&) = delete;
+  OwnInputs& operator=(const OwnInputs&) = delete;
+
   // args(): the same with the copies in their place, or the caller's where there is nothing to copy.
   void take(const grpo_operation& operation, const void* args);
   const void* args() const { return args_; }
 
  private:
   const void* args_ = nullptr;
-  std::vector<char> own_args_;
-  std::vector<DLTensor> tensors_;
-  std::optional<Scratch<int32_t>> values_;
+  void* own_ = nullptr;     // args and tensors. Members of std::vector here end nvcc 13.0 with an internal error
+  void* values_ = nullptr;  // scratch
+  int64_t bytes_ = 0;
 };
 
 // The value as it is now, and the same one at every use: a plain read of memory that changes may be done again.

@@ -1,4 +1,6 @@
 #include <cstring>
+#include <new>
+#include <vector>
 
 #include "interface/descriptors.h"
 #include "interface/operation.h"
@@ -30,20 +32,26 @@ void OwnInputs::take(const grpo_operation& operation, const void* args) {
   for (const Field& field : fields)
     if (const int64_t values = values_of(args, field); values > 0) count += values, ++tensors;
   if (tensors == 0) return;
-  tensors_.reserve(tensors);
-  own_args_.assign(static_cast<const char*>(args), static_cast<const char*>(args) + operation.args_size);
-  args_ = own_args_.data();
-  int32_t* to = values_.emplace(count).data();
+  const size_t offset = (operation.args_size + alignof(DLTensor) - 1) / alignof(DLTensor) * alignof(DLTensor);
+  own_ = ::operator new(offset + tensors * sizeof(DLTensor));
+  char* own_args = static_cast<char*>(own_);
+  std::memcpy(own_args, args, operation.args_size);
+  args_ = own_args;
+  DLTensor* copy = reinterpret_cast<DLTensor*>(own_args + offset);
+  const int64_t bytes = count * int64_t{sizeof(int32_t)};
+  values_ = scratch_allocate(bytes);
+  bytes_ = bytes;
+  int32_t* to = static_cast<int32_t*>(values_);
   for (const Field& field : fields) {
     const int64_t values = values_of(args, field);
     if (values == 0) continue;
     const DLTensor* given = tensor_of(args, field);
     std::memcpy(to, data<int32_t>(given), values * sizeof *to);
-    DLTensor& copy = tensors_.emplace_back(*given);
-    copy.data = to, copy.byte_offset = 0, copy.strides = nullptr;
+    *copy = *given;
+    copy->data = to, copy->byte_offset = 0, copy->strides = nullptr;
     to += values;
-    const DLTensor* pointer = &copy;
-    std::memcpy(own_args_.data() + field.source->offset, &pointer, sizeof pointer);
+    std::memcpy(own_args + field.source->offset, &copy, sizeof copy);
+    ++copy;
   }
 }
 
