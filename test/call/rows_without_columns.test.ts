@@ -1,8 +1,8 @@
 // Arrays of very many rows and no columns hold nothing: work and memory follow the rows that tokens name, and the outputs.
 import { expect } from 'vitest'
-import { native } from '../lib/addon/native.js'
-import * as api from '../lib/index.js'
-import { cpuDescribe, cpuTest } from './support/backend_kind.js'
+import { native } from '../../lib/addon/native.js'
+import * as api from '../../lib/index.js'
+import { cpuDescribe, cpuTest } from '../support/backend_kind.js'
 
 const most = 2 ** 31 - 1
 const none = new Int32Array(0)
