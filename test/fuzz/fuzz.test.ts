@@ -11,10 +11,10 @@ import { type Failure, fuzz } from './loop.js'
 const kind = { name: 'faulty', how: 'steps', cases: recipeCases('faulty', [], false), share: 1 }
 
 describe('a child with faults', () => {
-  async function find(fault: string, runs: number): Promise<Failure> {
+  async function find(fault: string, runs: number, patience = 1): Promise<Failure> {
     const caller = new Caller(join(__dirname, 'faulty_child.mjs'), [fault])
     const failures: Failure[] = []
-    await fuzz(kind, runs, 100, caller, 1, (failure) => failures.push(failure))
+    await fuzz(kind, runs, 100, caller, patience, (failure) => failures.push(failure))
     await caller.end()
     return failures[0] ?? expect.fail('nothing was found')
   }
@@ -30,9 +30,9 @@ describe('a child with faults', () => {
     expect(outcome).toEqual({ what: 'wrong', text: 'four' })
   })
   test('a hang', async () => {
-    const { smallest, outcome } = await find('hang', 30)
+    const { smallest, outcome } = await find('hang', 30, 0.5)
     expect((smallest as RecipeCase).seed).toBe(60_001)
-    expect(outcome).toEqual({ what: 'hang', text: 'no answer within 1 s' })
+    expect(outcome).toEqual({ what: 'hang', text: 'no answer within 0.5 s' })
   })
 
   test('no more than three failures of a kind; what was left out is counted', async () => {
