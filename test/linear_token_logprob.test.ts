@@ -110,7 +110,7 @@ const aligned = [
 describe('against float64', () => {
   const all = [
     ...cases.flatMap((types, i) => {
-      return fewOnDevice([i % 2 ? 0.7 : 1], [i % 2 ? 1 : 0.7]).map((temperature) => ({
+      return few([i % 2 ? 0.7 : 1], [i % 2 ? 1 : 0.7]).map((temperature) => ({
         ...types,
         ...shared,
         temperature,
