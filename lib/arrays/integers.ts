@@ -13,7 +13,7 @@ const tooLarge = (operation: string, name: string, value: number | bigint, at: n
 
 function ofWide(operation: string, name: string, value: BigInt64Array): HostArray<'i32'> {
   const length = lengthOf(value)
-  // The low and the high half of each: a bigint for each value would be garbage, at twenty times the time.
+  // The low and the high half of each: a bigint for each value would be garbage for the collector.
   const halves = viewOf(Int32Array, operation, name, value, 2 * length)
   const x = allocate(operation, name, 'i32', [length])
   for (let i = 0; i < length; i++) {

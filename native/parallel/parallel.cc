@@ -42,8 +42,7 @@ void work(Job& job, int worker) {
   cancel_flag = before;
 }
 
-// A thread that has had nothing to do for so long ends. Longer than any pause within a step of training; starting one
-// again takes some 20 microseconds.
+// A thread that has had nothing to do for so long ends: longer than the pauses within a step of training.
 constexpr std::chrono::seconds kIdle{10};
 
 // Never destroyed: its threads may still wait here while the process exits. One job at a time: a second caller
