@@ -59,8 +59,10 @@ export function integers(operation: string, name: string, given: unknown, least 
   for (const [i, value] of list.entries()) {
     if (typeof value !== 'number')
       throw grpoError('kind', operation, name, `has ${describe(value)} at ${i}, expected a number`)
-    if ((value | 0) !== value)
-      throw grpoError('value', operation, name, `has ${value} at ${i}, expected a whole number below 2147483648`)
+    if ((value | 0) !== value) {
+      const problem = `has ${value} at ${i}, expected a whole number from ${least} to 2147483647`
+      throw grpoError('value', operation, name, problem)
+    }
     if (value < least) throw grpoError('value', operation, name, `has ${value} at ${i}, expected at least ${least}`)
   }
   return array(Int32Array.from(list as number[]))

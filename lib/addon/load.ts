@@ -85,7 +85,9 @@ const { permission } = process as { permission?: { has(scope: string, path?: str
 function load(path: string): unknown {
   if (permission?.has('fs.read', path) === false) throw new Error('--allow-fs-read does not cover it')
   if (!exists(path)) throw new Error('there is no such file')
-  return createRequire(path)(path)
+  const addon = createRequire(path)(path)
+  if (!Array.isArray(addon?.operations)) throw new Error('it is not the addon of this package')
+  return addon
 }
 
 /** The addon's exports. @throws Error with the code ERR_GRPO_LOAD, which says what was tried and what to do */
@@ -151,7 +153,8 @@ function likeliest(
     process.platform === 'win32' || !exists(build)
       ? 'docs/troubleshooting.md in the package says what there is to do.'
       : `Build it here, with a C++20 compiler: node ${JSON.stringify(build)} addon`
-  return `${shortcoming(attempts, folder, glibc)}. ${remedy}`
+  const where = pathVariable('GRPO_KERNELS_PREBUILD') ? `GRPO_KERNELS_PREBUILD names ${folder}: ` : ''
+  return `${where}${shortcoming(attempts, folder, glibc)}. ${remedy}`
 }
 
 /** What is wrong with the binaries of the package. */

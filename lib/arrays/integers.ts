@@ -9,7 +9,7 @@ export function integersOf(operation: string, name: string, value: unknown): Hos
 }
 
 const tooLarge = (operation: string, name: string, value: number | bigint, at: number) =>
-  grpoError('value', operation, name, `has ${value} at ${at}, expected a whole number below 2147483648`)
+  grpoError('value', operation, name, `has ${value} at ${at}, expected a whole number from -2147483648 to 2147483647`)
 
 function ofWide(operation: string, name: string, value: BigInt64Array): HostArray<'i32'> {
   const length = lengthOf(value)

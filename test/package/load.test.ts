@@ -222,6 +222,20 @@ describe('environment variables', () => {
     expect(code).toBe('ERR_GRPO_LOAD')
   })
 
+  test('a file that loads and is no addon of this package', () => {
+    install()
+    const { message, code } = load({ GRPO_KERNELS_ADDON: write('other.cjs', 'module.exports = {}') })
+    expect(message).toContain('other.cjs: it is not the addon of this package')
+    expect(code).toBe('ERR_GRPO_LOAD')
+  })
+
+  test('GRPO_KERNELS_PREBUILD that leads nowhere is named', () => {
+    install()
+    const { message, code } = load({ GRPO_KERNELS_PREBUILD: '/nowhere' })
+    expect(message).toContain('GRPO_KERNELS_PREBUILD names /nowhere: there is no binary for')
+    expect(code).toBe('ERR_GRPO_LOAD')
+  })
+
   test('GRPO_KERNELS_PREBUILD names the folder of prebuilds/', () => {
     install()
     cpSync(addon, join(folder, 'binaries/prebuilds', platform, 'grpo-kernels.glibc.node'))

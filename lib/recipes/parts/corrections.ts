@@ -72,7 +72,7 @@ function check(method: string, { importance, reject = [], offPolicy, topEntropy 
     checkNames(method, one, ['statistic', 'low', 'high'], 'field of reject')
     const { statistic: name, low, high } = one as Rejection
     const [, level, kind] = statistic.exec(name) ?? []
-    if (kind === undefined || (level === 'seq_max' && kind === 'k1')) {
+    if (typeof name !== 'string' || kind === undefined || (level === 'seq_max' && kind === 'k1')) {
       throw wrong('reject.statistic', name, 'token_, seq_sum_ or seq_mean_ with k1, k2, k3, or seq_max_ with k2, k3')
     }
     if (kind !== 'k1' && low !== undefined) throw wrong('reject.low', low, `none: ${name} has an upper bound only`)
@@ -83,7 +83,7 @@ function check(method: string, { importance, reject = [], offPolicy, topEntropy 
     }
   }
   if (offPolicy !== undefined && !Number.isFinite(offPolicy)) throw wrong('offPolicy', offPolicy, 'a number')
-  if (topEntropy !== undefined && !(topEntropy > 0 && topEntropy <= 1)) {
+  if (topEntropy !== undefined && !(typeof topEntropy === 'number' && topEntropy > 0 && topEntropy <= 1)) {
     throw wrong('topEntropy', topEntropy, 'a share: > 0, at most 1')
   }
 }

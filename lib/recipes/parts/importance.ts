@@ -76,7 +76,7 @@ const ratioOf = (log: number) => Math.exp(within(log, -20, 20))
 
 /** [T] the weights. */
 export function importance(c: Context, options: Importance): Float32Array {
-  const { low, high, normalize } = options
+  const { low = null, high = 3, normalize = false } = options
   const name = `importance ${JSON.stringify([formOf(options), low, high, normalize])}`
   return oncePerSample(c, name, () => importanceNow(c, options))
 }
@@ -110,15 +110,17 @@ function importanceNow(c: Context, options: Importance): Float32Array {
 
 const levels = ['token', 'sequence', 'sequence_mean']
 
+const isBound = (x: unknown) => typeof x === 'number' && Math.abs(Math.fround(x)) < Infinity
+
 /** Throws for bounds that are none; `name` says whose. */
 export function checkBounds(method: string, name: string, { low, high }: Bounds): void {
   const wrong = (bound: string, value: unknown, expected: string) =>
     grpoError('option', method, `${name}.${bound}`, `is ${String(value)}, expected ${expected}`)
-  if (low !== undefined && low !== null && !(low >= 0 && low <= (high ?? low))) {
-    throw wrong('low', low, `a number from 0 to ${name}.high`)
+  if (low !== undefined && low !== null && !(isBound(low) && low >= 0 && low <= (high ?? low))) {
+    throw wrong('low', low, `a number from 0 to ${name}.high that float32 can hold`)
   }
-  if (high !== undefined && high !== null && !(Number.isFinite(high) && high > 0)) {
-    throw wrong('high', high, 'a number > 0')
+  if (high !== undefined && high !== null && !(isBound(high) && high > 0)) {
+    throw wrong('high', high, 'a number > 0 that float32 can hold')
   }
 }
 
@@ -127,7 +129,8 @@ export function checkImportance(method: string, given: Importance): void {
   const wrong = (name: string, value: unknown, expected: string) =>
     grpoError('option', method, `importance.${name}`, `is ${String(value)}, expected ${expected}`)
   checkNames(method, given, ['mode', 'level', 'outside', 'gate', 'low', 'high', 'normalize'], 'field of importance')
-  const { mode, level, outside, gate, low, high = 3 } = given
+  const { mode, level, outside, gate, low, high = 3, normalize } = given
+  if (normalize !== undefined && typeof normalize !== 'boolean') throw wrong('normalize', normalize, 'true or false')
   if (level === undefined && !Object.keys(modes).includes(mode as string)) {
     throw wrong('mode', mode, `one of ${Object.keys(modes).join(', ')}; or level in its place`)
   }

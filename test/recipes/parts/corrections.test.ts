@@ -239,6 +239,16 @@ edge('corrections', 'what is out of range is refused', () => {
     'grpo: importance.mode is token, expected one of token_truncate',
   )
   expect(refused({ importance: { mode: 'token_mask', low: 4 } })).toThrow('grpo: importance.low is 4')
+  const importance = { mode: 'token_mask' } as const
+  for (const low of ['0.5', true, [1], 1e39] as unknown as number[]) {
+    expect(refused({ importance: { ...importance, low, high: null } })).toThrow('grpo: importance.low is ')
+  }
+  expect(refused({ importance: { ...importance, high: 1e39 } })).toThrow('grpo: importance.high is 1e+39')
+  const normalize = 'false' as unknown as boolean
+  expect(refused({ importance: { ...importance, normalize } })).toThrow('grpo: importance.normalize is false')
+  expect(refused({ topEntropy: '0.5' as unknown as number })).toThrow('grpo: topEntropy is 0.5')
+  const statistic = ['token_k2'] as unknown as 'token_k2'
+  expect(refused({ reject: [{ statistic, high: 1 }] })).toThrow('grpo: reject.statistic is token_k2')
   expect(refused({ importance: { mode: 'token_mask', high: 0 } })).toThrow(
     'grpo: importance.high is 0, expected a number > 0',
   )

@@ -117,6 +117,20 @@ edge('importance', 'what lies under the mask moves no mean and no gate', () => {
   }
 })
 
+edge('importance', 'bounds that are not given are kept apart from those that are null', () => {
+  const given = engine([100], [1])
+  const once = (high: { high?: number | null }) => ({ importance: { mode: 'token_truncate', ...high } }) as const
+  const plain = recipes.grpo({ klCoef: 0 })
+  for (const [inner, outer] of [
+    [{ high: null }, {}],
+    [{}, { high: null }],
+  ]) {
+    const both = withCorrection(withCorrection(plain, once(inner!)), once(outer!))
+    // 100 without a bound, times 3 with that of default.
+    expect(optimizationStep(both, given as never).weights.weight![0]).toBeCloseTo(300, 3)
+  }
+})
+
 edge('importance', 'what is no form is refused', () => {
   const refused = (importance: unknown) => () => withCorrection(grpo, { importance: importance as Importance })
   expect(refused({})).toThrow('grpo: importance.mode is undefined, expected one of token_truncate')
