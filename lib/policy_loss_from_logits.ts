@@ -30,9 +30,9 @@ export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs
  *
  * With token-level ratios a row of logits is read from memory once and its gradient written once; ratios of sequences need
  * a first pass over all rows. Rows whose coefficients are exactly 0 (clipped, no advantage) and rows that no unmasked
- * token names get zeros and are not exponentiated (again). Memory beside the outputs: some 50 bytes per token and 24 per
- * row that one names, whatever R and V are. `out: { gradLogits: logits }` writes the gradient over the logits; `out: { gradLogits: null }` leaves it
- * out. Logits of -inf have probability 0; a row with NaN, +inf or nothing but -inf has logp NaN, which reaches the loss.
+ * token names get zeros and are not exponentiated (again). Memory beside the outputs follows the tokens and the rows that
+ * they name, whatever R and V are. `out: { gradLogits: logits }` writes the gradient over the logits;
+ * `out: { gradLogits: null }` leaves it out. Logits of -inf have probability 0; a row with NaN, +inf or nothing but -inf has logp NaN, which reaches the loss.
  *
  * Accuracy: the bits of tokenLogprob, policyLoss and tokenLogprobBackward one after another; against the equation in
  * float64, results of f32, bf16 and f16 logits are within twice the largest error of the plain float32 formula, plus

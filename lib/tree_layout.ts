@@ -48,24 +48,13 @@ export const matches: Matches<'treeLayout', Lists, Options> = true
 
 /** A list of whole numbers, from `least` on, as an i32 array. */
 export function integers(operation: string, name: string, given: unknown, least = -(2 ** 31)): HostArray<'i32'> {
-  const wide = typedArrayName(given) === 'BigInt64Array'
-  const list = wide ? integersOf(operation, name, given)?.data : given
-  if (typedArrayName(list) === 'Int32Array') {
-    const low = (list as Int32Array).findIndex((value) => value < least)
-    if (low < 0) return array(list as Int32Array)
-    throw grpoError('value', operation, name, `has ${(list as Int32Array)[low]} at ${low}, expected at least ${least}`)
+  const list = integersOf(operation, name, given)?.data ?? (given as Int32Array)
+  if (typedArrayName(list) !== 'Int32Array') {
+    throw grpoError('kind', operation, name, `is ${describe(list)}, expected a list of numbers`)
   }
-  if (!Array.isArray(list)) throw grpoError('kind', operation, name, `is ${describe(list)}, expected a list of numbers`)
-  for (const [i, value] of list.entries()) {
-    if (typeof value !== 'number')
-      throw grpoError('kind', operation, name, `has ${describe(value)} at ${i}, expected a number`)
-    if ((value | 0) !== value) {
-      const problem = `has ${value} at ${i}, expected a whole number from ${least} to 2147483647`
-      throw grpoError('value', operation, name, problem)
-    }
-    if (value < least) throw grpoError('value', operation, name, `has ${value} at ${i}, expected at least ${least}`)
-  }
-  return array(Int32Array.from(list as number[]))
+  const low = list.findIndex((value) => value < least)
+  if (low < 0) return array(list)
+  throw grpoError('value', operation, name, `has ${list[low]} at ${low}, expected at least ${least}`)
 }
 
 function pack(segmentStart: Int32Array, segments: readonly Int32Array[]): HostArray<'i32'> {

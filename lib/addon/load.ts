@@ -68,9 +68,7 @@ function pickedIn(folder: string): string[] {
 
 /** Where the addon may lie, the likeliest first. */
 function placesIn(folder: string): string[] {
-  // Which of the two C libraries a process has takes 30 ms to ask; the binary for the other one does not load.
-  const libraries = exists('/etc/alpine-release') ? ['musl', 'glibc'] : ['glibc', 'musl']
-  const names = process.platform === 'linux' ? libraries.map((library) => `.${library}`) : ['']
+  const names = process.platform === 'linux' ? ['.glibc', '.musl'] : [''] // that of the other C library does not load
   const prebuilt = names.map((name) => join(prebuildsIn(folder), `grpo-kernels${name}.node`))
   return [...new Set([...pickedIn(folder), join(folder, 'build/Release/grpo_kernels.node'), ...prebuilt])]
 }

@@ -32,7 +32,7 @@ const commonOptions = ['out', 'stream', 'signal', 'stride']
 /** Throws unless `bag` is an object whose own names are all allowed. */
 export function checkNames(operation: string, bag: unknown, allowed: readonly string[], what: string): Bag {
   if (typeof bag !== 'object' || bag === null || ArrayBuffer.isView(bag) || Array.isArray(bag)) {
-    throw grpoError('kind', operation, '', `takes an object of ${what}s, got ${describe(bag)}`)
+    throw grpoError('kind', operation, '', `takes an object of ${what.replace(/^\w+/, '$&s')}, got ${describe(bag)}`)
   }
   for (const name of Object.keys(bag)) {
     if (!allowed.includes(name)) {

@@ -10,8 +10,6 @@ import { accepted, perSequence, perToken, type Rejection, statistic } from './re
 import { quantile } from './statistics.js'
 import { tokenAdvantages } from './tokens.js'
 
-export type { ImportanceMode } from './importance.js'
-
 export interface Correction {
   /**
    * Multiplies the policy term by exp(oldLogp - rolloutLogp): of the token, or (sequence) the product or (sequence_mean)

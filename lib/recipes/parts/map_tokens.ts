@@ -1,5 +1,5 @@
-// Values computed from values, as plain loops: TypedArray.from(x, f) goes through an iterator, which takes ten times as long
-// over the tokens of a batch.
+// Values computed from values, as plain loops: TypedArray.from(x, f) goes through an iterator, which is many times
+// slower over the tokens of a batch.
 type Numbers = ArrayLike<number>
 type OfValue = (value: number, t: number) => number
 

@@ -1,7 +1,7 @@
 // What TRL's GRPOTrainer does, and with it Liger-Kernel's losses and Unsloth: the presets differ in their defaults.
 import { grpoError } from '../../addon/errors.js'
 import type { Objective } from '../../objective.js'
-import { correctedWeights, type ImportanceMode } from '../parts/corrections.js'
+import { correctedWeights } from '../parts/corrections.js'
 import { float32Map } from '../parts/map_tokens.js'
 import { within } from '../parts/rejection.js'
 import { missingColumn } from '../step/columns.js'
@@ -20,7 +20,7 @@ export interface TrlOptions {
   readonly entropyCoef: number
   /** null: the longest rollout of the batch. */
   readonly maxCompletionLength: number | null
-  readonly importanceSamplingMode: Exclude<ImportanceMode, 'token_gate'> | 'none'
+  readonly importanceSamplingMode: `${'token' | 'sequence'}_${'truncate' | 'mask'}` | 'none'
   readonly importanceSamplingMin: number | null
   readonly importanceSamplingMax: number | null
   readonly offPolicyMaskThreshold: number | null

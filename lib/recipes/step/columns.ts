@@ -73,8 +73,8 @@ export function chooseOptions(method: string, table: OptionTable = {}, given: un
     }
     // It becomes part of float32 numbers: as an infinity, or as 0, it would end as a loss that is NaN.
     if (spec.kind === 'number' && value !== 0 && !isFloat32(value as number)) {
-      const range = 'a size from 1.2e-38 to 3.4e38, which a float32 holds'
-      throw grpoError('option', method, name, `is ${value}, expected 0 or ${range}`)
+      const problem = `is ${value}, expected 0 or a size from 1.2e-38 to 3.4e38, which a float32 holds`
+      throw grpoError('option', method, name, problem)
     }
     return [name, value]
   })

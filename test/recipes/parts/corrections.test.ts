@@ -257,6 +257,7 @@ edge('corrections', 'what is out of range is refused', () => {
   expect(refused({ reject: [{ statistic: 'token_k2' }] })).toThrow(
     'grpo: reject.high is undefined, expected a number > 0',
   )
+  expect(refused({ importance: null })).toThrow('takes an object of fields of importance, got null')
   expect(refused({ offPolicy: Number.NaN })).toThrow('grpo: offPolicy is NaN, expected a number')
   expect(refused({ topEntropy: 0 })).toThrow('grpo: topEntropy is 0, expected a share: > 0, at most 1')
 })

@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import process from 'node:process'
 import { describe, expect, test } from 'vitest'
 import { array, cuda, gatherRows, policyLossFromLogits, tokenLogprob } from '../../lib/index.js'
+import { tokenLogprobBackwardReference, tokenLogprobReference } from '../references/token_logprob.js'
 import { backend } from '../support/backend_kind.js'
-import { refuses } from '../support/compare.js'
+import { accurate, refuses } from '../support/compare.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'grpo-kernels-'))
 Object.assign(process.env, {
@@ -43,19 +44,15 @@ describe.skipIf(backend !== 'simt')('the library of a GPU', () => {
     const token = new Int32Array([7, 20_010])
     const inputs = { logits: cuda.upload(array(x, [R, V])), token }
     const { logp } = tokenLogprob(inputs)
-    const expected = Array.from(token, (id, r) => {
-      const row = x.subarray(r * V, (r + 1) * V)
-      return (row[id] as number) - Math.log(row.reduce((sum, z) => sum + Math.exp(z), 0))
-    })
-    logp.readSync().data.forEach((value, t) => expect(value).toBeCloseTo(expected[t] as number, 5))
+    const onHost = { logits: x, V, token }
+    const rounded = tokenLogprobReference(onHost, Math.fround)
+    accurate(logp.readSync(), tokenLogprobReference(onHost).logp, rounded.logp)
     const loss = { advantage: cuda.upload(new Float32Array([1])), sequenceStart: new Int32Array([0, R]) }
     const { gradLogits, logp: again } = policyLossFromLogits({ ...inputs, ...loss }, { surrogate: 'reinforce' })
     expect(again.readSync().data).toEqual(logp.readSync().data)
-    const gradient = gradLogits.readSync().data
-    token.forEach((id, r) => {
-      const p = Math.exp(expected[r] as number)
-      expect(gradient[r * V + id]).toBeCloseTo((p - 1) / R, 6)
-    })
+    const gradLogp = [-1 / R, -1 / R]
+    const plain = tokenLogprobBackwardReference(onHost, gradLogp, undefined, Math.fround)
+    accurate(gradLogits.readSync(), tokenLogprobBackwardReference(onHost, gradLogp), plain)
   })
 
   test('trim gives back what no array uses', async () => {
