@@ -10,7 +10,7 @@
       "cflags_cc": ["<!@(node native/build.mjs flags)"],
       "ldflags": [
         "-Wl,--exclude-libs,ALL",
-        "-Wl,--version-script=<(module_root_dir)/native/exports.map",
+        "-Wl,--version-script=<(module_root_dir)/native/platform/exports.map",
         "-Wl,-z,nodelete",
         "-static-libgcc",
         "-static-libstdc++"

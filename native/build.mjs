@@ -16,8 +16,9 @@ import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
-import { compileAddon, defines, flags } from './compile.mjs'
-import { link } from './link.mjs'
+import { libraryFile, platform } from './platform/binaries.mjs'
+import { compileAddon, defines, flags } from './platform/compile.mjs'
+import { link } from './platform/link.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const require = createRequire(import.meta.url)
@@ -116,8 +117,7 @@ function cuda(...targets) {
   if (bad.length > 0) process.exit(1)
 }
 
-const prebuilds = join(root, 'prebuilds', `${process.platform}-${process.arch}`)
-const extension = process.platform === 'darwin' ? 'dylib' : 'so'
+const prebuilds = join(root, 'prebuilds', platform)
 
 /** Makes or copies a binary into prebuilds/, in one step: a process that has the one before loaded keeps that. */
 function ship(name, make) {
@@ -133,18 +133,18 @@ const objectsOf = (folder, target, names) =>
 
 /**
  * What the tarball has: the addon, by prebuildify; beside it the C library, and the CUDA library where nvcc is installed;
- * and the headers with which an addon can be compiled for another platform. On Linux native/link.mjs links all of them.
+ * and the headers with which an addon can be compiled for another platform. On Linux native/platform/link.mjs links all of them.
  */
 async function prebuild() {
   const linux = process.platform === 'linux'
   const env = { ...nodeEnvironment(), PREBUILD_NODE_GYP: join(root, 'native/node_gyp.mjs') }
-  if (linux) env.LINK = `node ${join(root, 'native/link.mjs')}`
+  if (linux) env.LINK = `node ${join(root, 'native/platform/link.mjs')}`
   const words = ['--napi', '--target', process.versions.node, ...(linux ? ['--tag-libc'] : ['--strip'])]
   run(bin('prebuildify', 'bin.js'), words, env)
   await addon() // prebuildify has moved it away
   headers()
 
-  const library = `libgrpo_kernels.${extension}`
+  const library = libraryFile('grpo_kernels')
   cmake('grpo_kernels')
   if (!linux) {
     ship(library, (draft) => copyFileSync(join(root, 'build-library/Release', library), draft))
@@ -154,7 +154,7 @@ async function prebuild() {
     ship(name, (draft) => link([...objects, '-o', draft, `-Wl,-soname,${name}`, '-Wl,-z,defs'], ...map))
   const operations = sources().filter((name) => !name.startsWith('native/node/'))
   portable(library, objectsOf('build-library', 'grpo_objects', operations))
-  const kernels = 'libgrpo_kernels_cuda.so'
+  const kernels = libraryFile('grpo_kernels_cuda')
   if (findNvcc() === undefined) {
     rmSync(join(prebuilds, kernels), { force: true })
     console.log('prebuilds are for the CPU alone: nvcc is not installed')

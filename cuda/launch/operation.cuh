@@ -67,7 +67,7 @@ int entry(const void* args, void* stream) {
 }  // namespace grpo::cuda
 
 // Descriptors of the CPU operations.
-#include "native/interface/operations.h"
+#include "native/interface/operation_list.h"
 namespace grpo {
 GRPO_OPERATIONS(GRPO_DECLARE)
 }

@@ -1,16 +1,11 @@
 // Finds the addon and loads it. A bundler may carry this file away from the package, into an ES module without require()
 // and __dirname: Node's own modules come from `process`, and the package's folder is searched for.
 import { type GrpoError, grpoError } from './errors.js'
+import { addonOf, addons, compiles, glibcVersion, ownPrebuilds, platform, prebuildsIn } from './platform.js'
 
 const { existsSync, readdirSync, readFileSync } = process.getBuiltinModule('node:fs')
 const { createRequire } = process.getBuiltinModule('node:module')
 const { dirname, isAbsolute, join } = process.getBuiltinModule('node:path')
-
-const platform = `${process.platform}-${process.arch}`
-
-/** Written so that tools which copy what a program needs (Next.js's standalone build) see the binaries. */
-const prebuilds =
-  typeof __dirname === 'string' ? `${__dirname}/../../prebuilds/${process.platform}-${process.arch}/` : ''
 
 /** The path in an environment variable; undefined if it is not set. @throws RangeError if the path is not absolute */
 export function pathVariable(name: string): string | undefined {
@@ -38,7 +33,7 @@ function isPackage(folder: string): boolean {
 
 /** The folder of the package; undefined in a bundle from which node_modules/grpo-kernels cannot be found. */
 function findPackage(): string | undefined {
-  const own = prebuilds && join(prebuilds, '../..')
+  const own = ownPrebuilds && join(ownPrebuilds, '../..')
   if (own && isPackage(own)) return own
   // In a bundle: what an import of the package from there would find.
   for (const from of [typeof __filename === 'string' ? __filename : '', process.argv[1] ?? '']) {
@@ -54,9 +49,6 @@ const found = findPackage()
 /** Where prebuilds/ lies: the package's folder, or what GRPO_KERNELS_PREBUILD names in its place. */
 export const binaryFolder = (): string | undefined => pathVariable('GRPO_KERNELS_PREBUILD') ?? found
 
-/** The folder of this platform's binaries within prebuilds/. */
-export const prebuildsIn = (folder: string): string => join(folder, 'prebuilds', platform)
-
 /** What node-gyp-build picks: a local build, else the prebuild of this platform. It says of none why. */
 function pickedIn(folder: string): string[] {
   try {
@@ -68,8 +60,7 @@ function pickedIn(folder: string): string[] {
 
 /** Where the addon may lie, the likeliest first. */
 function placesIn(folder: string): string[] {
-  const names = process.platform === 'linux' ? ['.glibc', '.musl'] : [''] // that of the other C library does not load
-  const prebuilt = names.map((name) => join(prebuildsIn(folder), `grpo-kernels${name}.node`))
+  const prebuilt = addons.map((name) => join(prebuildsIn(folder), name))
   return [...new Set([...pickedIn(folder), join(folder, 'build/Release/grpo_kernels.node'), ...prebuilt])]
 }
 
@@ -101,12 +92,6 @@ export function loadAddon(): unknown {
     }
   }
   throw failure(attempts, given, folder)
-}
-
-function glibcVersion(): string | undefined {
-  const { report } = process as { report?: { excludeNetwork?: boolean; getReport(): object } }
-  if (report) report.excludeNetwork = true // it would look up names
-  return (report?.getReport() as { header?: { glibcVersionRuntime?: string } })?.header?.glibcVersionRuntime
 }
 
 function namesIn(folder: string): string[] {
@@ -148,9 +133,9 @@ function likeliest(
   }
   const build = join(folder, 'native/build.mjs')
   const remedy =
-    process.platform === 'win32' || !exists(build)
-      ? 'docs/troubleshooting.md in the package says what there is to do.'
-      : `Build it here, with a C++20 compiler: node ${JSON.stringify(build)} addon`
+    compiles && exists(build)
+      ? `Build it here, with a C++20 compiler: node ${JSON.stringify(build)} addon`
+      : 'docs/troubleshooting.md in the package says what there is to do.'
   const where = pathVariable('GRPO_KERNELS_PREBUILD') ? `GRPO_KERNELS_PREBUILD names ${folder}: ` : ''
   return `${where}${shortcoming(attempts, folder, glibc)}. ${remedy}`
 }
@@ -167,7 +152,7 @@ function shortcoming(attempts: readonly Attempt[], folder: string, glibc: string
     const others = namesIn(join(folder, 'prebuilds')).filter((other) => other.includes('-') && other !== platform)
     return `there is no binary for ${platform}${others.length ? `, only for ${others.join(', ')}` : ''}`
   }
-  if (process.platform === 'linux' && !present.includes(`grpo-kernels.${glibc ? 'glibc' : 'musl'}.node`)) {
+  if (addons.length > 1 && !present.includes(addonOf(glibc))) {
     return `there is no binary for ${platform} with ${glibc ? 'glibc' : 'musl'}`
   }
   if (

@@ -1,7 +1,8 @@
 // The library of the CUDA kernels: found and loaded when it is first needed, never unloaded.
 import { grpoError, nativeError } from '../addon/errors.js'
-import { binaryFolder, exists, pathVariable, prebuildsIn } from '../addon/load.js'
+import { binaryFolder, exists, pathVariable } from '../addon/load.js'
 import { compare, type NativeError, native } from '../addon/native.js'
+import { cudaLibraryFile, prebuildsIn } from '../addon/platform.js'
 import type { OperationName } from '../ops.js'
 import { describe } from './array.js'
 
@@ -22,8 +23,7 @@ function pathOf(): string | undefined {
   if (given) return given
   const folder = binaryFolder()
   if (folder === undefined) return undefined
-  const file = process.platform === 'win32' ? 'grpo_kernels_cuda.dll' : 'libgrpo_kernels_cuda.so'
-  const places = [join(prebuildsIn(folder), file), join(folder, 'build-cuda', file)]
+  const places = [prebuildsIn(folder), join(folder, 'build-cuda')].map((place) => join(place, cudaLibraryFile))
   return places.find((path) => exists(path))
 }
 

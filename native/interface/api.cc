@@ -1,5 +1,5 @@
 // The table of the CPU operations, and the one exported symbol of their C interface.
-#include "interface/operations.h"
+#include "interface/operation_list.h"
 
 namespace grpo {
 

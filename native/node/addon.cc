@@ -13,10 +13,7 @@
 
 #include "node/addon_cuda.h"
 #include "interface/operation.h"
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <dlfcn.h>
-#endif
+#include "platform/shared_library.h"
 
 namespace grpo {
 namespace {
@@ -190,11 +187,8 @@ Napi::Value overlap(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-#if defined(__unix__) || defined(__APPLE__)
   // The pool's threads run code of this file: it must stay when the last worker_thread that loaded it ends.
-  Dl_info self;
-  if (dladdr(reinterpret_cast<void*>(&init), &self) != 0) dlopen(self.dli_fname, RTLD_NOW | RTLD_NODELETE);
-#endif
+  never_unload(reinterpret_cast<void*>(&init));
   exports.Set("operations", operations(env, api()));
   add_cuda(env, exports);
   exports.Set("run", Napi::Function::New(env, run));

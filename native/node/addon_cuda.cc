@@ -5,11 +5,7 @@
 #include <map>
 #include <utility>
 
-#if defined(_WIN32)
-#include <windows.h>
-#else
-#include <dlfcn.h>
-#endif
+#include "platform/shared_library.h"
 
 namespace grpo {
 
@@ -20,32 +16,12 @@ std::atomic<const grpo_cuda_api*> loaded{nullptr};
 
 using Entry = const grpo_cuda_api* (*)(uint32_t version);
 
-// The library's entry point, or null with the loader's own words.
-Entry entry_of(const std::string& path, std::string& problem) {
-  const char* symbol = "grpo_kernels_cuda_api";
-#if defined(_WIN32)
-  const int length = MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, nullptr, 0);
-  std::wstring wide(static_cast<size_t>(length), L'\0');
-  MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, wide.data(), length);
-  HMODULE library = LoadLibraryExW(wide.c_str(), nullptr, LOAD_WITH_ALTERED_SEARCH_PATH);
-  if (library != nullptr)
-    if (auto entry = reinterpret_cast<Entry>(GetProcAddress(library, symbol))) return entry;
-  problem = "error " + std::to_string(GetLastError()) + " of the system";
-#else
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-  if (library != nullptr)
-    if (auto entry = reinterpret_cast<Entry>(dlsym(library, symbol))) return entry;
-  const char* text = dlerror();
-  problem = text != nullptr ? text : "no reason is given";
-#endif
-  return nullptr;
-}
-
 // loadCuda(path): undefined, or a sentence that says why it cannot be loaded.
 Napi::Value load(const Napi::CallbackInfo& info) {
   if (cuda_api() != nullptr) return info.Env().Undefined();
   std::string problem;
-  const Entry entry = entry_of(info[0].As<Napi::String>().Utf8Value(), problem);
+  const auto entry = reinterpret_cast<Entry>(
+      open_symbol(info[0].As<Napi::String>().Utf8Value(), "grpo_kernels_cuda_api", problem));
   if (entry == nullptr) return Napi::String::New(info.Env(), problem);
   const grpo_cuda_api* api = entry(GRPO_API_VERSION);
   if (api == nullptr || api->size < sizeof(grpo_cuda_api))

@@ -11,7 +11,7 @@
 #include <system_error>
 #include <thread>
 
-#include "parallel/processors.h"
+#include "platform/processors.h"
 
 namespace grpo {
 

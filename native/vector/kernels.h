@@ -4,7 +4,7 @@
 #include "vector/exponential.h"
 #include "vector/storage.h"
 #include "vector/matmul.h"
-#include "vector/rows.h"
+#include "vector/softmax.h"
 #include "vector/tiles.h"
 #include "vector/gaussian.h"
 

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "parallel/parallel.h"
-#include "parallel/processors.h"
+#include "platform/processors.h"
 
 namespace {
 

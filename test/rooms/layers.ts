@@ -111,6 +111,13 @@ export const native: readonly Level[] = [
     room('vector', '^native/vector/', 'The inner loops, compiled once per instruction set; they know nothing above.'),
     room('parallel', '^native/parallel/', 'The thread pool and what cancels it; it knows nothing above.'),
   ],
+  [
+    room(
+      'platform',
+      '^native/platform/',
+      'What differs between platforms: compiling, linking, shared libraries, processors; it knows nothing above.',
+    ),
+  ],
   [room('ops.h', '^native/ops\\.h$', 'The public C header. It includes nothing of the package.')],
 ]
 

@@ -97,7 +97,7 @@ export function nextStep(root: string, row: string): Step | undefined {
   const file = fileOf(root, row)
   const variable = `k${row[0]?.toUpperCase()}${row.slice(1)}`
   const header = read(root, 'native/ops.h') ?? ''
-  const list = read(root, 'native/interface/operations.h') ?? ''
+  const list = read(root, 'native/interface/operation_list.h') ?? ''
   const has = (path: string) => existsSync(join(root, path))
   const everything = (text: string): Step => ({ text, blocks: 'everything' })
 
@@ -108,7 +108,7 @@ export function nextStep(root: string, row: string): Step | undefined {
   ].filter((part) => part !== false)
   if (inHeader.length > 0) return everything(`in native/ops.h ${listed(inHeader)}`)
   if (!list.includes(`X(${name}, `)) {
-    const place = 'at the end of the list in native/interface/operations.h, after a \\ on the line before'
+    const place = 'at the end of the list in native/interface/operation_list.h, after a \\ on the line before'
     return everything(`its name ${place}: X(${name}, ${variable})`)
   }
   if (!new RegExp(`GRPO_OPERATION\\(\\w+, ${name},`).test(textOf(root, 'native', /\.cc$/))) {

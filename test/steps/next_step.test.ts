@@ -35,8 +35,8 @@ test('an operation, from its row to its page', () => {
       () => change('native/ops.h', '} grpo_api;', '  int (*kl_penalty)(...);\n} grpo_api;'),
     ],
     [
-      /^its name .* in native\/interface\/operations\.h, after a \\ on the line before: X\(kl_penalty, kKlPenalty\)$/,
-      () => change('native/interface/operations.h', '  X(moments,', '  X(kl_penalty, kKlPenalty) \\\n  X(moments,'),
+      /^its name .* in native\/interface\/operation_list\.h, after a \\ on the line before: X\(kl_penalty, kKlPenalty\)$/,
+      () => change('native/interface/operation_list.h', '  X(moments,', '  X(kl_penalty, kKlPenalty) \\\n  X(moments,'),
     ],
     [
       /^the plain C\+\+ version, native\/kl_penalty\.cc, /,

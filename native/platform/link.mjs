@@ -1,4 +1,4 @@
-// The linker of prebuilds on Linux: node native/link.mjs WORDS, in place of g++ -shared WORDS. What it makes runs where
+// The linker of prebuilds on Linux: node native/platform/link.mjs WORDS, in place of g++ -shared WORDS. What it makes runs where
 // glibc is 2.28 or newer, as it is on every system that Node 20 runs on. Objects are those of the compiler that the tests
 // run on; zig links them, since it knows the symbols of every glibc, with the compiler's own libstdc++ inside.
 import { execFileSync, spawnSync } from 'node:child_process'
@@ -40,7 +40,7 @@ function findZig() {
  * @param map    a version script with the exported symbols
  */
 export function link(words, map = join(folder, 'exports.map')) {
-  const cache = join(folder, '../node_modules/.cache/zig')
+  const cache = join(folder, '../../node_modules/.cache/zig')
   const own = words.filter((word) => !replaced.test(word))
   const options = ['cc', '-target', `${targets[process.arch]}.${glibc}`, '-shared', '-s', '-nostdlib++']
   const hidden = ['-Wl,--gc-sections', '-Wl,-z,nodelete', `-Wl,--version-script=${map}`]

@@ -1,4 +1,4 @@
-#include "parallel/processors.h"
+#include "platform/processors.h"
 
 #if defined(__linux__)
 #include <sched.h>
