@@ -15,8 +15,8 @@
 //   if entropy          this output exists when that input does
 // An option:   kind = default range
 //   number = 0.0001 >= 0     number? = null > 1 (null allowed)     integer = 1 0..1     boolean = false
-//   enum a|b|c (the first is the default; enum? a|b: null is)      integer >= 0 axis R (no default; it sizes an axis)
-//   f32                 float32 holds it        inverse     its inverse is finite too; both words: in float32
+//   enum a|b|c (the first is the default; enum? a|b: null is)      integer 0..9 axis R (no default; it sizes an axis)
+//   f32                 float32 holds it        inverse     float32 holds its inverse, or it is 0
 
 /** The options of every policy objective: see `Objective` in objective.ts. */
 const objective = {
@@ -122,7 +122,7 @@ export const ops = {
   tokenLogprob: {
     inputs: { logits, ...tokens, mask: 'u8[T] ?' },
     outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
-    options: { temperature, vocabStart: 'integer? = null >= 0' },
+    options: { temperature, vocabStart: 'integer? = null 0..2147483647' },
     paper: 'Milakov and Gimelshein, arXiv:1805.02867',
   },
   tokenLogprobBackward: {
@@ -136,7 +136,7 @@ export const ops = {
       gradEntropy: 'f32[T] ?',
     },
     outputs: { gradLogits: '~logits[R,V] strided over logits' },
-    options: { temperature, vocabStart: 'integer? = null >= 0' },
+    options: { temperature, vocabStart: 'integer? = null 0..2147483647' },
     paper: 'Milakov and Gimelshein, arXiv:1805.02867',
   },
   mergeTokenLogprob: {
@@ -199,7 +199,7 @@ export const ops = {
       dtype: 'enum f32|bf16|f16',
       threads: 'integer 1..1024',
       chunkRows,
-      sequences: 'integer? = null >= 0',
+      sequences: 'integer? = null 0..2147483647',
       ratio: objective.ratio,
     },
     paper: 'Cut Your Losses, arXiv:2411.09009',
@@ -292,7 +292,7 @@ export const ops = {
   scatterRows: {
     inputs: { x: 'any[M,D?]', index: 'i32[M] below R' },
     outputs: { x: '=x[R,D?]' },
-    options: { rows: 'integer >= 0 axis R' },
+    options: { rows: 'integer 0..2147483647 axis R' },
     paper: '',
   },
   sequenceSum: {

@@ -45,7 +45,7 @@ const grpo_field kFields[] = {
     GRPO_OPT(dtype, "enum f32|bf16|f16"),
     GRPO_OPT(threads, "integer 1..1024"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
-    GRPO_OPT(sequences, "integer? = null >= 0"),
+    GRPO_OPT(sequences, "integer? = null 0..2147483647"),
     GRPO_OPT(ratio, "enum token|sequence|sequence_token|sequence_product|geometric"),
 };
 

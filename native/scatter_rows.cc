@@ -79,7 +79,7 @@ const grpo_field kFields[] = {
     GRPO_IN(x, "any[M,D?]"),
     GRPO_IN(index, "i32[M] below R"),
     GRPO_OUT_AS(x, out_x, "=x[R,D?]"),
-    GRPO_OPT(rows, "integer >= 0 axis R"),
+    GRPO_OPT(rows, "integer 0..2147483647 axis R"),
 };
 
 }  // namespace

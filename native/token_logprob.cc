@@ -85,7 +85,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(logsumexp, "f32[T]"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
-    GRPO_OPT(vocab_start, "integer? = null >= 0"),
+    GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
 };
 }  // namespace forward
 
@@ -102,7 +102,7 @@ const grpo_field kFields[] = {
     GRPO_IN(grad_entropy, "f32[T] ?"),
     GRPO_OUT(grad_logits, "~logits[R,V] strided over logits"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
-    GRPO_OPT(vocab_start, "integer? = null >= 0"),
+    GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
 };
 }  // namespace backward
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { array, cpu, fromBf16, fromF16, scatterRows, toBf16, toF16 } from '../lib/index.js'
 import { cpuTest } from './support/backend_kind.js'
-import { identical, refuses } from './support/compare.js'
+import { exactly, identical, refuses } from './support/compare.js'
 import { random } from './support/random.js'
 
 // y[r] = sum of x[m] with index[m] = r, in the order of m.
@@ -70,6 +70,15 @@ describe('scatterRows', () => {
     const inputs = { x: Float32Array.of(1), index: Int32Array.of(2) }
     refuses(() => scatterRows(inputs, { rows: 2 }), { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'index' })
     refuses(() => scatterRows(inputs, {} as never), { error: TypeError, code: 'ERR_GRPO_MISSING', argument: 'rows' })
+    // Beyond what an axis may have: at fault are the rows, not the output that they size, wherever it lies.
+    for (const rows of [2 ** 31, 2 ** 53 - 1])
+      for (const out of [undefined, { x: null }])
+        refuses(() => scatterRows(inputs, { rows, ...(out && { out }) }), {
+          error: RangeError,
+          code: 'ERR_GRPO_OPTION',
+          argument: 'rows',
+          message: exactly(`scatterRows: rows is ${rows}, expected 0 to 2147483647`),
+        })
     refuses(() => scatterRows(inputs, { rows: 3, out: { x: new Float32Array(4) } }), {
       error: RangeError,
       code: 'ERR_GRPO_SHAPE',

@@ -4,7 +4,7 @@ import {
   tokenLogprobBackwardReference as backwardReference,
   tokenLogprobReference as reference,
 } from './references/token_logprob.js'
-import { accurate, close, golden, identical, ulp, values } from './support/compare.js'
+import { accurate, close, exactly, golden, identical, refuses, ulp, values } from './support/compare.js'
 import { batch, dtypes, filled, forwardOf, logitsOf, plainOf, rows } from './support/logits_cases.js'
 import fc from './support/properties.js'
 import { random } from './support/random.js'
@@ -207,4 +207,23 @@ describe('properties', () => {
       expect(alone.logp.data[0]).toBe(logp.data[t])
     }
   })
+})
+
+test('a part of a vocabulary begins at an id: vocabStart is below 2^31', () => {
+  const logits = rows([0, 0])
+  const token = new Int32Array([2 ** 31 - 1])
+  const forward = tokenLogprob({ logits, token }, { vocabStart: 2 ** 31 - 1 })
+  golden(forward.logp, [-Math.LN2], 1)
+  const backward = { logits, token, ...forwardOf(forward), gradLogp: new Float32Array(1) }
+  for (const vocabStart of [2 ** 31, 2 ** 40])
+    for (const run of [
+      () => tokenLogprob({ logits, token }, { vocabStart }),
+      () => tokenLogprobBackward(backward, { vocabStart }),
+    ])
+      refuses(run, {
+        error: RangeError,
+        code: 'ERR_GRPO_OPTION',
+        argument: 'vocabStart',
+        message: exactly(`vocabStart is ${vocabStart}, expected 0 to 2147483647`),
+      })
 })

@@ -154,7 +154,8 @@ __device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t,
   // A sum of floats is finite in double exactly where all of them are.
   const double read = logp + old_logp + ref_logp + entropy + advantage + token.weight;
   term.non_finite = read - read != 0 || bounds.low != bounds.low || bounds.high != bounds.high || !float32_holds(own) ||
-                    !float32_holds(term.loss) || !float32_holds(scaled(factor, loss.grad_logp + loss.grad_log_ratio));
+                    !float32_holds(term.loss) || !float32_holds(scaled(factor, loss.grad_logp + loss.grad_log_ratio)) ||
+                    !float32_holds(term.grad_entropy);
   return term;
 }
 

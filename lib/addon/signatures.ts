@@ -29,6 +29,8 @@ export interface OptionSpec {
   readonly choices: readonly string[]
   /** The axis that it sizes. */
   readonly axis: string | undefined
+  /** The ends of a range that has both, as text. */
+  readonly range: readonly [least: string, most: string] | undefined
 }
 
 export interface Signature {
@@ -61,6 +63,7 @@ function parseArray(name: string, spec: string): ArraySpec {
 export function parseOption(name: string, spec: string): OptionSpec {
   const [, kind, question, rest = ''] = /^(\w+)(\??) ?(.*)$/.exec(spec) ?? []
   const choices = kind === 'enum' ? rest.split('|') : []
+  const [, least = '', most] = /(\S+)\.\.(\S+)/.exec(rest) ?? []
   const written = /^= (\S+)/.exec(rest)?.[1]
   const fallback = written === undefined ? undefined : (JSON.parse(written) as number | boolean | null)
   return {
@@ -71,6 +74,7 @@ export function parseOption(name: string, spec: string): OptionSpec {
     fallback: kind === 'enum' ? (question === '?' ? null : choices[0]) : fallback,
     choices,
     axis: /\baxis (\w)/.exec(rest)?.[1],
+    range: most === undefined ? undefined : [least, most],
   }
 }
 

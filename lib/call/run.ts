@@ -81,6 +81,9 @@ function optionNumber(operation: string, spec: OptionSpec, given: unknown): numb
   if (!Number.isFinite(value)) throw refuse('option', `a finite number${orNull}`)
   // No integer option is negative: one may size an array, and -1 stands for null in the C struct.
   if (spec.kind === 'integer' && value < 0) throw refuse('option', `at least 0${orNull}`)
+  // Of others the C checker says it; an output of this size would be at fault first.
+  const [least, most] = spec.range ?? []
+  if (spec.axis !== undefined && value > Number(most)) throw refuse('option', `${least} to ${most}`)
   return value
 }
 

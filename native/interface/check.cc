@@ -253,8 +253,10 @@ std::string number_text(double value) {
   return text;
 }
 
-// What a kernel makes of a number has to be one too. In float32 the inverse is held with some room, for a kernel may
-// multiply it by log2 e, and normal, for a GPU may take what is not for 0.
+// What a kernel makes of a number has to be one too, in float32: where it divides in float64, what comes out of it is
+// rounded to float32 in the end, and an infinite gradient makes NaN of the gradients behind it. Where it divides in
+// float32, the inverse is held with some room, for a kernel may multiply it by log2 e, and normal, for a GPU may take
+// what is not for 0.
 int check_held(const Field& field, double value) {
   const OptionSpec& spec = field.option;
   const double size = std::fabs(value);
@@ -262,7 +264,9 @@ int check_held(const Field& field, double value) {
   if (spec.f32 && spec.inverse && size != 0 && (size < 0x1p-126 || size > 0x1p126))
     expected = "a number of 1.2e-38 to 8.5e37, which float32 can hold with its inverse";
   else if (spec.f32 && size >= 0x1.ffffffp127) expected = "a number up to 3.4e38, which float32 can hold";
-  else if (spec.inverse && size != 0 && !std::isfinite(1 / value)) expected = "a number whose inverse is finite";
+  else if (spec.inverse && size != 0 && size < 0x1p-126)
+    expected = spec.has_low && !spec.low_open ? "0 or a number of at least 1.2e-38, whose inverse float32 can hold"
+                                              : "a number of at least 1.2e-38, whose inverse float32 can hold";
   if (expected == nullptr) return GRPO_OK;
   return fail(GRPO_OPTION, field.source->name, "is " + number_text(value) + ", expected " + expected);
 }

@@ -41,7 +41,7 @@ struct OptionSpec {
   double fallback = 0;      // of a number, integer or boolean; NaN: null
   bool has_low = false, low_open = false, has_high = false;
   double low = 0, high = 0;
-  bool f32 = false, inverse = false;  // what has to be a number too: it in float32, its inverse
+  bool f32 = false, inverse = false;  // what float32 has to hold: it, its inverse
   std::vector<std::string> choices;
   char axis = 0;            // the axis that it sizes
 };

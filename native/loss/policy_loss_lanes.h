@@ -155,8 +155,10 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
     // A sum of floats is finite in double exactly where all of them are.
     const Lanes read = logp + old_logp + ref_logp + entropies + token.advantage + token.weight;
     const Lanes derivative = scaled(live, of.factor, loss.grad_logp + loss.grad_log_ratio);
+    const Lanes by_entropy = 0 - objective.entropy_coef * of.entropy_factor;
     non_finite += live & ((read - read != 0) | (bounds.low != bounds.low) | (bounds.high != bounds.high) |
-                          ~(float32_holds(term) & float32_holds(added - bonus) & float32_holds(derivative)));
+                          ~(float32_holds(term) & float32_holds(added - bonus) & float32_holds(derivative) &
+                            float32_holds(by_entropy)));
 
     if (grad_logp != nullptr) {
       Lanes through_ratio = own_gradient ? loss.grad_log_ratio : constant<Lanes>(range.sequence_gradient);
@@ -167,7 +169,7 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
       store(grad_logp, t, count, scaled(live, of.factor, loss.grad_logp + through_ratio) + 0);  // + 0: no -0
     }
     if (grad_entropy != nullptr)
-      store(grad_entropy, t, count, live ? 0 - objective.entropy_coef * of.entropy_factor : zero);
+      store(grad_entropy, t, count, live ? by_entropy : zero);
   }
 
   double* stats = sums.stats;

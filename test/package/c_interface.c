@@ -90,6 +90,45 @@ int main(void) {
   expect(api->sequence_sum(&shorter, NULL) == GRPO_OK && value[0] == -7, "a sum of args without an option");
   objective.size = sizeof objective;
 
+  // What JavaScript's callers are refused: numbers whose inverse float32 does not hold, and sizes that no axis has.
+  const struct {
+    double* option;
+    const char *name, *expected;
+  } narrow[] = {
+      {&objective.normalizer, "normalizer", "0 or a number"},
+      {&objective.max_length, "max_length", "a number"},
+      {&objective.tau_positive, "tau_positive", "a number"},
+      {&objective.tau_negative, "tau_negative", "a number"},
+  };
+  for (size_t i = 0; i < sizeof narrow / sizeof narrow[0]; ++i) {
+    char text[128];
+    snprintf(text, sizeof text, "is 1e-39, expected %s of at least 1.2e-38, whose inverse float32 can hold",
+             narrow[i].expected);
+    const double before = *narrow[i].option;
+    *narrow[i].option = 1e-39, value[0] = 77;
+    expect(api->policy_loss(&loss, NULL) == GRPO_OPTION && value[0] == 77, "an inverse beyond float32");
+    api->last_error(&error);
+    expect(strcmp(error.argument, narrow[i].name) == 0 && strcmp(error.problem, text) == 0, narrow[i].name);
+    *narrow[i].option = 0x1p-126;
+    expect(api->policy_loss(&loss, NULL) == GRPO_OK, "the smallest that is taken");
+    *narrow[i].option = before;
+  }
+  objective.normalizer = 0;
+  expect(api->policy_loss(&loss, NULL) == GRPO_OK && value[0] == 0, "a denominator of 0");
+  objective.normalizer = NAN;
+  grpo_scatter_rows_args scattered = {.size = sizeof scattered, .x = &group_tensor, .index = &sequence_tensor};
+  scattered.rows = INT64_C(1) << 31;
+  expect(api->scatter_rows(&scattered, NULL) == GRPO_OPTION, "more rows than an axis has");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "rows") == 0, "the rows");
+  expect(strcmp(error.problem, "is 2147483648, expected 0 to 2147483647") == 0, "their text");
+  grpo_token_logprob_args part = {.size = sizeof part};
+  expect(api->defaults("token_logprob", &part, NULL) == GRPO_OK && part.vocab_start == -1, "no part of a vocabulary");
+  part.vocab_start = INT64_C(1) << 31;
+  expect(api->token_logprob(&part, NULL) == GRPO_OPTION, "a part that begins beyond every id");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "vocab_start") == 0, "where it begins");
+
   // Addresses that are no multiple of an element's size, by the pointer or by the offset in bytes.
   char bytes[24];
   DLTensor crooked = vector_of(bytes + 1, &four, 2, 32);
