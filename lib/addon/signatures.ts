@@ -14,6 +14,8 @@ export interface ArraySpec {
   readonly optional: boolean
   readonly strided: boolean
   readonly offsets: string | undefined
+  /** It holds ids or places, which are not looked at where a mask of the operation is 0. */
+  readonly ids: boolean
   readonly over: string | undefined
   /** The input whose presence makes this output exist. */
   readonly condition: string | undefined
@@ -55,6 +57,7 @@ function parseArray(name: string, spec: string): ArraySpec {
     optional: rules.startsWith(' ?'),
     strided: rules.includes('strided'),
     offsets: rule('offsets'),
+    ids: rule('below') !== undefined || rule('vocabulary') !== undefined,
     over: rule('over'),
     condition: rule('if'),
   }

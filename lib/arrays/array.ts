@@ -186,7 +186,9 @@ function checkHostArray(operation: string, name: string, x: HostArray, mayBeLong
 function remedy(name: string, value: unknown, dtypes: readonly DType[] = []): string {
   const container = typedArrayName(value)
   if (container === undefined && !Array.isArray(value)) return ''
-  const own = dtypes.find((dtype) => dtype !== 'bf16' && dtype !== 'f16') ?? 'f32'
+  // Whole numbers stay whole where they may.
+  const whole = /^(Big)?U?[Ii]nt(?!8C)/.test(container ?? '') && (dtypes.length === 0 || dtypes.includes('i32'))
+  const own = whole ? 'i32' : (dtypes.find((dtype) => dtype !== 'bf16' && dtype !== 'f16') ?? 'f32')
   return `: ${constructors[own].name}.from(${name}${container?.startsWith('Big') ? ', Number' : ''}) makes one`
 }
 

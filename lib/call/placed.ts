@@ -7,29 +7,49 @@ import type { ArraySpec, Signature } from '../addon/signatures.js'
 import { describe, detached, type HostArray, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
 import { checkStream } from '../arrays/cuda_library.js'
 import { type DeviceArray, isDeviceArray, lengthOnDevice, live } from '../arrays/device_memory.js'
-import { integersOf } from '../arrays/integers.js'
+import { integersOf, isWide } from '../arrays/integers.js'
 
 export type Placed = HostArray | DeviceArray
 
 /** Values in an array's memory, which may be more than its shape has. */
 const lengthIn = (x: Placed): number => (isDeviceArray(x) ? lengthOnDevice(x) : lengthOf(x.data))
 
-/** An input or an output as a caller passed it; inputs of whole numbers alone come in other containers too. */
+/** Whether an input holds whole numbers alone, and comes in a container of which a copy is taken. */
+export const isCopied = ({ dtypes }: ArraySpec, value: unknown): boolean =>
+  dtypes.length === 1 && dtypes[0] === 'i32' && (Array.isArray(value) || isWide(value))
+
+const countOf = (ids: unknown) => (Array.isArray(ids) ? ids.length : lengthOf(ids as BigInt64Array))
+
+/** The mask of these ids, if it can be looked at now: one on a device is not read for that. */
+const maskOf = (mask: Placed | undefined, ids: unknown): Uint8Array | undefined =>
+  mask !== undefined && !isDeviceArray(mask) && mask.dtype === 'u8' && lengthOf(mask.data) === countOf(ids)
+    ? (mask.data as Uint8Array)
+    : undefined
+
+/**
+ * An input or an output as a caller passed it.
+ *
+ * @param mask  of ids: those that are copied are not looked at where it is 0, as a kernel does not look at others there
+ */
 export function read(
   operation: string,
-  { name, dtypes }: ArraySpec,
+  spec: ArraySpec,
   value: unknown,
   strided: boolean,
   isInput: boolean,
+  mask?: Placed,
 ): Placed | undefined {
+  const { name, dtypes } = spec
   if (value === undefined || value === null) return undefined
   if (isDeviceArray(value)) {
     live(operation, name, value)
     if (!strided) checkDense(operation, name, value)
     return value
   }
-  const integers = isInput && dtypes.length === 1 && dtypes[0] === 'i32'
-  const x = (integers && integersOf(operation, name, value)) || hostArray(operation, name, value, strided, dtypes)
+  const x =
+    isInput && isCopied(spec, value)
+      ? (integersOf(operation, name, value, spec.ids ? maskOf(mask, value) : undefined) as HostArray)
+      : hostArray(operation, name, value, strided, dtypes)
   if (lengthOf(x.data) === 0 && native.isDetached(x.data.buffer)) throw grpoError('value', operation, name, detached)
   return x
 }

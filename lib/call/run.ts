@@ -3,7 +3,7 @@
 
 import { type DType, elementBytes } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
-import { type ArraySpec, type OptionSpec, signatures } from '../addon/signatures.js'
+import { type ArraySpec, type OptionSpec, type Signature, signatures } from '../addon/signatures.js'
 import { throwIfAborted } from '../addon/turns.js'
 import { allocate, describe, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
 import { isDeviceArray, lastEntry } from '../arrays/device_memory.js'
@@ -11,7 +11,7 @@ import type { ArrayInput } from '../arrays/input.js'
 import type { OperationName } from '../ops.js'
 import type { Call } from './calls.js'
 import { onCpu, onGpu } from './execute.js'
-import { checkDense, checkStride, type Placed, read, type Slot, sameMemory, sideOf } from './placed.js'
+import { checkDense, checkStride, isCopied, type Placed, read, type Slot, sameMemory, sideOf } from './placed.js'
 import type {
   CallOptions,
   InputsOf,
@@ -87,6 +87,11 @@ function optionNumber(operation: string, spec: OptionSpec, given: unknown): numb
   return value
 }
 
+function maskOf(operation: string, { inputs }: Signature, given: Bag) {
+  const spec = inputs.find(({ name }) => name === 'mask')
+  return spec && { spec, x: read(operation, spec, given.mask, false, true) }
+}
+
 /** Gives the axes of an array that have no size yet the array's sizes. Contradictions are the C checker's to report. */
 function bind(axes: Axes, spec: ArraySpec, shape: readonly number[]): void {
   spec.axes.forEach(({ letter, plus }, i) => {
@@ -134,8 +139,13 @@ export function call<Name extends OperationName>(
   const axes: Axes = new Map(Object.entries(sizes))
   const arrays = new Map<string, Placed>()
   const strides = new Map<Placed, number>()
+  // Each is read once and in this order, for a getter may change others: but for the mask, as soon as it says which of the
+  // ids are to be copied.
+  let mask: { spec: ArraySpec; x: Placed | undefined } | undefined
   for (const spec of signature.inputs) {
-    const x = read(name, spec, givenInputs[spec.name], spec.strided, true)
+    const value = spec === mask?.spec ? undefined : givenInputs[spec.name]
+    if (spec.ids && isCopied(spec, value)) mask ??= maskOf(name, signature, givenInputs)
+    const x = spec === mask?.spec ? mask.x : read(name, spec, value, spec.strided, true, mask?.x)
     if (x === undefined) continue
     if (spec.strided) strides.set(x, checkStride(name, spec.name, x, givenOptions.stride))
     arrays.set(spec.name, x)

@@ -31,6 +31,40 @@ describe.each([
     for (const name of ['logp', 'entropy', 'logsumexp'] as const) identical(given[name], expected[name])
   })
 
+  test('where the mask is 0 it may hold what 32 bits do not, as padding may be anything', () => {
+    const logits = api.array(f32(1, 2, 3, 4, 5, 9), [2, 3])
+    const mask = Uint8Array.of(1, 0, 1, 0)
+    const expected = api.tokenLogprob({ logits, token: i32(2, 0, 0, 0), row: i32(0, 0, 1, 0), mask })
+    const given = { logits, token: of(2, 2 ** 40, 0, -(2 ** 31) - 1), row: of(0, 2 ** 31, 1, 2 ** 53 - 1), mask }
+    for (const name of ['logp', 'entropy', 'logsumexp'] as const)
+      identical(api.tokenLogprob(given)[name], expected[name])
+    const refused = (argument: string, more: object) =>
+      refuses(() => api.tokenLogprob({ ...given, ...more }), { ...content, argument })
+    refused('token', { mask: undefined })
+    refused('token', { mask: Uint8Array.of(1, 1, 1, 0) })
+    refused('row', { token: i32(2, 0, 0, 0), mask: Uint8Array.of(1, 0, 1, 1) })
+    // A mask of another length says nothing of these.
+    refused('token', { mask: Uint8Array.of(1, 0, 1) })
+    // Offsets are looked at whatever the mask says.
+    const sum = { x: f32(1), sequenceStart: of(0, 2 ** 40), mask: Uint8Array.of(0) }
+    refuses(() => api.sequenceSum(sum), { ...content, argument: 'sequenceStart' })
+  })
+
+  test('and a mask is read once, when ids ask for it', () => {
+    const logits = api.array(f32(1, 2, 3, 4, 5, 9), [2, 3])
+    let times = 0
+    const inputs = {
+      logits,
+      token: of(2, 2 ** 40),
+      get mask() {
+        times++
+        return Uint8Array.of(1, 0)
+      },
+    }
+    expect(api.tokenLogprob(inputs).logp.data[1]).toBe(0)
+    expect(times).toBe(1)
+  })
+
   test('as an index, as ids, as a layout', () => {
     expect([...api.gatherRows({ x: f32(5, 6), index: of(1, 1, 0) }).x.data]).toEqual([6, 6, 5])
     const extremes = of(2 ** 31 - 1, -(2 ** 31), 2 ** 31 - 1)
@@ -67,6 +101,15 @@ test('a list holds whole numbers', () => {
   }
   // biome-ignore lint/suspicious/noSparseArray: that is the point
   refuses(gather([0, , 1]), kind)
+})
+
+test('what a list holds where the mask is 0 is not looked at', () => {
+  const logits = api.array(f32(1, 2, 3), [1, 3])
+  for (const padding of [null, undefined, Number.NaN, 0.5, '<pad>']) {
+    const token = [2, padding] as number[]
+    const { logp } = api.tokenLogprob({ logits, token, row: [0, padding] as number[], mask: Uint8Array.of(1, 0) })
+    identical(logp, api.tokenLogprob({ logits, token: i32(2, 0), row: i32(0, 0), mask: Uint8Array.of(1, 0) }).logp)
+  }
 })
 
 test('no output is a list', () => {
@@ -118,8 +161,19 @@ describe('what is refused says what it is, what is taken, and how to get there',
 
   test('in array()', () => {
     expect(() => api.array([1] as never)).toThrow('expected a typed array: Float32Array.from(data) makes one')
-    expect(() => api.array(i64(1) as never)).toThrow(
-      /data is a BigInt64Array, .*: Float32Array.from\(data, Number\) makes/,
+    const advice = (data: unknown) => {
+      try {
+        api.array(data as never)
+      } catch (error) {
+        return /: (\S+\(data.*\)) makes one$/.exec((error as Error).message)?.[1]
+      }
+    }
+    expect(advice(i64(1))).toBe('Int32Array.from(data, Number)')
+    expect(advice(new BigUint64Array(1))).toBe('Int32Array.from(data, Number)')
+    for (const data of [new Int8Array(1), new Int16Array(1), new Uint32Array(1)])
+      expect(advice(data)).toBe('Int32Array.from(data)')
+    expect(() => api.gatherRows({ x: new Uint32Array(1) as never, index: [0] })).toThrow(
+      ': Int32Array.from(x) makes one',
     )
   })
 

@@ -1,9 +1,12 @@
 // The prefix tree of rollouts, found in their tokens. (Where a tree is given, every edge a rollout: edge_tree.ts.)
 import { grpoError } from '../../addon/errors.js'
+import type { HostArray } from '../../arrays/array.js'
+import { integersOf, isWide } from '../../arrays/integers.js'
 import { type Layout, treeLayout } from '../../tree_layout.js'
 import { at, centerOf } from './statistics.js'
 
 type Names = ArrayLike<number | string>
+type Whole = ArrayLike<number> | BigInt64Array
 
 /** The common prefixes of rollouts, within each group: segments in depth-first order, the prompt of each group a root. */
 export interface PrefixTree {
@@ -22,15 +25,26 @@ export interface PrefixTree {
 }
 
 export interface Rollouts {
-  readonly token: Names // [T] token ids, or the names of whole segments
-  readonly sequenceStart: ArrayLike<number> // [N+1]
-  readonly groupStart: ArrayLike<number> // [G+1]
+  readonly token: Names | BigInt64Array // [T] token ids, or the names of whole segments
+  readonly sequenceStart: Whole // [N+1]
+  readonly groupStart: Whole // [G+1]
   /** [G] tokens of each prompt, for the layout; default 0 */
-  readonly promptLength?: ArrayLike<number>
+  readonly promptLength?: Whole
 }
 
+const narrow = <List>(name: string, x: List | BigInt64Array): List | Int32Array =>
+  isWide(x) ? (integersOf('prefixTree', name, x) as HostArray<'i32'>).data : x
+
+/** The same without numbers of 64 bits. */
+const narrowed = ({ token, sequenceStart, groupStart, promptLength }: Rollouts) => ({
+  token: narrow('token', token),
+  sequenceStart: narrow('sequenceStart', sequenceStart),
+  groupStart: narrow('groupStart', groupStart),
+  promptLength: promptLength && narrow('promptLength', promptLength),
+})
+
 /** What does not fit would be read past its end, or without an end. */
-function check({ token, sequenceStart, groupStart, promptLength }: Rollouts): void {
+function check({ token, sequenceStart, groupStart, promptLength }: ReturnType<typeof narrowed>): void {
   const refuse = (kind: 'shape' | 'value', name: string, problem: string) =>
     grpoError(kind, 'prefixTree', name, problem)
   const sizes = (name: string, x: ArrayLike<unknown>, size: number, from: string) => {
@@ -59,7 +73,8 @@ function check({ token, sequenceStart, groupStart, promptLength }: Rollouts): vo
  *
  * @throws RangeError for lists whose lengths do not fit, offsets that do not rise from 0, or a token that is NaN
  */
-export function prefixTree({ token, sequenceStart, groupStart, promptLength }: Rollouts): PrefixTree {
+export function prefixTree(given: Rollouts): PrefixTree {
+  const { token, sequenceStart, groupStart, promptLength } = narrowed(given)
   check({ token, sequenceStart, groupStart, promptLength })
   const N = sequenceStart.length - 1
   const length: number[] = []

@@ -4,6 +4,7 @@
 //   number[N]     float64; any list of numbers is taken            f32[T]   the same in float32; a Float32Array is not copied
 //   flag[N]       0 or 1, or booleans                              integer[N]
 //   id[G]         strings or numbers that name something           any      whatever the method says
+//   flags, integers and ids come as a BigInt64Array too
 //   axes          N rollouts, G groups, T loss tokens; another letter is a size that the first column with it sets
 //   no axes       one value             ?  may be absent
 // An option:  [spec, what it means], the spec in the language of lib/ops.ts
@@ -12,6 +13,7 @@ import { type ErrorKind, type GrpoError, grpoError } from '../../addon/errors.js
 import { parseOption } from '../../addon/signatures.js'
 import { describe, type HostArray, typedArrayName } from '../../arrays/array.js'
 import { isDeviceArray } from '../../arrays/device_memory.js'
+import { integersOf, isWide } from '../../arrays/integers.js'
 import type { OptionsFrom } from '../../call/types.js'
 
 // ---- options --------------------------------------------------------------------------------------------------------
@@ -102,12 +104,14 @@ interface Scalars {
 }
 /** A plain list, a typed array, or a host array of f32, f64, i32 or u8. */
 export type List<T = number> = ArrayLike<T> | HostArray<'f32' | 'f64' | 'i32' | 'u8'>
+/** The same of whole numbers, which come in 64 bits too. */
+export type WholeList<T = number> = List<T> | BigInt64Array
 interface Inputs {
   number: List
-  flag: List<number | boolean>
-  integer: List
+  flag: WholeList<number | boolean>
+  integer: WholeList
   f32: List
-  id: ArrayLike<string | number>
+  id: ArrayLike<string | number> | BigInt64Array
   // biome-ignore lint/suspicious/noExplicitAny: as above
   any: any
 }
@@ -187,7 +191,10 @@ function convert(method: string, spec: Cells, list: ArrayLike<unknown>): unknown
   const refuse = (i: number, expected: string, error: ErrorKind = 'kind') =>
     grpoError(error, method, name, `has ${describe(list[i])} at ${i}, expected ${expected}: ${spec.meaning}`)
   if (kind === 'id') {
-    return Array.from(list, (x, i) => {
+    return Array.from(list, (given, i) => {
+      const x = typeof given === 'bigint' ? Number(given) : given
+      // Two names that no float64 tells apart would be one.
+      if (typeof given === 'bigint' && !Number.isSafeInteger(x)) throw refuse(i, 'a size below 2^53', 'value')
       if (typeof x === 'string' || Number.isFinite(x)) return x
       throw refuse(i, 'a string or a number that names something')
     })
@@ -208,8 +215,21 @@ function convert(method: string, spec: Cells, list: ArrayLike<unknown>): unknown
 
 const typedArrays = /^(Float32|Float64|Int8|Int16|Int32|Uint8|Uint8Clamped|Uint32)Array$/
 
-/** The values of a list or of a host array. Bits of bf16 and f16 are no numbers: they are refused. */
-export function listOf(method: string, name: string, value: unknown, expected: string): ArrayLike<unknown> {
+/**
+ * The values of a list or of a host array. Bits of bf16 and f16 are no numbers: they are refused.
+ *
+ * @param wide  what becomes of a BigInt64Array: nothing, its values as numbers of 32 bits, or as they are
+ */
+export function listOf(
+  method: string,
+  name: string,
+  value: unknown,
+  expected: string,
+  wide?: 'i32' | 'as it is',
+): ArrayLike<unknown> {
+  if (wide !== undefined && isWide(value)) {
+    return wide === 'as it is' ? value : (integersOf(method, name, value) as HostArray<'i32'>).data
+  }
   if (isDeviceArray(value)) {
     const problem = `lies on device ${value.device}, but a step computes on the host: await read(x) brings it`
     throw grpoError('device', method, name, problem)
@@ -251,7 +271,8 @@ export function readColumns(
       if (kinds.includes(typeof value) && whole) return [name, value]
       throw grpoError('kind', method, name, `is ${describe(value)}, expected a ${spec.kind}: ${spec.meaning}`)
     }
-    const list = listOf(method, name, value, `${typeOf(spec)}: ${spec.meaning}`)
+    const wide = ({ integer: 'i32', flag: 'i32', id: 'as it is' } as const)[spec.kind as 'id']
+    const list = listOf(method, name, value, `${typeOf(spec)}: ${spec.meaning}`, wide)
     checkAxes(method, spec, list.length, sizes)
     return [name, convert(method, spec, list)]
   })

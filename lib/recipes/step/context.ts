@@ -2,7 +2,7 @@
 
 import { grpoError } from '../../addon/errors.js'
 import { type GroupAdvantageOptions, groupAdvantage } from '../../group_advantage.js'
-import { checkAxes, type List, listOf, missingColumn, readColumns } from './columns.js'
+import { checkAxes, type List, listOf, missingColumn, readColumns, type WholeList } from './columns.js'
 import { checkBatchNames, knowColumns } from './names.js'
 
 /** What a trainer has sampled. A method asks for what it needs of it; its own columns stand beside these. */
@@ -10,15 +10,15 @@ export interface Batch {
   /** number[N]   reward of each rollout, any unit */
   readonly rewards?: List
   /** integer[G+1]  first rollout of each group; ends with N */
-  readonly groupStart?: List
+  readonly groupStart?: WholeList
   /** integer[N+1]  first loss token of each rollout; ends with T */
-  readonly sequenceStart?: List
+  readonly sequenceStart?: WholeList
   /** flag[T]     0 = padding, tool output, or whatever else is no token of the policy */
-  readonly mask?: List<number | boolean>
+  readonly mask?: WholeList<number | boolean>
   /** flag[N]     0 = rejected: the rollout enters no statistic of its group and has advantage 0 */
-  readonly rolloutMask?: List<number | boolean>
-  /** integer[T]  ids of the loss tokens */
-  readonly token?: List
+  readonly rolloutMask?: WholeList<number | boolean>
+  /** integer[T]  ids of the loss tokens; of masked ones too, by which trees tell rollouts apart: each fits in 32 bits */
+  readonly token?: WholeList
   /** f32[T]      log-probabilities under the policy that sampled, as the trainer computes them */
   readonly oldLogp?: List
   /** f32[T]      under the reference policy */
@@ -85,7 +85,7 @@ export interface Context<Columns = unknown, State = unknown> {
 
 function readOffsets(method: string, name: string, value: unknown, what: string): Int32Array | undefined {
   if (value === undefined || value === null) return undefined
-  const list = listOf(method, name, value, `offsets: the first ${what}`)
+  const list = listOf(method, name, value, `offsets: the first ${what}`, 'i32')
   const numbers = Int32Array.from(list as ArrayLike<number>)
   if (numbers.length === 0) throw grpoError('shape', method, name, 'is empty, expected 0 and what follows the last')
   numbers.forEach((x, i) => {

@@ -14,7 +14,7 @@ const batchOf = (groups: number[][][]) => {
     groupStart: starts(groups.map((group) => group.length)),
   }
 }
-const tokensOf = ({ token, sequenceStart }: Rollouts, i: number) =>
+const tokensOf = ({ token, sequenceStart }: ReturnType<typeof batchOf>, i: number) =>
   Array.from({ length: sequenceStart[i + 1]! - sequenceStart[i]! }, (_, t) => token[sequenceStart[i]! + t])
 
 const example = batchOf([[[5, 7, 9], [5, 7], [4], [5, 7, 8, 1], [5, 7, 9]], [[], [5]]]) // biome-ignore format: two groups
@@ -124,4 +124,19 @@ test('lists that do not fit, and a token that is NaN, are refused', () => {
 test('0 and -0 are one token', () => {
   const tree = prefixTree({ token: [0, 2, -0, 3], sequenceStart: [0, 2, 4], groupStart: [0, 2] })
   expect(Array.from(tree.segment)).toEqual([1, 2, 1, 3])
+})
+
+test('lists of 64 bits are those of 32', () => {
+  const wide = (x: ArrayLike<number>) => BigInt64Array.from(Array.from(x, BigInt))
+  const promptLength = Int32Array.of(3, 2)
+  const given = {
+    token: wide(example.token),
+    sequenceStart: wide(example.sequenceStart),
+    groupStart: wide(example.groupStart),
+    promptLength: wide(promptLength),
+  }
+  expect(prefixTree(given)).toEqual(prefixTree({ ...example, promptLength }))
+  expect(() => prefixTree({ ...given, token: given.token.map(() => 2n ** 40n) })).toThrow(
+    'prefixTree: token has 1099511627776 at 0, expected a whole number',
+  )
 })
