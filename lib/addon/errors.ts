@@ -23,7 +23,10 @@ export interface GrpoError extends Error {
   readonly code: string
   /** The public name of the function that was called. */
   readonly operation: string
-  /** The input, output or option that is at fault; empty if it is none of them. */
+  /**
+   * The input, output, option or environment variable that is at fault; empty if it is none of them. Of ERR_GRPO_LOAD the
+   * variable that names the binaries, GRPO_KERNELS_ADDON or GRPO_KERNELS_PREBUILD, if one is set.
+   */
   readonly argument: string
 }
 

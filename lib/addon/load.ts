@@ -5,7 +5,7 @@ import { addonOf, addons, compiles, glibcVersion, ownPrebuilds, platform, prebui
 
 const { existsSync, readdirSync, readFileSync } = process.getBuiltinModule('node:fs')
 const { createRequire } = process.getBuiltinModule('node:module')
-const { dirname, isAbsolute, join } = process.getBuiltinModule('node:path')
+const { dirname, isAbsolute, join, toNamespacedPath } = process.getBuiltinModule('node:path')
 
 /** The path in an environment variable; undefined if it is not set. @throws RangeError if the path is not absolute */
 export function pathVariable(name: string): string | undefined {
@@ -74,9 +74,11 @@ const { permission } = process as { permission?: { has(scope: string, path?: str
 function load(path: string): unknown {
   if (permission?.has('fs.read', path) === false) throw new Error('--allow-fs-read does not cover it')
   if (!exists(path)) throw new Error('there is no such file')
-  const addon = createRequire(path)(path)
-  if (!Array.isArray(addon?.operations)) throw new Error('it is not the addon of this package')
-  return addon
+  // Not require(), which would run a file of another name as JavaScript.
+  const addon = { exports: {} as { operations?: unknown } }
+  process.dlopen(addon, toNamespacedPath(path))
+  if (!Array.isArray(addon.exports.operations)) throw new Error('it is not the addon of this package')
+  return addon.exports
 }
 
 /** The addon's exports. @throws Error with the code ERR_GRPO_LOAD, which says what was tried and what to do */
@@ -110,7 +112,14 @@ function failure(attempts: readonly Attempt[], given: string | undefined, folder
   const text = `${likeliest(attempts, given, folder, glibc)}\nTried on ${platform}${library}, Node ${process.version}:`
   const problem = `the addon cannot be loaded: ${text}${tried.join('') || ' nothing'}`
   const cause = attempts.find(({ path }) => exists(path)) ?? attempts[0]
-  return grpoError('load', 'grpo-kernels', '', problem, cause?.error)
+  return loadError(problem, cause?.error)
+}
+
+/** At fault is the variable that named the binaries; without one nothing that a caller gave. */
+export function loadError(problem: string, cause?: unknown): GrpoError {
+  const variables = ['GRPO_KERNELS_ADDON', 'GRPO_KERNELS_PREBUILD']
+  const argument = variables.find((name) => process.env[name]) ?? ''
+  return Object.assign(grpoError('load', 'grpo-kernels', '', problem, cause), { argument })
 }
 
 function likeliest(

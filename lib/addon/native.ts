@@ -2,7 +2,7 @@
 import type { OperationName } from '../ops.js'
 import type { TypedArray } from './dtypes.js'
 import { camelCase, grpoError } from './errors.js'
-import { loadAddon } from './load.js'
+import { loadAddon, loadError } from './load.js'
 import { operationNames, signatures } from './signatures.js'
 
 export interface NativeError {
@@ -92,22 +92,14 @@ export function compare(table: Compiled, folder: string, extension: string): Rea
     const index = numbers.get(name)
     const file = `${folder}/${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}.${extension}`
     if (index === undefined) {
-      throw grpoError(
-        'load',
-        'grpo-kernels',
-        '',
-        `lib/ops.ts has a row ${name}, which the binary lacks: is ${file} built?`,
-      )
+      throw loadError(`lib/ops.ts has a row ${name}, which the binary lacks: is ${file} built?`)
     }
     const fields = table[index]?.fields ?? []
     const compiled = fields.map((field) => `${camelCase(field.name)}: ${camelCase(field.spec)}`)
     const expected = fieldsOf(name)
     for (let i = 0; i < Math.max(compiled.length, expected.length); i++) {
       if (compiled[i] !== expected[i]) {
-        throw grpoError(
-          'load',
-          'grpo-kernels',
-          '',
+        throw loadError(
           `row ${name} of lib/ops.ts has "${expected[i] ?? 'nothing'}" where ` +
             `${file} was compiled with "${compiled[i] ?? 'nothing'}"`,
         )

@@ -48,7 +48,26 @@ function run(words: string[], env: Record<string, string> = {}) {
   })
   const [, message = ''] = /^\w*Error: ([\s\S]*?)\n {4}at /m.exec(stderr) ?? []
   const [, code] = /^ {2}code: '(\w+)'/m.exec(stderr) ?? []
-  return { status, stdout, message, code, stderr }
+  const [, argument] = /^ {2}argument: '(\w*)'/m.exec(stderr) ?? []
+  return { status, stdout, message, code, argument, stderr }
+}
+
+/** An addon that exports an empty list by this name, as C. */
+function compiled(file: string, name: string): string {
+  write(
+    'addon.c',
+    `extern int napi_create_array(void*, void**), napi_set_named_property(void*, void*, const char*, void*);
+void* napi_register_module_v1(void* env, void* exports) {
+  void* list;
+  napi_create_array(env, &list);
+  napi_set_named_property(env, exports, "${name}", list);
+  return exports;
+}
+int node_api_module_get_api_version_v1(void) { return 8; }`,
+  )
+  const words = ['-shared', '-fPIC', 'addon.c', '-o', file]
+  expect(spawnSync('cc', words, { cwd: folder, encoding: 'utf8' }).stderr).toBe('')
+  return join(folder, file)
 }
 
 const load = (env?: Record<string, string>, ...flags: string[]) =>
@@ -134,8 +153,9 @@ describe('a binary that is not there or does not fit', () => {
   /** The first line without its advice, which is the same in all of these. */
   const reason = () => {
     const installed = install()
-    const { message, code } = load()
+    const { message, code, argument } = load()
     const [first = '', tried, ...attempts] = message.split('\n')
+    expect(argument).toBe('')
     const advice = `. Build it here, with a C++20 compiler: node "${installed}/native/build.mjs" addon`
     expect(first.endsWith(advice)).toBe(true)
     expect(tried).toMatch(new RegExp(`^Tried on ${platform}, (glibc [\\d.]+|no glibc), Node v[\\d.]+:$`))
@@ -187,11 +207,10 @@ describe('a binary that is not there or does not fit', () => {
   })
 
   test('one of another version of the package', () => {
-    const path = write('addon.cjs', 'module.exports = { operations: [] }')
     install()
-    const { message, code } = load({ GRPO_KERNELS_ADDON: path })
+    const { message, code, argument } = load({ GRPO_KERNELS_ADDON: compiled('older.node', 'operations') })
     expect(message).toContain('grpo-kernels: lib/ops.ts has a row groupAdvantage, which the binary lacks')
-    expect(code).toBe('ERR_GRPO_LOAD')
+    expect([code, argument]).toEqual(['ERR_GRPO_LOAD', 'GRPO_KERNELS_ADDON'])
   })
 })
 
@@ -224,16 +243,50 @@ describe('environment variables', () => {
 
   test('a file that loads and is no addon of this package', () => {
     install()
-    const { message, code } = load({ GRPO_KERNELS_ADDON: write('other.cjs', 'module.exports = {}') })
-    expect(message).toContain('other.cjs: it is not the addon of this package')
-    expect(code).toBe('ERR_GRPO_LOAD')
+    const { message, code, argument } = load({ GRPO_KERNELS_ADDON: compiled('other.node', 'somethingElse') })
+    expect(message).toContain('other.node: it is not the addon of this package')
+    expect([code, argument]).toEqual(['ERR_GRPO_LOAD', 'GRPO_KERNELS_ADDON'])
+  })
+
+  test.each(['addon.js', 'addon.cjs', 'addon', 'addon.json', 'addon.node'])(
+    '%s that holds a program does not run',
+    (name) => {
+      install()
+      const path = write(name, "console.log('it runs'); module.exports = { operations: [] } // ".padEnd(100, '.'))
+      const { message, code, stdout } = load({ GRPO_KERNELS_ADDON: path })
+      expect(message.split('\n')[0]).toMatch(/: GRPO_KERNELS_ADDON names a file that does not load\.$/)
+      expect(message).toContain(`\n  ${path}: `)
+      expect([code, stdout]).toEqual(['ERR_GRPO_LOAD', ''])
+    },
+  )
+
+  test('the addon by any other name', () => {
+    install()
+    for (const name of ['addon', 'addon.so', 'addon.js']) {
+      cpSync(addon, join(folder, name))
+      expect(load({ GRPO_KERNELS_ADDON: join(folder, name) })).toMatchObject({ stdout: '0.707\n', status: 0 })
+    }
+    symlinkSync(join(folder, 'addon.js'), join(folder, 'link.node'))
+    expect(load({ GRPO_KERNELS_ADDON: join(folder, 'link.node') })).toMatchObject({ stdout: '0.707\n', status: 0 })
+  })
+
+  test('the package loaded twice in one thread computes', () => {
+    install()
+    const twice = `const first = require('grpo-kernels')
+for (const path of Object.keys(require.cache)) delete require.cache[path]
+const second = require('grpo-kernels')
+console.log(first === second, first.${call}, second.${call})`
+    expect(run(['-e', twice], { GRPO_KERNELS_ADDON: addon })).toMatchObject({
+      stdout: 'false 0.707 0.707\n',
+      status: 0,
+    })
   })
 
   test('GRPO_KERNELS_PREBUILD that leads nowhere is named', () => {
     install()
-    const { message, code } = load({ GRPO_KERNELS_PREBUILD: '/nowhere' })
+    const { message, code, argument } = load({ GRPO_KERNELS_PREBUILD: '/nowhere' })
     expect(message).toContain('GRPO_KERNELS_PREBUILD names /nowhere: there is no binary for')
-    expect(code).toBe('ERR_GRPO_LOAD')
+    expect([code, argument]).toEqual(['ERR_GRPO_LOAD', 'GRPO_KERNELS_PREBUILD'])
   })
 
   test('GRPO_KERNELS_PREBUILD names the folder of prebuilds/', () => {
