@@ -1,3 +1,4 @@
+import { known, sampledLogp } from '../parts/known.js'
 import { float32Map } from '../parts/map_tokens.js'
 import { oncePerSample } from '../parts/once_per_batch.js'
 import { recipe } from '../step/recipe.js'
@@ -33,14 +34,14 @@ With a correction, the log of the token's importance weight exp(oldLogp - rollou
     return {
       weights(c) {
         if (correction === 'none') return {}
-        const { rolloutLogp } = c
-        const trained = c.has('oldLogp') ? c.oldLogp : c.logp
-        const corrected = () =>
-          float32Map(trained, (old, t) => {
+        const corrected = () => {
+          const rolloutLogp = known(c, 'rolloutLogp')
+          return float32Map(sampledLogp(c), (old, t) => {
             const weight = Math.exp(old - (rolloutLogp[t] as number))
             const counted = weight <= cap ? weight : correction === 'token_mask' ? 0 : cap
             return old - Math.log(Math.max(counted, 1e-8))
           })
+        }
         return { oldLogp: oncePerSample(c, `vespo ${correction} ${cap}`, corrected) }
       },
       objective: {

@@ -5,6 +5,7 @@ import { checkNames } from '../../call/run.js'
 import type { Context } from '../step/context.js'
 import { type AnyRecipe, checkRecipe, type Weights } from '../step/recipe.js'
 import { checkBounds, checkImportance, type Importance, importance } from './importance.js'
+import { known } from './known.js'
 import { allOf, difference, float32Map, product, unmasked } from './map_tokens.js'
 import { accepted, perSequence, perToken, type Rejection, statistic } from './rejection.js'
 import { quantile } from './statistics.js'
@@ -35,18 +36,21 @@ export interface Correction {
 }
 
 function onPolicy(c: Context, threshold: number): Float32Array {
-  const sampled = c.has('rolloutLogp') ? c.rolloutLogp : c.oldLogp
+  const given = (['rolloutLogp', 'oldLogp'] as const).find((name) => c.has(name))
+  const sampled = given === undefined ? c.oldLogp : known(c, given)
   const drift = perToken(c, perSequence(c, difference(sampled, c.logp), true))
   const advantage = tokenAdvantages(c)
-  return float32Map(drift, (x, t) => ((advantage[t] as number) >= 0 || x <= threshold ? 1 : 0))
+  return float32Map(drift, (x, t) => ((advantage[t] as number) < 0 && x > threshold ? 0 : 1))
 }
 
-function topEntropy({ entropy, mask }: Context, share: number): Float32Array {
+function topEntropy(c: Context, share: number): Float32Array {
+  const { mask } = c
+  const entropy = c.has('entropy') ? known(c, 'entropy') : c.entropy
   const counted = mask === undefined ? entropy : unmasked(entropy, mask)
   if (counted.length === 0) return new Float32Array(entropy.length)
   // In float32, as the entropies are: an interpolation between equal places must not pass them by a digit of float64.
   const threshold = Math.fround(quantile(counted, 1 - share))
-  return float32Map(entropy, (h) => (h >= threshold ? 1 : 0))
+  return float32Map(entropy, (h, t) => (h >= threshold || (Number.isNaN(h) && mask?.[t] !== 0) ? 1 : 0))
 }
 
 /** The weights of a method with a correction. */
@@ -102,7 +106,7 @@ export type Corrected<R extends AnyRecipe> = Omit<R, 'weights' | 'objective'> & 
  * @param correction  what to apply; all of it together, if there is more than one
  * @returns a method for prepareStep and optimizationStep, which also asks for rolloutLogp or entropy where it needs it
  * @throws RangeError for a correction that is out of range, or, in the step, for weights where the method's own loss
- *         takes none
+ *         takes none, and for NaN in the rolloutLogp, oldLogp or entropy that it reads of a token that the mask counts
  */
 export function withCorrection<R extends AnyRecipe>(recipe: R, correction: Correction): Corrected<R> {
   const method: AnyRecipe = checkRecipe(recipe, 'withCorrection')

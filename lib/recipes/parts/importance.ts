@@ -90,16 +90,18 @@ function importanceNow(c: Context, options: Importance): Float32Array {
   const logs = logsOf(c, level)
   const gates = gate === undefined ? undefined : gate.level === level ? logs : logsOf(c, gate.level)
   const result = new Float32Array(logs.length)
+  // A ratio that the current policy makes NaN is outside of no bound: so is the loss of its token, which shows it.
+  const isNone = (x: number, t: number) => Number.isNaN(x) && c.mask?.[t] !== 0
   // The tokens of a rollout share their log: one exponential for all that follow each other with the same one.
   let [log, x, other, held] = [0, 1, 0, 1]
   for (let t = 0; t < result.length; t++) {
     if (gates !== undefined) {
       if (gates[t] !== other) held = ratioOf((other = gates[t] as number))
-      if (!(held >= closedBelow && held <= closedAbove)) continue
+      if (!(held >= closedBelow && held <= closedAbove) && !isNone(held, t)) continue
     }
     if (logs[t] !== log) x = ratioOf((log = logs[t] as number))
     if (x >= least && x <= most) result[t] = x
-    else if (outside !== 'zero') result[t] = within(x, least, most)
+    else if (outside !== 'zero' || isNone(x, t)) result[t] = within(x, least, most)
   }
   if (!normalize) return result
   const rollouts = () =>

@@ -2,15 +2,16 @@
 import { sequenceExpand } from '../../sequence_expand.js'
 import { sequenceSum } from '../../sequence_sum.js'
 import type { Context } from '../step/context.js'
+import { known, sampledLogp } from './known.js'
 import { difference, float32Map } from './map_tokens.js'
 import { oncePerSample } from './once_per_batch.js'
 
 export const within = (x: number, low: number, high: number) => Math.min(Math.max(x, low), high)
 
-/** oldLogp - rolloutLogp; a batch without oldLogp is one of the current policy. */
+/** oldLogp - rolloutLogp. @throws RangeError for a token that counts and has NaN in one of these columns */
 export function engineLogRatio(c: Context): Float32Array {
-  const { rolloutLogp } = c
-  return difference(c.has('oldLogp') ? c.oldLogp : c.logp, rolloutLogp)
+  const rolloutLogp = known(c, 'rolloutLogp')
+  return difference(sampledLogp(c), rolloutLogp)
 }
 
 export const perSequence = ({ sequenceStart, mask }: Context, x: Float32Array, mean: boolean) =>
@@ -43,7 +44,10 @@ function largest({ sequenceStart, mask, N }: Context, x: Float32Array): Float32A
   })
 }
 
-/** 1 = kept. The log-ratio of each token is held within ±20, before it is summed: as in verl. */
+/**
+ * 1 = kept. The log-ratio of each token is held within ±20, before it is summed: as in verl. What the current policy makes
+ * NaN is kept, and shows in the loss.
+ */
 export function accepted(c: Context, rejection: Rejection): Uint8Array {
   const { statistic: name, low, high } = rejection
   return oncePerSample(c, `reject ${name} ${low} ${high}`, () => acceptedNow(c, rejection))
@@ -59,7 +63,7 @@ function acceptedNow(c: Context, { statistic: name, low, high }: Rejection): Uin
   const result = new Uint8Array(values.length)
   for (let t = 0; t < values.length; t++) {
     const value = values[t] as number
-    result[t] = value >= least && value <= most ? 1 : 0
+    result[t] = (value >= least && value <= most) || (Number.isNaN(value) && c.mask?.[t] !== 0) ? 1 : 0
   }
   return result
 }

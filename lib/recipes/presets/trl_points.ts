@@ -2,6 +2,7 @@
 import { grpoError } from '../../addon/errors.js'
 import type { Objective } from '../../objective.js'
 import { correctedWeights } from '../parts/corrections.js'
+import { known, sampledLogp } from '../parts/known.js'
 import { float32Map } from '../parts/map_tokens.js'
 import { within } from '../parts/rejection.js'
 import { missingColumn } from '../step/columns.js'
@@ -120,8 +121,8 @@ function check(name: string, options: TrlOptions): void {
 /** [T] oldLogp with which the ratio of vespo, a product over the rollout, holds the weights of its tokens; the KL's does not. */
 function vespoWeights(c: TrlContext, options: TrlOptions): Weights {
   const { importanceSamplingMode: mode, importanceSamplingMax: cap, useBiasCorrectionKl } = options
-  const { logp, rolloutLogp, sequenceStart, mask } = c
-  const old = c.has('oldLogp') ? c.oldLogp : logp
+  const { logp, sequenceStart, mask } = c
+  const [old, rolloutLogp] = [sampledLogp(c), known(c, 'rolloutLogp')]
   const klOldLogp = useBiasCorrectionKl ? old : undefined
   const logWeight = (x: number) => {
     const kept =

@@ -23,7 +23,7 @@ export interface Batch {
   readonly oldLogp?: List
   /** f32[T]      under the reference policy */
   readonly refLogp?: List
-  /** f32[T]      as the inference engine reported them */
+  /** f32[T]      as the inference engine reported them; NaN only where masked, if a correction reads them */
   readonly rolloutLogp?: List
   /** f32[T]      entropy of the policy at each token, in nats */
   readonly entropy?: List
