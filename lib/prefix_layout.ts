@@ -66,5 +66,10 @@ export const prefixLayout = operation((groups: readonly PromptGroup[], options: 
       parent.push(root)
     }
   })
+  // Of a tree its lengths would be at fault, which nobody has passed here.
+  const tokens = length.reduce((sum, n) => sum + n, 0)
+  if (tokens >= 2 ** 31) {
+    throw grpoError('value', name, 'groups', `has ${tokens} tokens, expected less than 2147483648 packed ones`)
+  }
   return layoutCall(array(Int32Array.from(length)), array(Int32Array.from(parent)), array(Int32Array.from(end)))
 })

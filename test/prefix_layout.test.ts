@@ -82,6 +82,13 @@ describe('bad input', () => {
     refuses(() => prefixLayout(groups as never), { error: error as typeof TypeError, code, argument })
   })
 
+  test('as many tokens as no axis has', () => {
+    const text = /^prefixLayout: groups has 2147483648 tokens, expected less than 2147483648 packed ones$/
+    const expected = { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'groups', message: text }
+    refuses(() => prefixLayout([{ prefix: 2 ** 31 - 1, responses: [1] }]), expected)
+    refuses(() => prefixLayout([1, 2].map(() => ({ prefix: 0, responses: [2 ** 30] }))), expected)
+  })
+
   test('names that are none', () => {
     const unknown = { error: TypeError, code: 'ERR_GRPO_OPTION' }
     const groups = [{ prefix: 1, responses: [1], response: 2 }]
