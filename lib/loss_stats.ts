@@ -34,17 +34,17 @@ export interface LossStats {
   /** Sequences with unmasked tokens, or all of them with countEmpty. */
   sequences: number
   /**
-   * Unmasked tokens with a NaN or an infinity among their inputs, or whose own term, or its derivative by logp or entropy, is
-   * NaN, infinite or larger than float32 can hold; at least 1 where the loss is.
+   * Unmasked tokens with a NaN or an infinity among their inputs, or whose own term, or its derivative by logp or
+   * entropy, is NaN, infinite or larger than float32 can hold; at least 1 where the loss is.
    *
-   * Sums over tokens are not looked at, so that 0 does not say that every gradient is finite: what flows through the ratio of
-   * a sequence is such a sum, and gradLogits, gradHidden and gradHead are sums of products. With
+   * Sums over tokens are not looked at, so that 0 does not say that every gradient is finite: what flows through the
+   * ratio of a sequence is such a sum, and gradLogits, gradHidden and gradHead are sums of products. With
    * c = sum over tokens of |gradLogp| + log V |gradEntropy|, these three are finite while
    *
    *   2 c / temperature × the largest of 1, |hidden| and |head|
    *
-   * stays below 3e38 (below 65504 where they are f16). By 'token_mean' the KL k1 adds |klCoef| to c, and the entropy bonus
-   * |entropyCoef| log V: coefficients up to 1e30 leave a factor of 1e6 and more for the rest.
+   * stays below 3e38 (below 65504 where they are f16). By 'token_mean' the KL k1 adds |klCoef| to c, and the entropy
+   * bonus |entropyCoef| log V: coefficients up to 1e30 leave a factor of 1e6 and more for the rest.
    */
   nonFinite: number
   /** Tokens with an id, a row or an offset out of range (device arrays only: host arrays are refused). */

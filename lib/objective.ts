@@ -114,8 +114,8 @@ export interface Objective {
   /**
    * The whole denominator (tokens, sequences, or sequences × maxLength), for gradients that are accumulated over
    * micro-batches or summed over ranks: pass the global one. Where ranks average their gradients, divide it by the number
-   * of ranks. 'sequence_mean' still divides by the tokens of each sequence. 0 gives loss 0 and gradient 0; else it is at
-   * least 1.2e-38, as maxLength and SAPO's tau are: float32 has to hold the inverse. Default null.
+   * of ranks. 'sequence_mean' still divides by the tokens of each sequence. 0 gives loss 0 and gradient 0; else it is
+   * at least 1.2e-38, as maxLength and SAPO's tau are: float32 has to hold the inverse. Default null.
    */
   normalizer?: number | null
   /** VESPO's power of W where A >= 0. Default 2. */

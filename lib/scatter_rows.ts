@@ -49,8 +49,9 @@ interface ScatterRows {
  * @param inputs.index  i32[M]        from 0 to rows - 1
  * @param options.rows  R, below 2^31
  * @returns x [R] or [R,D], in the dtype of x
- * @throws RangeError if an index lies outside [0, rows), or no axis has so many rows; TypeError without rows. An index on a device is not looked at
- *         beforehand: the row of one that lies outside is added to nothing, and nothing says so
+ * @throws RangeError if an index lies outside [0, rows), or no axis has so many rows; TypeError without rows. An index
+ *         on a device is not looked at beforehand: the row of one that lies outside is added to nothing, and nothing
+ *         says so
  * @example
  * import { array, scatterRows } from 'grpo-kernels'
  *

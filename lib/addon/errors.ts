@@ -24,8 +24,8 @@ export interface GrpoError extends Error {
   /** The public name of the function that was called. */
   readonly operation: string
   /**
-   * The input, output, option or environment variable that is at fault; empty if it is none of them. Of ERR_GRPO_LOAD the
-   * variable that names the binaries, GRPO_KERNELS_ADDON or GRPO_KERNELS_PREBUILD, if one is set.
+   * The input, output, option or environment variable that is at fault; empty if it is none of them. Of ERR_GRPO_LOAD
+   * the variable that names the binaries, GRPO_KERNELS_ADDON or GRPO_KERNELS_PREBUILD, if one is set.
    */
   readonly argument: string
 }

@@ -139,8 +139,8 @@ export function call<Name extends OperationName>(
   const axes: Axes = new Map(Object.entries(sizes))
   const arrays = new Map<string, Placed>()
   const strides = new Map<Placed, number>()
-  // Each is read once and in this order, for a getter may change others: but for the mask, as soon as it says which of the
-  // ids are to be copied.
+  // Each is read once and in this order, for a getter may change others: but for the mask, as soon as it says which of
+  // the ids are to be copied.
   let mask: { spec: ArraySpec; x: Placed | undefined } | undefined
   for (const spec of signature.inputs) {
     const value = spec === mask?.spec ? undefined : givenInputs[spec.name]

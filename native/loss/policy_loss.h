@@ -45,9 +45,9 @@ enum Stat : int32_t {
   kStatRatioMax,     // -infinity without tokens
   kStatApproxKl,     // sum of oldLogp - logp
   kStatKl,           // sum of the value of `kl`; 0 without refLogp
-  // Tokens with a NaN or an infinity among their inputs (a NaN, for a ratio bound), or whose own term, or its derivative
-  // by logp or entropy, is none that float32 holds. At least 1 where the loss is none. Not sums over tokens: those that
-  // lead to the gradients of logits, hidden states and head would take another pass over these to look at.
+  // Tokens with a NaN or an infinity among their inputs (a NaN, for a ratio bound), or whose own term, or its
+  // derivative by logp or entropy, is none that float32 holds. At least 1 where the loss is none. Not sums over tokens:
+  // those that lead to the gradients of logits, hidden states and head would take another pass over these to look at.
   kStatNonFinite,
   kStatBadIndex,     // tokens with a bad id, row or offset: counted by the CUDA kernels only
   kStatCount,

@@ -1,5 +1,5 @@
-// Columns that decide which tokens count, and how much. A NaN in what a loss computes reaches the loss; one that is only
-// compared with a bound would leave its token out, or let it in, and nobody would see that a value was missing.
+// Columns that decide which tokens count, and how much. A NaN in what a loss computes reaches the loss; one that is
+// only compared with a bound would leave its token out, or let it in, and nobody would see that a value was missing.
 import { grpoError } from '../../addon/errors.js'
 import type { Context } from '../step/context.js'
 
@@ -24,5 +24,5 @@ export function known(c: Context, name: keyof typeof remedies): Float32Array {
   return x
 }
 
-/** [T] of the policy that sampled; a batch without oldLogp is one of the current policy, whose NaN shows in the loss. */
+/** [T] of the policy that sampled: without oldLogp the current one, whose NaN shows in the loss. */
 export const sampledLogp = (c: Context): Float32Array => (c.has('oldLogp') ? known(c, 'oldLogp') : c.logp)

@@ -45,8 +45,8 @@ function largest({ sequenceStart, mask, N }: Context, x: Float32Array): Float32A
 }
 
 /**
- * 1 = kept. The log-ratio of each token is held within ±20, before it is summed: as in verl. What the current policy makes
- * NaN is kept, and shows in the loss.
+ * 1 = kept. The log-ratio of each token is held within ±20, before it is summed: as in verl. What the current policy
+ * makes NaN is kept, and shows in the loss.
  */
 export function accepted(c: Context, rejection: Rejection): Uint8Array {
   const { statistic: name, low, high } = rejection

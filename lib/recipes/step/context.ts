@@ -17,7 +17,7 @@ export interface Batch {
   readonly mask?: WholeList<number | boolean>
   /** flag[N]     0 = rejected: the rollout enters no statistic of its group and has advantage 0 */
   readonly rolloutMask?: WholeList<number | boolean>
-  /** integer[T]  ids of the loss tokens; of masked ones too, by which trees tell rollouts apart: each fits in 32 bits */
+  /** integer[T]  ids of the loss tokens, masked ones too, which trees compare: each fits in 32 bits */
   readonly token?: WholeList
   /** f32[T]      log-probabilities under the policy that sampled, as the trainer computes them */
   readonly oldLogp?: List

@@ -1,4 +1,4 @@
-// A NaN where a correction compares: of a column of the batch it is an error, of the current policy it reaches the loss.
+// A NaN where a correction compares: of a column of the batch an error, of the current policy it reaches the loss.
 import { describe, expect, test } from 'vitest'
 import { lossStats } from '../../../lib/index.js'
 import { type AnyRecipe, optimizationStep, presets, recipes } from '../../../lib/recipes/index.js'
@@ -29,6 +29,7 @@ const corrections = [
   ...statistics.map((statistic) => ({ reject: [{ statistic, high: 50 }] }) as Correction),
 ]
 
+const vespo = { lossType: 'vespo', importanceSamplingMode: 'token_mask' } as const
 const cases: [what: string, columns: readonly Column[], AnyRecipe][] = [
   ...corrections.map((one) => [JSON.stringify(one), ['rolloutLogp', 'oldLogp'], corrected(one)] as never),
   ['the off-policy mask', ['rolloutLogp'], corrected({ offPolicy: 0.1 })],
@@ -36,7 +37,7 @@ const cases: [what: string, columns: readonly Column[], AnyRecipe][] = [
   ['vespo', ['rolloutLogp', 'oldLogp'], recipes.vespo({ correction: 'token_truncate' })],
   ['vespo that masks', ['rolloutLogp', 'oldLogp'], recipes.vespo({ correction: 'token_mask' })],
   ['presets.trl', ['rolloutLogp', 'oldLogp'], presets.trl({})],
-  ['presets.trl, vespo', ['rolloutLogp', 'oldLogp'], presets.trl({ lossType: 'vespo', importanceSamplingMode: 'token_mask' })], // biome-ignore format: one case
+  ['presets.trl, vespo', ['rolloutLogp', 'oldLogp'], presets.trl(vespo)],
   ['presets.verl', ['rolloutLogp', 'oldLogp'], presets.verl({ rolloutIs: 'token', rolloutIsLow: 0.5 })],
   ['presets.openrlhf', ['rolloutLogp', 'oldLogp'], presets.openrlhf({ isCorrection: 'icepop' })],
   ['presets.slime', ['rolloutLogp', 'oldLogp'], presets.slime({ useTis: true })],
