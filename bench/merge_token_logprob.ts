@@ -3,23 +3,39 @@ import { type Case, exponentials, normals, thousands } from './cases.js'
 
 const T = 1048576
 
+function prepare(count: number) {
+  // The tokens lie in the parts in turn.
+  const parts = Array.from({ length: count }, (_, part) => ({
+    logp: array(exponentials(T, 2).map((x, t) => (t % count === part ? -x : Number.NEGATIVE_INFINITY))),
+    entropy: array(exponentials(T, 1, part)),
+    logsumexp: array(normals(T, 1, 10, part)),
+  }))
+  const out = mergeTokenLogprob(parts)
+  const others = (name: 'logp' | 'entropy' | 'logsumexp') => {
+    const all = new Float32Array((count - 1) * T)
+    for (const [i, part] of parts.slice(1).entries()) all.set(part[name].data, i * T)
+    return array(all, [count - 1, T])
+  }
+  return {
+    inputs: {
+      ...(parts[0] as (typeof parts)[number]),
+      otherLogp: others('logp'),
+      otherEntropy: others('entropy'),
+      otherLogsumexp: others('logsumexp'),
+    },
+    variants: [{ name: 'into out', run: () => ({ ...mergeTokenLogprob(parts, { out }) }) }],
+  }
+}
+
 export const cases: Case[] = [
   {
     operation: 'mergeTokenLogprob',
     size: `two halves of a vocabulary, ${thousands(T)} tokens`,
-    prepare() {
-      // Every other token lies in the other half.
-      const half = (part: number) => ({
-        logp: array(exponentials(T, 2).map((x, t) => (t % 2 === part ? -x : Number.NEGATIVE_INFINITY))),
-        entropy: array(exponentials(T, 1, part)),
-        logsumexp: array(normals(T, 1, 10, part)),
-      })
-      const [a, b] = [half(0), half(1)]
-      const out = mergeTokenLogprob([a, b])
-      return {
-        inputs: { ...a, otherLogp: b.logp, otherEntropy: b.entropy, otherLogsumexp: b.logsumexp },
-        variants: [{ name: 'into out', run: () => ({ ...mergeTokenLogprob([a, b], { out }) }) }],
-      }
-    },
+    prepare: () => prepare(2),
+  },
+  {
+    operation: 'mergeTokenLogprob',
+    size: `eight parts of a vocabulary, ${thousands(T)} tokens`,
+    prepare: () => prepare(8),
   },
 ]

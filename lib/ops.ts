@@ -5,10 +5,10 @@
 //
 // An array:    dtypes[axes] rules
 //   f32|bf16|f16[R,V]   one of these dtypes; `any` takes all; `=q` has the dtype of q; `~logits` too, or f32 on request
-//   axes                N rollouts, G groups, T loss tokens, S sequences, R rows (of logits, or any), V vocabulary,
-//                       P packed tokens, H query heads, K key/value heads, D and E head or hidden sizes, B segments,
-//                       M selected; G+1 is one more than G; D? may be missing. The first array that mentions an axis
-//                       gives it its size.
+//   axes                N rollouts (or parts of a vocabulary beside the first), G groups, T loss tokens, S sequences,
+//                       R rows (of logits, or any), V vocabulary, P packed tokens, H query heads, K key/value heads,
+//                       D and E head or hidden sizes, B segments, M selected; G+1 is one more than G; D? may be missing.
+//                       The first array that mentions an axis gives it its size.
 //   ?                   may be absent                  strided      its rows may lie apart (option `stride`)
 //   offsets N           rises from 0 to N              below R      values from 0 to R - 1, where unmasked
 //   vocabulary V        below V, or any part of it     over logits  this output may be that input
@@ -144,9 +144,9 @@ export const ops = {
       logp: 'f32[T]',
       entropy: 'f32[T]',
       logsumexp: 'f32[T]',
-      otherLogp: 'f32[T]',
-      otherEntropy: 'f32[T]',
-      otherLogsumexp: 'f32[T]',
+      otherLogp: 'f32[N,T]',
+      otherEntropy: 'f32[N,T]',
+      otherLogsumexp: 'f32[N,T]',
     },
     outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
     options: {},

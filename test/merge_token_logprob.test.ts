@@ -4,7 +4,7 @@ import * as promises from '../lib/promises.js'
 import { names, type Part, reference } from './references/merge_token_logprob.js'
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { backend } from './support/backend_kind.js'
-import { accurate, exactly, golden, identical, refuses } from './support/compare.js'
+import { accurate, exactly, golden, identical, refuses, ulp } from './support/compare.js'
 import fc from './support/properties.js'
 import { random } from './support/random.js'
 
@@ -134,10 +134,20 @@ describe('edges', () => {
     const masked = part(0, 0, 0)
     for (const n of [1, 2, 3]) expect(only(mergeTokenLogprob(Array(n).fill(masked)))).toEqual([0, 0, 0])
   })
-  test('a masked token beside one that every part holds whole; a probability of 1 in one part', () => {
-    // p = 1 has logp 0: with an entropy or a logsumexp it is no masked token.
-    expect(only(mergeTokenLogprob([part(0, 0, 3), part(-Infinity, 0, -Infinity)]))).toEqual([0, 0, 3])
-    expect(only(mergeTokenLogprob([part(-Infinity, 0, -Infinity), part(0, 0, 0)]))).toEqual([0, 0, 0])
+  test('a probability of 1 in one part, which says 0, 0, 0 where its only logit is 0', () => {
+    const empty = part(-Infinity, 0, -Infinity)
+    expect(only(mergeTokenLogprob([part(0, 0, 3), empty]))).toEqual([0, 0, 3])
+    for (const list of [
+      [empty, part(0, 0, 0)],
+      [empty, part(0, 0, 0), empty],
+    ]) {
+      expect(only(mergeTokenLogprob(list))).toEqual([0, 0, 0])
+    }
+    // Columns 0 | 0 | log 2 of three ranks: p = 1/4, H = 1.5 log 2.
+    const merged = mergeTokenLogprob([part(-Infinity, 0, 0), part(0, 0, 0), part(-Infinity, 0, Math.log(2))])
+    golden(merged.logp, [Math.log(1 / 4)], 1)
+    golden(merged.entropy, [1.5 * Math.log(2)], 1)
+    golden(merged.logsumexp, [Math.log(4)], 1)
   })
   test('a token in no part', () => {
     expect(mergeTokenLogprob([part(-Infinity, 1, 2), part(-Infinity, 1, 3)]).logp.data[0]).toBe(-Infinity)
@@ -171,18 +181,120 @@ describe('edges', () => {
     identical(merged.logp, expected.logp)
     identical((await promises.mergeTokenLogprob(list)).entropy, expected.entropy)
   })
-  test('the order of parts changes last digits only', () => {
-    fc.assert(
-      fc.property(fc.array(fc.float({ min: -20, max: 20, noNaN: true }), { minLength: 2, maxLength: 9 }), (list) => {
-        const parts = list.map((logsumexp, i) => part(i === 0 ? -0.5 : -Infinity, 0, logsumexp))
-        const [a, b] = [mergeTokenLogprob(parts), mergeTokenLogprob([...parts].reverse())]
-        for (const name of names) {
-          const [x, y] = [a[name].data[0] as number, b[name].data[0] as number]
-          // Each of up to 8 steps rounds a number of at most 40 to float32.
-          expect(Math.abs(x - y)).toBeLessThanOrEqual(16 * 2 ** -19)
-        }
-      }),
+})
+
+describe('merged at once', () => {
+  /** Parts of a vocabulary of so many tokens each, of logits so wide, as ranks would exchange them. */
+  function parts(count: number, T: number, seed: number, width = 4): Part[] {
+    const r = random(seed)
+    const owner = Int32Array.from({ length: T }, () => r.integer(count))
+    return Array.from({ length: count }, (_, i) => ({
+      logp: f32(...Array.from(r.uniforms(T, -6, -0.01), (x, t) => (owner[t] === i ? x : -Infinity))),
+      entropy: f32(...r.uniforms(T, 0, 5)),
+      logsumexp: f32(...r.normals(T, width)),
+    }))
+  }
+  /** Half a unit of float32, and what float64 may lose: a unit of the largest number for each part. */
+  function roundedOnce(merged: Part, list: Part[]): void {
+    for (const name of names) {
+      merged[name].data.forEach((x, t) => {
+        const exact = reference(list, t)[name]
+        const largest = Math.max(...list.map((one) => Math.abs(one.logsumexp.data[t] as number)), 1)
+        const limit = ulp(exact, 'f32') / 2 + list.length * 2 ** -52 * largest
+        expect(Math.abs(x - exact), `${name}[${t}] is ${x}, expected ${exact}`).toBeLessThanOrEqual(limit)
+      })
+    }
+  }
+
+  // A tile of the CPU's kernel has 256 tokens, a piece of its work 4,096.
+  test.each([
+    [1, 300],
+    [2, 4500],
+    [3, 257],
+    [5, 1000],
+    [8, 300],
+    [64, 100],
+  ])('%d parts, %d tokens: rounded to float32 once', (count, T) => {
+    const list = parts(count, T, 7 + count)
+    const merged = mergeTokenLogprob(list)
+    if (count === 1) for (const name of names) identical(merged[name], list[0]![name])
+    roundedOnce(merged, list)
+    const [exact, plain] = [undefined, Math.fround].map((round) =>
+      Array.from({ length: T }, (_, t) => reference(list, t, round)),
     )
+    for (const name of names) {
+      accurate(
+        merged[name],
+        exact!.map((x) => x[name]),
+        plain!.map((x) => x[name]),
+      )
+    }
+  })
+
+  test('of a part that holds nearly all of the probability, what is left to the others is not lost', () => {
+    // log(1 + S) with S = exp(-30) and exp(-50), where 1 + S is 1 in float64.
+    for (const below of [30, 50]) {
+      const merged = mergeTokenLogprob([part(0, 0, 4), part(-Infinity, 0, 4 - below)])
+      golden(merged.logp, [-Math.log1p(Math.exp(-below))], 1)
+      golden(merged.entropy, [Math.exp(-below) * (1 + below)], 1)
+    }
+  })
+
+  test('a token has the same bits wherever it stands, and whichever of the outputs are wanted', () => {
+    const list = parts(3, 600, 3)
+    const whole = mergeTokenLogprob(list)
+    const from = (x: F32, t: number) => array(x.data.slice(t))
+    for (const t of [1, 2, 255, 257, 599]) {
+      const rest = list.map((x) => ({ logp: from(x.logp, t), entropy: from(x.entropy, t), logsumexp: from(x.logsumexp, t) })) // biome-ignore format: a line
+      const merged = mergeTokenLogprob(rest)
+      for (const name of names) identical(merged[name], from(whole[name], t))
+    }
+    for (const name of names) {
+      const others = names.filter((x) => x !== name).map((x) => [x, null])
+      identical(mergeTokenLogprob(list, { out: Object.fromEntries(others) })[name], whole[name])
+    }
+  })
+
+  test('another order of the parts changes a last digit at most', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 2, max: 9 }), fc.nat(1000), (count, seed) => {
+        const list = parts(count, 5, seed, 8)
+        const orders = [list, [...list].reverse(), [...list.slice(1), list[0]!]]
+        for (const order of orders) roundedOnce(mergeTokenLogprob(order), list)
+        // The same list is the same bits.
+        for (const name of names) identical(mergeTokenLogprob([...list])[name], mergeTokenLogprob(list)[name])
+      }),
+      { numRuns: 30 },
+    )
+  })
+
+  test('a token whose parts are masked beside one whose parts are not, and one with a part of NaN', () => {
+    const list: Part[] = [
+      { logp: f32(0, -1, -1), entropy: f32(0, 1, 1), logsumexp: f32(0, 2, 2) },
+      { logp: f32(0, -Infinity, Number.NaN), entropy: f32(0, 1, Number.NaN), logsumexp: f32(0, 3, Number.NaN) },
+      { logp: f32(0, -Infinity, -Infinity), entropy: f32(0, 0, 0), logsumexp: f32(0, -Infinity, -Infinity) },
+    ]
+    const merged = mergeTokenLogprob(list)
+    for (const name of names) {
+      expect(merged[name].data[0]).toBe(0)
+      expect(merged[name].data[1]).toBe(Math.fround(reference(list, 1)[name]))
+      expect(merged[name].data[2]).toBeNaN()
+    }
+  })
+
+  test('as promises: the same bits, for one, two and more parts, and a signal with a reason of any kind', async () => {
+    for (const count of [1, 2, 5]) {
+      const list = parts(count, 300, count)
+      const expected = mergeTokenLogprob(list)
+      const merged = await promises.mergeTokenLogprob(list)
+      for (const name of names) identical(merged[name], expected[name])
+      const stopped = new AbortController()
+      const refused = promises.mergeTokenLogprob(list, { signal: stopped.signal }).catch((reason: unknown) => reason)
+      stopped.abort(null)
+      // Too late where the work is already done: then it is the result.
+      const result = await refused
+      if (result !== null) for (const name of names) identical((result as Part)[name], expected[name])
+    }
   })
 })
 
@@ -194,11 +306,16 @@ describe('a token that more than one part claims', () => {
       { vocabStart: 0 },
     )
   const nowhere = part(-Infinity, 0.5, 1)
+  const empty = part(-Infinity, 0, -Infinity)
   const lists: [string, () => Part[], string, string][] = [
     ['twice the same', () => [replicated(), replicated()], 'list[1].logp', 'as list[0].logp'],
-    ['the first and the last', () => [part(-1, 1, 2), nowhere, part(-3, 1, 2)], 'list[2].logp', 'as a part before it'],
-    ['the last two', () => [nowhere, part(-1, 1, 2), nowhere, part(0, 1, 2)], 'list[3].logp', 'as a part before it'],
+    ['the first and the last', () => [part(-1, 1, 2), nowhere, part(-3, 1, 2)], 'list[2].logp', 'as list[0].logp'],
+    ['the last two', () => [nowhere, part(-1, 1, 2), nowhere, part(0, 1, 2)], 'list[3].logp', 'as list[1].logp'],
     ['a masked token in one of them', () => [part(0, 0, 0), part(-1, 0.5, 2)], 'list[1].logp', 'as list[0].logp'],
+    // Pair by pair these two would pass for a masked token, and the third for a part that adds nothing to it.
+    ['0, 0, 0 in all parts but one', () => [part(0, 0, 0), part(0, 0, 0), empty], 'list[1].logp', 'as list[0].logp'],
+    ['0, 0, 0 in the last two', () => [empty, part(0, 0, 0), part(0, 0, 0)], 'list[2].logp', 'as list[1].logp'],
+    ['0, 0, 0 where another part holds columns', () => [nowhere, part(0, 0, 0), nowhere, part(0, 0, 0)], 'list[3].logp', 'as list[1].logp'], // biome-ignore format: a line
   ]
   test.each(lists)('%s', async (_, list, argument, words) => {
     if (backend !== 'cpu') {
@@ -244,6 +361,41 @@ describe('bad input', () => {
   })
   test('an option that is none', () => {
     const error = { error: TypeError, code: 'ERR_GRPO_OPTION', argument: 'temperature' }
-    refuses(() => mergeTokenLogprob([good], { temperature: 1 } as object), error)
+    const other = part(-Infinity, 0.5, 2)
+    for (const list of [[good], [good, other], [good, other, other]]) {
+      refuses(() => mergeTokenLogprob(list, { temperature: 1 } as object), error)
+    }
+  })
+  test('memory that could shrink under a promise is named by its place in the list', async () => {
+    if (backend !== 'cpu') return
+    const resizable = (x: number) => {
+      const data = new Float32Array(new ArrayBuffer(4, { maxByteLength: 8 } as object))
+      data[0] = x
+      return array(data)
+    }
+    const other = part(-Infinity, 0.5, 2)
+    const last = { ...other, entropy: resizable(0.5) }
+    for (const [list, place] of [
+      [[{ ...good, entropy: resizable(0.5) }, other], 0],
+      [[good, last], 1],
+      [[good, other, last], 2],
+    ] as const) {
+      expect(only(mergeTokenLogprob([...list]))).not.toContain(Number.NaN)
+      const refused = await promises.mergeTokenLogprob([...list]).catch((reason: unknown) => reason)
+      refuses(
+        () => {
+          throw refused
+        },
+        {
+          error: RangeError,
+          code: 'ERR_GRPO_VALUE',
+          argument: `list[${place}].entropy`,
+          message: exactly(
+            `mergeTokenLogprob: list[${place}].entropy lies in a resizable ArrayBuffer, which could shrink under the ` +
+              'call; expected one of fixed length',
+          ),
+        },
+      )
+    }
   })
 })

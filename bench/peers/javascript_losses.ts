@@ -82,16 +82,28 @@ export const losses: Record<string, Implementation> = {
     const [logp, entropy, logsumexp] = [f32(x, 'logp'), f32(x, 'entropy'), f32(x, 'logsumexp')]
     const [otherLogp, otherEntropy, other] = [f32(x, 'otherLogp'), f32(x, 'otherEntropy'), f32(x, 'otherLogsumexp')]
     const T = logp.length
+    const end = other.length
     return () => {
       const whole = { logp: new Float32Array(T), entropy: new Float32Array(T), logsumexp: new Float32Array(T) }
       for (let t = 0; t < T; t++) {
-        const [a, b] = [logsumexp[t]!, other[t]!]
-        const sum = Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)))
-        const [p, q] = [Math.exp(a - sum), Math.exp(b - sum)]
-        whole.logsumexp[t] = sum
-        whole.entropy[t] = sum + p * (entropy[t]! - a) + q * (otherEntropy[t]! - b)
-        const [mine, others] = [logp[t]! + a, otherLogp[t]! + b]
-        whole.logp[t] = Math.max(mine, others) - sum
+        let largest = logsumexp[t]!
+        let mine = logp[t]! + largest
+        for (let i = t; i < end; i += T) {
+          if (other[i]! > largest) largest = other[i]!
+          mine = Math.max(mine, otherLogp[i]! + other[i]!)
+        }
+        const share = Math.exp(logsumexp[t]! - largest)
+        let sum = share
+        let weighted = share * (entropy[t]! - logsumexp[t]!)
+        for (let i = t; i < end; i += T) {
+          const p = Math.exp(other[i]! - largest)
+          sum += p
+          weighted += p * (otherEntropy[i]! - other[i]!)
+        }
+        const all = largest + Math.log(sum)
+        whole.logsumexp[t] = all
+        whole.entropy[t] = all + weighted / sum
+        whole.logp[t] = mine - all
       }
       return whole
     }

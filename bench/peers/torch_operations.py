@@ -109,12 +109,15 @@ def token_logprob_backward(x, n):
 
 @way("mergeTokenLogprob")
 def merge_token_logprob(x, n):
+    logp, entropy, logsumexp = (
+        torch.cat([x[name].unsqueeze(0), x["other" + name.capitalize()]]) for name in ("logp", "entropy", "logsumexp")
+    )
+
     def run():
-        logsumexp = torch.logaddexp(x["logsumexp"], x["otherLogsumexp"])
-        p, q = (x["logsumexp"] - logsumexp).exp(), (x["otherLogsumexp"] - logsumexp).exp()
-        entropy = logsumexp + p * (x["entropy"] - x["logsumexp"]) + q * (x["otherEntropy"] - x["otherLogsumexp"])
-        logp = torch.maximum(x["logp"] + x["logsumexp"], x["otherLogp"] + x["otherLogsumexp"]) - logsumexp
-        return {"logp": logp, "entropy": entropy, "logsumexp": logsumexp}
+        whole = torch.logsumexp(logsumexp, 0)
+        share = (logsumexp - whole).exp()
+        mixed = whole + (share * (entropy - logsumexp)).sum(0)
+        return {"logp": (logp + logsumexp).max(0).values - whole, "entropy": mixed, "logsumexp": whole}
 
     return run
 

@@ -287,6 +287,22 @@ export function borrowed<D extends DType>(
   return known({ ...memory, mark: undefined }, dtype, shape)
 }
 
+/** The same memory with other axes of as many values. It is the array's own: only the array is disposed of. */
+export const reshaped = <D extends DType>(x: DeviceArray<D>, shape: readonly number[]): DeviceArray<D> =>
+  make(memoryOf(x), x.dtype, shape)
+
+/**
+ * Values from `begin` on as an array, in the memory of x and for as long. What is enqueued on it is in order with what is
+ * enqueued on x where both are on one stream; to be disposed of, which frees nothing but what is known of that order.
+ */
+export function within<D extends DType>(x: DeviceArray<D>, begin: number, shape: readonly number[]): DeviceArray<D> {
+  const { device, pointer } = memoryOf(x)
+  const length = sizeOf(shape)
+  const at = length === 0 ? 0n : pointer + BigInt(begin * elementBytes(x.dtype))
+  const shared = { bytes: undefined, home: undefined, mark: undefined, readers: 0, disposed: false }
+  return make({ device, pointer: at, length, ...shared }, x.dtype, shape)
+}
+
 /** The last of an i32 array's values. Waits for the work on it. */
 export function lastEntry(operation: string, name: string, x: DeviceArray): number {
   const count = sizeOf(x.shape)

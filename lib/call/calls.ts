@@ -35,30 +35,6 @@ export function toHost<Outputs extends object>(first: Call<Outputs>): Call<Outpu
   }
 }
 
-/** A call after which arrays that were made for it are disposed of, also if it cannot be prepared. */
-export function thenDispose<A>(arrays: readonly unknown[], prepare: () => Call<A>): Call<A> {
-  const disposeAll = () => {
-    for (const x of arrays) if (isDeviceArray(x)) x.dispose()
-  }
-  let first: Call<A>
-  try {
-    first = prepare()
-  } catch (error) {
-    disposeAll()
-    throw error
-  }
-  return {
-    now: () => {
-      try {
-        return first.now()
-      } finally {
-        disposeAll()
-      }
-    },
-    later: (signal) => first.later(signal).finally(disposeAll),
-  }
-}
-
 /** A call followed by plain JavaScript on its result. */
 export const map = <A, B>(first: Call<A>, then: (result: A) => B): Call<B> => ({
   now: () => then(first.now()),
@@ -74,20 +50,31 @@ export const chain = <A, B>(first: Call<A>, next: (result: A) => Call<B>): Call<
 /** A result that needs no kernel. */
 export const value = <A>(compute: () => A): Call<A> => ({ now: compute, later: async () => compute() })
 
+/** What `run` throws, with an error of the package replaced: the reason of a signal is whatever its owner gave. */
+function throwing<A>(run: () => A, replaced: (error: GrpoError) => GrpoError): A {
+  try {
+    return run()
+  } catch (error) {
+    throw error instanceof Error && 'operation' in error ? replaced(error as GrpoError) : error
+  }
+}
+
+/** A call whose errors are replaced. */
+export const withErrors = <A>(first: Call<A>, replaced: (error: GrpoError) => GrpoError): Call<A> => ({
+  now: () => throwing(() => first.now(), replaced),
+  later: (signal) =>
+    first.later(signal).catch((error: unknown) =>
+      throwing((): A => {
+        throw error
+      }, replaced),
+    ),
+})
+
 /** A call whose errors name the public function in place of the row of the table that it runs. */
 export function renamed<A>(row: string, name: string, prepare: () => Call<A>): Call<A> {
-  const rename = (error: unknown): never => {
-    const { operation, message } = error as GrpoError
-    if (operation === row) Object.assign(error as GrpoError, { operation: name, message: message.replace(row, name) })
-    throw error
+  const rename = (error: GrpoError): GrpoError => {
+    if (error.operation !== row) return error
+    return Object.assign(error, { operation: name, message: error.message.replace(row, name) })
   }
-  const renaming = <B>(run: () => B): B => {
-    try {
-      return run()
-    } catch (error) {
-      return rename(error)
-    }
-  }
-  const first = renaming(prepare)
-  return { now: () => renaming(() => first.now()), later: (signal) => first.later(signal).catch(rename) }
+  return withErrors(throwing(prepare, rename), rename)
 }

@@ -47,7 +47,7 @@ function memory(operation: string, { name, stride }: Slot, x: Placed): TypedArra
 }
 
 /** Throws for memory that could be given back while another thread works on it. Shared memory only grows. */
-function checkFixed(operation: string, name: string, { data }: HostArray): void {
+export function checkFixed(operation: string, name: string, { data }: HostArray): void {
   if ((data.buffer as { resizable?: boolean }).resizable !== true) return
   const problem = 'lies in a resizable ArrayBuffer, which could shrink under the call; expected one of fixed length'
   throw grpoError('value', operation, name, problem)

@@ -22,7 +22,7 @@ import type {
   ParametersOnHost,
 } from './types.js'
 
-export { type Call, chain, map, renamed, thenDispose, toHost, value } from './calls.js'
+export { type Call, chain, map, renamed, toHost, value, withErrors } from './calls.js'
 
 type Axes = Map<string, number>
 type Bag = Record<string, unknown>

@@ -159,9 +159,14 @@ const special: Partial<Record<OperationCase['name'], Special>> = {
   },
   mergeTokenLogprob: (c, { inputs }, r) => {
     if (c.contents === 'special') return
-    // A token belongs to one of the two parts.
-    const [a, b] = [inputs.logp as HostArray, inputs.otherLogp as HostArray]
-    for (let t = 0; t < a.data.length; t++) (r.uniform() < 0.5 ? a : b).data[t] = -Infinity
+    // A token belongs to one of the parts.
+    const [first, others] = [inputs.logp as HostArray, inputs.otherLogp as HostArray]
+    const [N, T] = others.shape as [number, number]
+    for (let t = 0; t < T; t++) {
+      const own = r.integer(N + 1)
+      if (own > 0) first.data[t] = -Infinity
+      for (let i = 1; i <= N; i++) if (i !== own) others.data[(i - 1) * T + t] = -Infinity
+    }
   },
   policyLoss: (c, made, r) => {
     plainNumbers(c, made.inputs.logp, () => r.uniforms(c.sizes.T as number, -4, -0.05))

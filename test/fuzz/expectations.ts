@@ -102,9 +102,12 @@ const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Referen
     return { gradLogits: tokenLogprobBackwardReference(inputs, gradLogp!, gradEntropy, round) }
   },
   mergeTokenLogprob: ({ inputs }, round) => {
-    const { logp, entropy, logsumexp, otherLogp, otherEntropy, otherLogsumexp } = inputs as never
-    const both = [{ logp, entropy, logsumexp }, { logp: otherLogp, entropy: otherEntropy, logsumexp: otherLogsumexp }] // biome-ignore format: a line
-    const tokens = Array.from((logp as HostArray).data, (_, t) => merged(both as never, t, round))
+    const { logp, entropy, logsumexp, otherLogp, otherEntropy, otherLogsumexp } = inputs as Record<string, HostArray>
+    const [N, T] = otherLogp!.shape as [number, number]
+    const row = (x: HostArray | undefined, i: number) => ({ data: x!.data.subarray(i * T, (i + 1) * T) })
+    const others = Array.from({ length: N }, (_, i) => ({ logp: row(otherLogp, i), entropy: row(otherEntropy, i), logsumexp: row(otherLogsumexp, i) })) // biome-ignore format: a line
+    const all = [{ logp, entropy, logsumexp }, ...others]
+    const tokens = Array.from((logp as HostArray).data, (_, t) => merged(all as never, t, round))
     return Object.fromEntries((['logp', 'entropy', 'logsumexp'] as const).map((x) => [x, tokens.map((t) => t[x])]))
   },
   gaussianLogprob: (args, round) => {

@@ -35,11 +35,11 @@ const special: Partial<
 > = {
   groupAdvantage: { options: { virtualCount: 1, virtualReward: 1 } },
   standardize: { set: { moments: [12, 0.5, 9] } },
-  // Every other token lies in the other part.
+  // Every other token lies in one of the twelve other parts.
   mergeTokenLogprob: {
     set: {
       logp: Array.from({ length: 20 }, (_, t) => (t % 2 ? -Infinity : -1 - t / 9)),
-      otherLogp: Array.from({ length: 20 }, (_, t) => (t % 2 ? -2 - t / 7 : -Infinity)),
+      otherLogp: Array.from({ length: 240 }, (_, i) => (i % 2 && (i % 20) % 12 === Math.floor(i / 20) ? -2 - i / 90 : -Infinity)), // biome-ignore format: a line
     },
   },
   gaussianLogprob: { set: { std: Array.from({ length: 20 }, (_, t) => 0.3 + t / 10) } },
