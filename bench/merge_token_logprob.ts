@@ -1,9 +1,9 @@
 import { array, mergeTokenLogprob } from '../lib/index.js'
-import { type Case, exponentials, normals, thousands } from './cases.js'
+import { type Case, exponentials, normals, thousands, type Work } from './cases.js'
 
 const T = 1048576
 
-function prepare(count: number) {
+function prepare(count: number): Work {
   // The tokens lie in the parts in turn.
   const parts = Array.from({ length: count }, (_, part) => ({
     logp: array(exponentials(T, 2).map((x, t) => (t % count === part ? -x : Number.NEGATIVE_INFINITY))),

@@ -193,8 +193,8 @@ function copied(first: Whole, others: readonly Whole[], options: MergeTokenLogpr
  * and the entropy is 0. NaN spreads.
  *
  * All parts are merged at once: in float64 from their float32 values, summed in the order of the list, and rounded once. So
- * ranks that hold the same list have the same bits, and another order changes a last digit at most. More than two parts are
- * first copied side by side, 12 bytes for each token of each part but the first.
+ * ranks that hold the same list on the same kind of processor have the same bits, and another order changes a last digit at
+ * most. More than two parts are first copied side by side, 12 bytes for each token of each part but the first.
  *
  * Accuracy: of these parts, within half a unit in the last place of float32 and what float64 loses in as many sums as there
  * are parts; of the whole vocabulary, within twice the largest error of the plain float32 formula on the same parts, plus

@@ -32,7 +32,7 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  *
  * A vocabulary split over ranks: each rank passes its own columns and their first token id as `vocabStart` (0 included).
  * Then logsumexp and entropy are those of these columns alone (-inf and 0 if all are -inf), a token of another rank has
- * logp -inf, and mergeTokenLogprob puts the ranks together.
+ * logp -inf, and mergeTokenLogprob puts all ranks together at once.
  *
  * Accuracy: against the equation in float64, results of f32, bf16 and f16 logits are within twice the largest error
  * of the plain float32 formula, plus their last digit; a vocabulary of 151,936 keeps float32's last digit.
@@ -92,7 +92,8 @@ export const matchesBackward: Matches<'tokenLogprobBackward', TokenLogprobBackwa
  *
  * p is formed from the logsumexp that is given. Where that is the row's own but for its rounding to float32, the rounding
  * is undone: it alone would be an error of 1e-6 in every p at a logsumexp of 20, and 5e-4 at 1e4. With a vocabulary
- * split over ranks logsumexp and entropy are the merged ones (mergeTokenLogprob), and each rank gets its own columns.
+ * split over ranks logsumexp and entropy are those of the whole, which mergeTokenLogprob gives from all parts at once, and
+ * each rank gets its own columns.
  *
  * Accuracy: against the equation in float64, results of f32, bf16 and f16 logits are within twice the largest error
  * of the plain float32 formula, plus their last digit (that of the dtype of gradLogits).

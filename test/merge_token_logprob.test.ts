@@ -369,7 +369,8 @@ describe('bad input', () => {
   test('memory that could shrink under a promise is named by its place in the list', async () => {
     if (backend !== 'cpu') return
     const resizable = (x: number) => {
-      const data = new Float32Array(new ArrayBuffer(4, { maxByteLength: 8 } as object))
+      const Resizable = ArrayBuffer as unknown as new (bytes: number, options: object) => ArrayBuffer
+      const data = new Float32Array(new Resizable(4, { maxByteLength: 8 }))
       data[0] = x
       return array(data)
     }

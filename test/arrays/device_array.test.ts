@@ -338,6 +338,25 @@ describe.skipIf(given === undefined)('with a library', () => {
       refuses(() => mergeTokenLogprob([part]), { ...device, argument: 'list[0].logp', message: /has been disposed/ })
     })
 
+    test.each([1, 2, 3])('mergeTokenLogprob of %d parts as a promise is enqueued when it is called', async (count) => {
+      const list = Array.from({ length: count }, (_, i) => ({
+        logp: new Float32Array([i === count - 1 ? -1 : -Infinity, -Infinity]),
+        entropy: new Float32Array([1 + i, 2]),
+        logsumexp: new Float32Array([2, 3 - i]),
+      }))
+      const parts = list.map((part) => onDevice(part))
+      const merging = promises.mergeTokenLogprob(parts)
+      for (const x of parts.flatMap((part) => Object.values(part))) x.dispose()
+      const others = parts.map(() => cuda.upload(new Float32Array([7, 7])))
+      const merged = await merging
+      const expected = mergeTokenLogprob(list)
+      for (const name of ['logp', 'entropy', 'logsumexp'] as const) {
+        identical(merged[name].readSync(), expected[name])
+        merged[name].dispose()
+      }
+      for (const x of others) x.dispose()
+    })
+
     test('linearPolicyLoss.plan of a device', () => {
       const sizes = { R: 4, T: 4, D: 8, V: 16, dtype: 'f32', device: 0 } as const
       expect(linearPolicyLoss.plan(sizes).peakBytes).toBeGreaterThan(0)
