@@ -22,8 +22,8 @@ __global__ void __launch_bounds__(kThreads, 6)
                         float* grad_entropy) {
   const int64_t i = thread_index();
   if (i >= *live) return;
-  const int32_t r = named.row[begin + i];
-  for (int32_t j = named.start[r]; j < named.start[r + 1]; ++j) {
+  const int32_t end = named.end(begin + i);
+  for (int32_t j = named.begin(begin + i); j < end; ++j) {
     const int32_t t = named.tokens[j];
     const TokenTerm term = token_term(pass, t, find_sequence(pass.in, t), pass.in.logp[t], pass.in.entropy[t]);
     grad_logp[t] = static_cast<float>(term.grad_logp);
@@ -62,7 +62,7 @@ void linear_policy_loss(const LinearLoss& call, Launch& on) {
   LinearChunk chunk = linear_chunk(linear, gradient ? &gradients : nullptr, call.chunk_rows, on);
   const auto each_chunk = [&](bool with_gradient) {
     if (with_gradient) begin_gradients(linear, chunk, gradients, on);
-    for (int64_t begin = 0; begin < linear.R; begin += chunk.rows) {
+    for (int64_t begin = 0; begin < most_named(linear); begin += chunk.rows) {
       const bool forward = once || !with_gradient;
       chunk_softmax(linear, chunk, begin, forward ? logp : nullptr, forward ? entropy : nullptr, nullptr, on);
       if (!with_gradient) continue;

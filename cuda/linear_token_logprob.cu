@@ -21,7 +21,7 @@ int run(const grpo_linear_token_logprob_args& args, const Axes& axes, Launch& on
   begin_token_outputs(tokens, {logp, entropy, logsumexp}, on);
   LinearChunk chunk = linear_chunk(linear, nullptr, args.chunk_rows, on);
   chunk.named = named_rows(tokens, on);
-  for (int64_t begin = 0; begin < linear.R; begin += chunk.rows)
+  for (int64_t begin = 0; begin < most_named(linear); begin += chunk.rows)
     chunk_softmax(linear, chunk, begin, logp, entropy, logsumexp, on);
   return GRPO_OK;
 }
@@ -38,7 +38,7 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, L
   tokens.grad_logp = grad_logp, tokens.grad_entropy = grad_entropy;
   chunk.named = named_rows(tokens, on);
   begin_gradients(linear, chunk, gradients, on);
-  for (int64_t begin = 0; begin < linear.R; begin += chunk.rows) {
+  for (int64_t begin = 0; begin < most_named(linear); begin += chunk.rows) {
     chunk_softmax(linear, chunk, begin, nullptr, nullptr, nullptr, on);
     chunk_gradient(linear, chunk, data<float>(args.logsumexp), entropy, grad_logp, grad_entropy, gradients, on);
   }

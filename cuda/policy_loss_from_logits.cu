@@ -54,7 +54,7 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   work.logp = logp, work.entropy = entropy;
   work.grad_logp = grad_logp, work.grad_entropy = grad_entropy;
   work.target = gradient ? on.scratch<double>(T) : nullptr;
-  work.softmax = gradient && !by_token ? on.scratch<SoftmaxOfRow>(R) : nullptr;
+  work.softmax = gradient && !by_token ? on.scratch<SoftmaxOfRow>(softmaxes(R, T)) : nullptr;
   if (fused)
     with_types<true>(args, axes, args.grad_logits, [&](const auto& logits, const auto& gradients) {
       launch_rows<RowPass::kFused>(logits, gradients, work, TokenCoefficients{pass, grad_logp, grad_entropy}, on);

@@ -12,9 +12,28 @@
 // attention/.
 #include "attention/attention.cuh"
 #include "attention/forward.cuh"
+#include "blocks/offsets.cuh"
 
 namespace grpo::cuda {
 namespace {
+
+constexpr int kThreads = 256;
+
+// Without columns all scores are 0: the logarithm of how many tokens each one sees.
+// Grid: ceil(P / 256). Block: 256. Shared: 0. Work: 4 bytes per query and head, 8 per ancestor. Bound: latency.
+__global__ void __launch_bounds__(kThreads)
+    count_seen_kernel(Forest forest, WorkList work, float* logsumexp, int64_t H) {  // [P,H]
+  const int64_t t = thread_index();
+  if (t >= forest.P) return;
+  float seen = NAN;
+  if (*work.count >= 0) {
+    const int64_t own = last_at_most(forest.start, 0, forest.B - 1, t);
+    int64_t count = t - forest.start[own] + 1;
+    for (int64_t b = forest.parent[own]; b >= 0; b = forest.parent[b]) count += forest.start[b + 1] - forest.start[b];
+    seen = static_cast<float>(log(static_cast<double>(count)));
+  }
+  for (int64_t h = 0; h < H; ++h) logsumexp[t * H + h] = seen;
+}
 
 using Args = grpo_prefix_attention_args;
 
@@ -23,9 +42,14 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   if (const int status = check_heads(shape)) return status;
   const Forward forward{data<void>(args.q), data<void>(args.k), data<void>(args.v), data<void>(args.out),
                         data<float>(args.logsumexp), float_type(args.q)};
-  if (shape.H == 0 || shape.P == 0 || (forward.out == nullptr && forward.logsumexp == nullptr)) return GRPO_OK;
+  const bool values = forward.out != nullptr && shape.E > 0;
+  if (shape.H == 0 || shape.P == 0 || (!values && forward.logsumexp == nullptr)) return GRPO_OK;
   const Forest forest = forest_of(args, axes);
   const WorkList work = list_query_tiles(forest, on);
+  if (shape.D == 0 && !values) {
+    on(count_seen_kernel, {ceil_div(shape.P, kThreads), kThreads}, forest, work, forward.logsumexp, shape.H);
+    return GRPO_OK;
+  }
   const uint8_t* again = attend_by_matrices(forward, forest, shape, work, on);
   attend_plainly(forward, forest, shape, work, again, on);
   return GRPO_OK;

@@ -23,7 +23,9 @@ using Args = grpo_prefix_attention_backward_args;
 int run(const Args& args, const Axes& axes, Launch& on) {
   const AttentionShape shape = shape_of(args, axes);
   if (const int status = check_heads(shape)) return status;
-  if (shape.H == 0 || shape.P == 0) return GRPO_OK;
+  // Gradients without elements need no pass over the pairs of tokens.
+  const bool columns = shape.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
+  if (shape.H == 0 || shape.P == 0 || !(columns || (shape.E > 0 && args.grad_v != nullptr))) return GRPO_OK;
   const auto gradient = [](DLTensor* x) { return Gradient{data<void>(x), x == nullptr ? Float::kF32 : float_type(x)}; };
   const Backward backward{data<void>(args.q),
                           data<void>(args.k),

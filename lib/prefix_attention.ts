@@ -65,7 +65,8 @@ function withSegments<Inputs extends PrefixAttentionInputs>(operation: string, n
  * A token sees all tokens of its ancestor segments, and its own segment up to itself; so a response sees its prompt and
  * itself, as if it stood alone behind a copy of the prompt, but keys and values of a prompt are never copied. A layout
  * without children is ordinary packed causal attention. H is a multiple of K (grouped-query attention). No score matrix
- * larger than a tile exists; statistics are float32 whatever the dtype. The bits depend neither on the number of threads
+ * larger than a tile exists; statistics are float32 whatever the dtype. With D = 0 all scores are 0, whatever the scale, and
+ * logsumexp is the logarithm of how many tokens p sees. The bits depend neither on the number of threads
  * nor on other groups.
  *
  * Accuracy: against the equation in float64, out and logsumexp of f32, bf16 and f16 are within twice the largest

@@ -104,6 +104,23 @@ void prefix_attention(const void* q,  // [P,H,D]
   }, sizes);
 }
 
+// Without columns all scores are 0: the logarithm of how many tokens each one sees, which no pair has to be looked at for.
+void count_seen(const Segments& segments,
+                float* logsumexp,  // [P,H]
+                const AttentionSizes& sizes) {
+  Scratch<int64_t> before(segments.B);  // tokens of a segment's ancestors
+  for (int64_t b = 0; b < segments.B; ++b) {
+    const int32_t parent = segments.parent[b];
+    before[b] = parent < 0 ? 0 : before[parent] + segments.start[parent + 1] - segments.start[parent];
+  }
+  parallel_for(segments.B, 256, [&](int64_t first, int64_t last, int) {
+    for (int64_t b = first; b < last; ++b)
+      for (int64_t p = segments.start[b]; p < segments.start[b + 1]; ++p)
+        std::fill_n(logsumexp + p * sizes.H, sizes.H,
+                    static_cast<float>(std::log(static_cast<double>(before[b] + p - segments.start[b] + 1))));
+  });
+}
+
 // ---- the C interface ------------------------------------------------------------------------------------------------
 
 using Args = grpo_prefix_attention_args;
@@ -112,7 +129,12 @@ int run(const Args& args, const Axes& axes) {
   const Segments segments = segments_of(args, axes);
   const AttentionSizes sizes = sizes_of(args, axes);
   if (int status = check_layout(segments, sizes)) return status;
-  if (sizes.H == 0 || (args.out == nullptr && args.logsumexp == nullptr)) return GRPO_OK;
+  const bool values = args.out != nullptr && sizes.E > 0;
+  if (sizes.H == 0 || (!values && args.logsumexp == nullptr)) return GRPO_OK;
+  if (sizes.D == 0 && !values) {
+    count_seen(segments, data<float>(args.logsumexp), sizes);
+    return GRPO_OK;
+  }
   prefix_attention(data<void>(args.q), data<void>(args.k), data<void>(args.v), segments, data<void>(args.out),
                    data<float>(args.logsumexp), sizes);
   return GRPO_OK;

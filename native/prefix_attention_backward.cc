@@ -302,7 +302,9 @@ int run(const Args& args, const Axes& axes) {
   const Segments segments = segments_of(args, axes);
   const AttentionSizes sizes = sizes_of(args, axes);
   if (int status = check_layout(segments, sizes)) return status;
-  if (sizes.H == 0) return GRPO_OK;
+  // Gradients without elements need no pass over the pairs of tokens.
+  const bool columns = sizes.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
+  if (sizes.H == 0 || !(columns || (sizes.E > 0 && args.grad_v != nullptr))) return GRPO_OK;
   const auto gradient = [](DLTensor* x) { return Gradient{data<void>(x), x == nullptr ? Float::kF32 : float_type(x)}; };
   prefix_attention_backward({data<void>(args.grad_out), data<void>(args.q), data<void>(args.k), data<void>(args.v),
                              data<void>(args.out), data<float>(args.logsumexp), segments, gradient(args.grad_q),

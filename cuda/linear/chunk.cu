@@ -7,7 +7,7 @@ namespace grpo::cuda {
 LinearChunk linear_chunk(const Linear& linear, const LinearGradients* gradients, int64_t chunk_rows, Launch& on) {
   // At most a gigabyte of logits: few enough chunks that reading and writing gradHead for each costs little.
   const int64_t good = std::max<int64_t>(64, (int64_t{1} << 28) / std::max<int64_t>(linear.V, 1));
-  const int64_t rows = std::min(linear.R, is_null(chunk_rows) ? good : chunk_rows);
+  const int64_t rows = std::min(most_named(linear), is_null(chunk_rows) ? good : chunk_rows);
   LinearChunk chunk{};
   chunk.rows = rows;
   chunk.stride = ceil_div(linear.V, 4) * 4;

@@ -18,11 +18,19 @@ namespace grpo::cuda {
 
 // The rows that tokens name, in ascending order, and the tokens of each, in ascending order too.
 struct NamedRows {
-  const int32_t* start;   // [R+1], first token of each row in `tokens`
+  const int32_t* start;   // first token of each row in `tokens`: [R+1], or [T+1] by the places of `row`
   const int32_t* tokens;  // [T]
-  const int32_t* row;     // [R], of which count exist
+  const int32_t* row;     // [R or T], of which count exist
   const uint32_t* count;  // [1]
+  bool by_place;
+
+  // Of the row that stands in place i.
+  __device__ __forceinline__ int32_t begin(int64_t i) const { return start[by_place ? i : row[i]]; }
+  __device__ __forceinline__ int32_t end(int64_t i) const { return start[(by_place ? i : row[i]) + 1]; }
 };
+
+// How many rows tokens can name.
+inline int64_t most_named(const Linear& linear) { return linear.R < linear.T ? linear.R : linear.T; }
 
 // Of a row of logits / temperature.
 struct Softmax {

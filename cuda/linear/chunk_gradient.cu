@@ -28,8 +28,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t i = blockIdx.x;
   if (i >= *chunk.live) return;
   float* z = chunk.logits + i * chunk.stride;
-  const int32_t r = chunk.named.row[chunk.begin + i];
-  const int32_t begin = chunk.named.start[r], end = chunk.named.start[r + 1];
+  const int32_t begin = chunk.named.begin(chunk.begin + i), end = chunk.named.end(chunk.begin + i);
   float coefficient = 0, entropy_coefficient = 0;
   bool any = false;
   for (int32_t j = begin; j < end; ++j) {

@@ -45,8 +45,8 @@ __global__ void __launch_bounds__(kThreads)
                         static_cast<float>(static_cast<double>(most) * scale + log_sum),
                         static_cast<float>(log_sum - static_cast<double>(weighted) / sum) + bad};
   if (threadIdx.x == 0) chunk.softmax[i] = softmax;
-  const int32_t r = chunk.named.row[chunk.begin + i];
-  for (int32_t j = chunk.named.start[r] + threadIdx.x; j < chunk.named.start[r + 1]; j += kThreads) {
+  const int32_t end = chunk.named.end(chunk.begin + i);
+  for (int32_t j = chunk.named.begin(chunk.begin + i) + threadIdx.x; j < end; j += kThreads) {
     const int32_t t = chunk.named.tokens[j];
     if (logp != nullptr) logp[t] = static_cast<float>(static_cast<double>(z[token[t]] - most) * scale - log_sum);
     if (entropy != nullptr) entropy[t] = softmax.entropy;

@@ -22,9 +22,10 @@ struct Named {
 
 NamedRows named_rows(const TokenRows& tokens, Launch& on) {
   const RowTokens lists = row_token_lists(tokens, on);
+  if (lists.row != nullptr) return {lists.start, lists.t, lists.row, lists.count, true};
   int32_t* row = on.scratch<int32_t>(tokens.R);
   const uint32_t* count = list_flags(Named{lists.start}, nullptr, row, 0, tokens.R, tokens.R, on);
-  return {lists.start, lists.t, row, count};
+  return {lists.start, lists.t, row, count, false};
 }
 
 }  // namespace grpo::cuda

@@ -31,7 +31,7 @@ static_assert(3 * (kPartBytes + int64_t{sizeof(ClusterRowShared)} + 1024) <= 228
 __host__ __device__ constexpr int64_t part_of_row(int64_t V, int64_t ranks) { return ceil_div(V, ranks * 8) * 8; }
 static_assert(part_of_row(152064, 4) * 2 <= kPartBytes, "Qwen's vocabulary in 16 bits takes four blocks");
 
-// Grid: R clusters of 1, 2, 4 or 8 blocks, from sm_90 on. Block: 192. Shared: 76,736 or less where eight blocks can
+// Grid: R clusters of 1, 2, 4 or 8 blocks, or T where rows are listed, from sm_90 on. Block: 192. Shared: 76,736 or less where eight blocks can
 // keep a row. Work: each logit read once, each gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kOneReadThreads, 3)
@@ -41,12 +41,13 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
   static_assert(kPass != RowPass::kBackwardSaved);
   DYN_SMEM(ClusterRowShared, s);
   const uint32_t rank = cluster_rank(), ranks = cluster_size();
-  const int64_t r = blockIdx.x / ranks;
+  const RowOfBlock block = row_of_block<kPass>(work.tokens, blockIdx.x / ranks);
+  const int64_t r = block.r;
+  const OwnTokens own = block.own;
   // Rows that fit a cluster's shared memory: 32 bits do, and save the registers that the call of `coefficients` needs.
   const int32_t V = static_cast<int32_t>(logits.V), part = static_cast<int32_t>(part_of_row(V, ranks));
   const int32_t begin = static_cast<int32_t>(rank) * part < V ? static_cast<int32_t>(rank) * part : V;
   const int32_t n = begin + part < V ? part : V - begin;
-  const OwnTokens own = work.tokens.of(r);
   G* y = kPass == RowPass::kForward ? nullptr : gradient.data + r * gradient.stride + begin;
   if (own.count == 0) {
     if constexpr (kPass != RowPass::kForward) fill(y, n, 0);
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
     if constexpr (kPass == RowPass::kBackward)
       softmax = with_given(softmax, logits.scale, work.given_logsumexp[own[0]],
                            work.given_entropy == nullptr ? nullptr : work.given_entropy + own[0]);
-    if (kPass == RowPass::kForward && rank == 0 && work.softmax != nullptr) work.softmax[r] = softmax;
+    if (kPass == RowPass::kForward && rank == 0 && work.softmax != nullptr) work.softmax_of_row(r, own) = softmax;
     s.row.softmax = softmax;
   }
   __syncthreads();
@@ -158,16 +159,18 @@ void launch_rows(const LogitRows<T>& logits, const GradRows<G>& gradient, const 
                  const Coefficients& coefficients, Launch& on) {
   constexpr int64_t kSize = sizeof(T);
   const int64_t bytes = logits.V * kSize;
+  // All rows of a gradient are written, those without tokens with zeros.
+  const int64_t rows = kPass == RowPass::kForward ? work.tokens.most : logits.V == 0 ? 0 : logits.R;
   // Forward too: the log-probabilities of all operations have the same bits, so that the ratio of a policy to itself
   // is exactly 1.
   if constexpr (kPass != RowPass::kBackwardSaved)
     if (const int32_t ranks = ranks_of_row(on.device, logits.V, kSize); ranks > 0) {
       Shape shape = shape_of_cluster(logits.V, kSize, ranks);
-      shape.blocks *= logits.R;
+      shape.blocks *= rows;
       return on(one_read_kernel<kPass, T, G, Coefficients>, shape, logits, gradient, work, coefficients);
     }
   const int32_t threads = bytes >= 96 * 1024 ? kMostWarps * kWarp : bytes >= kLongRow ? 256 : 64;
-  on(two_read_kernel<kPass, T, G, Coefficients>, {logits.R, threads, sizeof(RowShared)}, logits, gradient, work,
+  on(two_read_kernel<kPass, T, G, Coefficients>, {rows, threads, sizeof(RowShared)}, logits, gradient, work,
      coefficients);
 }
 

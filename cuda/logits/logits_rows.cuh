@@ -27,13 +27,21 @@ enum class RowPass {
 struct RowWork {
   RowTokens tokens;
   float *logp, *entropy, *logsumexp;   // [T], outputs
-  SoftmaxOfRow* softmax;               // [R], output of kForward, input of kBackwardSaved
+  SoftmaxOfRow* softmax;               // [R or T, the fewer], output of kForward, input of kBackwardSaved
   const float *given_logsumexp;        // [T]
   const float *given_entropy;          // [T]
   const float *grad_logp;              // [T] for each rank, coefficients of the tokens
   const float *grad_entropy;           // [T] for each rank
   double* target;                      // [T or R], scratch for what the tokens' own entries become
+
+  // Where the softmax of a row that has tokens lies.
+  __device__ __forceinline__ SoftmaxOfRow& softmax_of_row(int64_t r, const OwnTokens& own) const {
+    return softmax[tokens.in.R <= tokens.in.T ? r : own.place];
+  }
 };
+
+// How many of them there are.
+inline int64_t softmaxes(int64_t R, int64_t T) { return R < T ? R : T; }
 
 struct NoCoefficients {
   __device__ __forceinline__ void operator()(int64_t, int64_t, float, float) const {}
@@ -161,15 +169,29 @@ __device__ __forceinline__ void gradient_of_row(const LogitRows<T>& logits, cons
 
 // ---- one block per row ----------------------------------------------------------------------------------------------
 
-// Grid: R. Block: 64, 256 or 512. Shared: 416. Work: each logit read twice, the second time from the L2 cache, each
+struct RowOfBlock {
+  int64_t r;
+  OwnTokens own;
+};
+
+// Where a pass has no gradients to fill with zeros, its blocks take the rows that tokens name, if those are listed.
+template <RowPass kPass>
+__device__ __forceinline__ RowOfBlock row_of_block(const RowTokens& tokens, int64_t block) {
+  if (kPass != RowPass::kForward || tokens.row == nullptr) return {block, tokens.of(block)};
+  if (block >= int64_t{*tokens.count}) return {0, {tokens.t, 0, 0}};
+  return {tokens.row[block], tokens.at(block)};
+}
+
+// Grid: R, or T where rows are listed. Block: 64, 256 or 512. Shared: 416. Work: each logit read twice, the second time from the L2 cache, each
 // gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused || kPass == RowPass::kBackward ? 1 : 2)
     two_read_kernel(LogitRows<T> logits, GradRows<G> gradient, RowWork work,
                     const __grid_constant__ Coefficients coefficients) {
   DYN_SMEM(RowShared, s);
-  const int64_t r = blockIdx.x;
-  const OwnTokens own = work.tokens.of(r);
+  const RowOfBlock block = row_of_block<kPass>(work.tokens, blockIdx.x);
+  const int64_t r = block.r;
+  const OwnTokens own = block.own;
   G* y = kPass == RowPass::kForward ? nullptr : gradient.data + r * gradient.stride;
   if (own.count == 0) {
     if constexpr (kPass != RowPass::kForward) fill(y, logits.V, 0);
@@ -185,7 +207,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused ||
       static_cast<int>(threadIdx.x) < own.count ? logit_of(logits, r, column_of(logits, work, own[threadIdx.x])) : 0;
   SoftmaxOfRow softmax;
   if constexpr (kPass == RowPass::kBackwardSaved) {
-    softmax = work.softmax[r];
+    softmax = work.softmax_of_row(r, own);
   } else {
     Online online = no_logits();
     with_accuracy<false, T>(logits.V, [&](auto accurate) {
@@ -198,7 +220,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused ||
       if constexpr (kPass == RowPass::kBackward)
         softmax = with_given(softmax, logits.scale, work.given_logsumexp[own[0]],
                              work.given_entropy == nullptr ? nullptr : work.given_entropy + own[0]);
-      if (kPass == RowPass::kForward && work.softmax != nullptr) work.softmax[r] = softmax;
+      if (kPass == RowPass::kForward && work.softmax != nullptr) work.softmax_of_row(r, own) = softmax;
       s.softmax = softmax;
     }
     __syncthreads();

@@ -38,15 +38,28 @@ struct OwnTokens {
 
 struct RowTokens {
   TokenRows in;
-  const int32_t* start;  // [R+1], null where row r has token r, or none
+  const int32_t* start;  // [R+1], null where row r has token r, or none; with `row` [T+1]
   const int32_t* t;      // [T]
+  // Of few tokens among very many rows: those that have any, ascending, and row[i] has the tokens from start[i] on.
+  const int32_t* row;     // [T+1], null: of all rows
+  const uint32_t* count;  // [1], how many rows `row` has
+  int64_t most;           // rows that may have tokens: R, or with `row` T
 
+  __device__ __forceinline__ OwnTokens at(int64_t i) const { return {t + start[i], start[i], start[i + 1] - start[i]}; }
   __device__ __forceinline__ OwnTokens of(int64_t r) const {
     if (start == nullptr) return {nullptr, r, in.listed(r)};
-    return {t + start[r], start[r], start[r + 1] - start[r]};
+    if (row == nullptr) return at(r);
+    int64_t i = 0;
+    for (int64_t end = *count; i < end;) {
+      const int64_t middle = (i + end) / 2;
+      if (row[middle] < r) i = middle + 1;
+      else end = middle;
+    }
+    return i < int64_t{*count} && row[i] == r ? at(i) : OwnTokens{t, 0, 0};
   }
 };
 
+// Work and memory follow the tokens, and the rows only where these are not many times as many.
 RowTokens row_tokens(const TokenRows& in, Launch& on);
 // With `start` and `t` in any case.
 RowTokens row_token_lists(const TokenRows& in, Launch& on);

@@ -12,6 +12,30 @@ const empty = (dtype: 'f32' | 'bf16', shape: number[]) =>
 const policy = { advantage: noFloats, sequenceStart: Int32Array.of(0) }
 const softmax = { logsumexp: noFloats, entropy: noFloats, gradLogp: noFloats, gradEntropy: noFloats }
 
+cpuTest('attention without columns counts what each token sees, and looks at no pair of tokens', () => {
+  const P = 160_000 // 1.3e10 pairs for each of four heads
+  const layout = api.prefixLayout([
+    { prefix: P - 9, responses: [2, 0, 3] },
+    { prefix: 0, responses: [4] },
+  ])
+  const inputs = { q: empty('f32', [P, 4, 0]), k: empty('f32', [P, 1, 0]), v: empty('f32', [P, 1, 0]), layout }
+  const before = performance.now()
+  const { out, logsumexp } = api.prefixAttention(inputs)
+  api.prefixAttentionBackward({ ...inputs, gradOut: out, out, logsumexp })
+  api.prefixAttention(inputs, { scale: 0.5, out: { logsumexp: null } })
+  expect(performance.now() - before).toBeLessThan(1000)
+  // The second response begins anew after the prefix, and the last tree after nothing.
+  const seen = Array.from({ length: P }, (_, p) => (p < P - 7 ? p + 1 : p < P - 4 ? p - 1 : p - P + 5))
+  expect(logsumexp.data).toEqual(Float32Array.from({ length: 4 * P }, (_, i) => Math.log(seen[i >> 2] as number)))
+  // Of a v with columns the output is their mean, by the same weights.
+  const small = api.prefixLayout([{ prefix: 2, responses: [1, 2] }])
+  const five = { q: empty('f32', [5, 2, 0]), k: empty('f32', [5, 1, 0]), layout: small }
+  const v = api.array(new Float32Array([1, 2, 6, 9, 3]), [5, 1, 1])
+  const mean = api.prefixAttention({ ...five, v })
+  expect(Array.from(mean.out.data)).toEqual([1, 1, 1.5, 1.5, 3, 3, 4, 4, 3.75, 3.75])
+  expect(mean.logsumexp.data).toEqual(api.prefixAttention({ ...five, v }, { out: { out: null } }).logsumexp.data)
+})
+
 cpuDescribe.each(['f32', 'bf16'] as const)('%s', (dtype) => {
   const logits = empty(dtype, [most, 0])
   const tokens = { token: none, row: none }
