@@ -56,7 +56,7 @@ loss = sum over rollouts of the mean over tokens of -min(r A, clip(r, low, high)
     state: {
       version: 1,
       initial: () => ({ prompts: {} as Record<string, Visits> }),
-      shape: { prompts: { '*': { mean: 'number', std: 'number >= 0', times: 'integer >= 1' } } },
+      shape: { prompts: { '*': { mean: 'f32', std: 'f32 >= 0', times: 'integer >= 1' } } },
     },
     example: { prompt: ['a', 'b'] },
   },

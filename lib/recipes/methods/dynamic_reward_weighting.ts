@@ -1,4 +1,5 @@
 import { grpoError } from '../../addon/errors.js'
+import { hypervolume } from '../parts/hypervolume.js'
 import { sum } from '../parts/statistics.js'
 import { type Context, groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
@@ -23,18 +24,6 @@ interface Columns {
   readonly gradients?: Float32Array | undefined
 }
 
-/** The volume of the union of the boxes from 0 to each point, in slices along the last axis. */
-function hypervolume(points: readonly (readonly number[])[]): number {
-  const last = (point: readonly number[] | undefined) => point?.at(-1) ?? 0
-  if ((points[0]?.length ?? 0) <= 1) return Math.max(0, ...points.map(last))
-  const sorted = [...points].sort((a, b) => last(b) - last(a))
-  const slices = sorted.map((point, i) => {
-    const depth = last(point) - last(sorted[i + 1])
-    return depth > 0 ? depth * hypervolume(sorted.slice(0, i + 1).map((p) => p.slice(0, -1))) : 0
-  })
-  return sum(slices)
-}
-
 /** The inner product of each of the K gradients with the sum of all. */
 function influences(gradients: Float32Array, K: number): number[] {
   const D = gradients.length / K
@@ -47,7 +36,8 @@ function influences(gradients: Float32Array, K: number): number[] {
   return influence
 }
 
-const [list, size] = [['number'] as const, 'number >= 0']
+// The factor of the rewards is 1, or 0.5 + 1.5 tanh(gain).
+const [list, size, factor] = [['f32'] as const, 'number >= 0', 'number 0.5..2']
 
 export const dynamicRewardWeighting = recipe(
   {
@@ -84,13 +74,17 @@ A[i] = (R[i] - mean(g)) / (std(g) + eps), in which meta cancels but for eps; R /
     state: {
       version: 1,
       initial: (): RewardWeighting => ({ weights: [], front: [], hypervolume: 0, meta: 1, influence: [], batches: 0 }),
-      shape: { weights: list, front: [list], hypervolume: size, meta: size, influence: list, batches: 'integer >= 0' },
-      check({ weights, front, influence }: RewardWeighting) {
+      shape: { weights: list, front: [list], hypervolume: size, meta: factor, influence: list, batches: 'integer >= 0' }, // biome-ignore format: one shape
+      check({ weights, front, influence, batches }: RewardWeighting) {
         // Weights are empty until rollouts or a column say how many objectives there are.
         const lists = [...[weights, influence].filter((list) => list.length > 0), ...front]
         const sizes = new Set(lists.map((list) => list.length))
-        if (sizes.size <= 1) return undefined
-        return `has ${[...sizes].join(' and ')} objectives at data.weights, data.front and data.influence`
+        if (sizes.size > 1)
+          return `has ${[...sizes].join(' and ')} objectives at data.weights, data.front and data.influence`
+        const [reference, ...kept] = front
+        const below = kept.findIndex((point) => point.some((v, k) => v <= (reference?.[k] as number)))
+        if (below >= 0) return `has a point at data.front[${below + 1}] that is not above data.front[0] everywhere`
+        return influence.length > 0 === batches > 0 ? undefined : `has ${influence.length} values at data.influence, and ${batches} at data.batches` // biome-ignore format: one choice
       },
     },
     example: {
@@ -108,6 +102,11 @@ A[i] = (R[i] - mean(g)) / (std(g) + eps), in which meta cancels but for eps; R /
       const weights = state.weights.length === 0 ? first : state.weights
       if (weights.length !== K) {
         throw grpoError('value', method, 'state', `has ${weights.length} objectives, expected ${K} as in scores`)
+      }
+      const usable = (w: number) => Number.isFinite(Math.fround(w)) && (form === 'hypervolume' || w >= 0)
+      if (!weights.every(usable) || (form === 'gradient' && K > 0 && sum(weights) === 0)) {
+        const expected = `expected float32 numbers${form === 'gradient' ? ', none below 0, one above' : ''}`
+        throw grpoError('value', method, weights === first ? 'weights' : 'state', `has the weights ${weights.join(', ')}, ${expected}`) // biome-ignore format: one text
       }
       if (form !== 'hypervolume' || columns.validation === undefined) return { ...state, weights }
       const now = Array.from(columns.validation)
@@ -141,8 +140,9 @@ A[i] = (R[i] - mean(g)) / (std(g) + eps), in which meta cancels but for eps; R /
         )
         if (batches < accumulate) return { ...state, influence, batches }
         const exponent = influence.map((x) => (learningRate / regularization) * (x / batches))
-        const largest = Math.max(...exponent)
-        const grown = state.weights.map((w, k) => w * Math.exp((exponent[k] as number) - largest))
+        // A weight of 0, whose logarithm is -infinity, stays 0, and is no measure for the others.
+        const largest = Math.max(...exponent.filter((_, k) => state.weights[k] !== 0))
+        const grown = state.weights.map((w, k) => w && w * Math.exp((exponent[k] as number) - largest))
         return { ...state, weights: grown.map((w) => w / sum(grown)), influence: [], batches: 0 }
       },
     }

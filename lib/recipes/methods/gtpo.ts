@@ -80,7 +80,7 @@ released code: loss = sum over rollouts of the same with r = 1, divided by n; de
     state: {
       version: 1,
       initial: (): GtpoState => ({ initialEntropy: null }),
-      shape: { initialEntropy: 'number?' },
+      shape: { initialEntropy: 'f32?' },
     },
   },
   ({ conflictWeight, gamma, threshold, form }) => {

@@ -40,7 +40,7 @@ R[i] = alpha tool[i] correct[i];   A[i] = (R[i] - mean(g)) / (std(g) + eps); 0 i
     state: {
       version: 1,
       initial: (): FewestCalls => ({ fewest: {} }),
-      shape: { fewest: { '*': 'integer >= 0' } },
+      shape: { fewest: { '*': 'integer 0..2147483647' } },
     },
     example: { correct: [1, 0, 1, 0, 0, 1, 0, 0], toolCalls: [2, 0, 3, 1, 1, 1, 2, 0], prompt: ['a', 'b'] },
   },

@@ -80,7 +80,7 @@ A group with equal rewards adds 0 and is counted. Difficulty of a prompt = mean 
       klCoef: ['number = 0.1 >= 0', 'factor of the KL to the reference policy; 0 needs no refLogp'],
       window: ['integer = 100 >= 1', 'prompts in the replay window'],
     },
-    state: { version: 1, initial: () => ({ window: [] as number[] }), shape: { window: ['number'] } },
+    state: { version: 1, initial: () => ({ window: [] as number[] }), shape: { window: ['f32'] } },
   },
   ({ form, lambda, eps, ddof, score, klCoef, window }) => ({
     advantages: (c) => groupAdvantages(c, { eps: 0, ddof }),

@@ -42,7 +42,7 @@ quantiles: q <- q + trackingRate (level - share of X below q), from those of the
     state: {
       version: 1,
       initial: (): RiskPoState => ({ quantiles: null }),
-      shape: { quantiles: { '?': { low: 'number', high: 'number' } } },
+      shape: { quantiles: { '?': { low: 'f32', high: 'f32' } } },
     },
   },
   (options) => {

@@ -58,7 +58,7 @@ loss = mean over tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A), at m
     state: {
       version: 1,
       initial: (): SpoState => ({ prompts: {} }),
-      shape: { prompts: { '*': { alpha: 'number >= 0', beta: 'number >= 0' } } },
+      shape: { prompts: { '*': { alpha: 'f32 >= 0', beta: 'f32 >= 0' } } },
       check({ prompts }: SpoState) {
         const empty = Object.entries(prompts).find(([, { alpha, beta }]) => alpha + beta === 0)
         return empty && `has no counts at data.prompts.${empty[0]}, expected alpha + beta > 0`

@@ -44,7 +44,7 @@ the draw are these averages; the others walk through the prompts in order`,
     state: {
       version: 1,
       initial: (): VasState => ({ step: 0, scores: {} }),
-      shape: { step: 'integer >= 0', scores: { '*': 'number >= 0' }, 'measured?': { '*': 'number >= 0' } },
+      shape: { step: 'integer >= 0', scores: { '*': 'f32 >= 0' }, 'measured?': { '*': 'f32 >= 0' } },
     },
     example: { scored: ['a', 'b', 'c'], correctness: [0.5, 0.25, 1], diversity: [0.4, 0.3, 0.1] },
   },

@@ -7,7 +7,8 @@ import { rangeOf } from './columns.js'
 
 /**
  * The shape of saved data, as it is nested:
- *   'number >= 0'          number, integer or string, with a range for numbers as of an option; `number?` may be null
+ *   'number >= 0'          number, f32, integer or string, with a range for numbers as of an option; `number?` may be null
+ *                          f32 is a number that does not overflow in float32, which rewards and advantages become
  *   { step: 'integer' }    an object with these names and no other; one that ends with ? may be absent: { 'seen?': ... }
  *   { '*': shape }         an object with any names
  *   { '?': shape }         null, or the shape
@@ -32,13 +33,22 @@ const unlike = (data: unknown, expected: string, kind: ErrorKind = 'kind'): Prob
 const under = (name: string, problem: Problem | undefined): Problem | undefined =>
   problem && { ...problem, at: `${name}${problem.at}` }
 
+const words = { number: 'a number', f32: 'a float32 number', integer: 'a whole number', string: 'a string' }
+type Kind = keyof typeof words
+const holds: Record<Kind, (x: unknown) => boolean> = {
+  number: Number.isFinite,
+  f32: (x) => Number.isFinite(Math.fround(x as number)),
+  integer: Number.isSafeInteger,
+  string: () => true,
+}
+
 function leaf(spec: string): Check {
-  const [, kind, question, range = ''] = /^(number|integer|string)(\?)?(?: (.+))?$/.exec(spec) ?? []
+  const [, kind, question, range = ''] = /^(number|f32|integer|string)(\?)?(?: (.+))?$/.exec(spec) ?? []
   if (kind === undefined) throw new Error(`${spec} is no shape of a state`)
-  const expected = `${kind === 'integer' ? 'a whole number' : `a ${kind}`}${range && ` ${range}`}${question ? ' or null' : ''}` // biome-ignore format: one text
+  const expected = `${words[kind as Kind]}${range && ` ${range}`}${question ? ' or null' : ''}` // biome-ignore format: one text
   const type = kind === 'string' ? 'string' : 'number'
   const inRange = rangeOf(range)
-  const isNumber = kind === 'integer' ? Number.isSafeInteger : Number.isFinite
+  const isNumber = holds[kind as Kind]
   return (data) => {
     if (data === null && question !== undefined) return undefined
     if (typeof data !== type) return unlike(data, expected)

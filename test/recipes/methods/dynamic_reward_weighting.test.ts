@@ -1,7 +1,7 @@
 import { describe, expect } from 'vitest'
 import { fromJSON, optimizationStep, prepareStep, type SavedState, toJSON } from '../../../lib/recipes/index.js'
 import { dynamicRewardWeighting, type RewardWeighting } from '../../../lib/recipes/methods/dynamic_reward_weighting.js'
-import { close } from '../../support/compare.js'
+import { close, refuses } from '../../support/compare.js'
 import { random } from '../../support/random.js'
 import { advantage, fixture, unmasked } from '../fixture.js'
 import { edge, golden } from '../golden.js'
@@ -11,6 +11,7 @@ type Recipe = ReturnType<typeof dynamicRewardWeighting>
 type State = SavedState<RewardWeighting> | undefined
 const scores = (K: number) => Array.from({ length: 2 * K }, (_, k) => k % 2)
 const groupStart = [0, 2]
+const wrongValue = (argument: string) => ({ error: RangeError, code: 'ERR_GRPO_VALUE', argument })
 
 /** The steps of a run whose batches bring these columns. */
 function run(
@@ -212,6 +213,40 @@ edge('dynamicRewardWeighting', 'sizes that do not fit, and missing scores', () =
   expect(() => prepareStep(recipe, { scores: scores(2), groupStart }, state)).toThrow(
     'dynamicRewardWeighting: state has 3 objectives, expected 2 as in scores',
   )
+})
+
+edge(
+  'dynamicRewardWeighting',
+  'weights that no float32 holds, or that have no logarithm where gradients change them',
+  () => {
+    const [hypervolume, gradient] = [dynamicRewardWeighting(), dynamicRewardWeighting({ form: 'gradient' })]
+    const given = { scores: scores(2), groupStart }
+    const step = (recipe: typeof hypervolume, weights: number[]) => prepareStep(recipe, { ...given, weights })
+    refuses(() => step(hypervolume, [1e300, 1]), {
+      ...wrongValue('weights'),
+      message: /has the weights 1e\+300, 1, expected float32 numbers$/,
+    })
+    for (const weights of [
+      [1, -1],
+      [0, 0],
+    ]) {
+      const message = /has the weights [-01, ]+, expected float32 numbers, none below 0, one above$/
+      refuses(() => step(gradient, weights), { ...wrongValue('weights'), message })
+      // Of the other form they are factors of rewards, whatever their sign.
+      const { state } = step(hypervolume, weights)
+      expect(state.data.weights).toEqual(weights)
+      const saved = { ...state, options: gradient.options }
+      refuses(() => prepareStep(gradient, given, saved), { ...wrongValue('state'), message })
+    }
+  },
+)
+
+edge('dynamicRewardWeighting', 'a weight of 0 stays 0, however large its influence', () => {
+  const recipe = dynamicRewardWeighting({ form: 'gradient' })
+  const options = { scores: scores(3), groupStart, weights: [0, 0.25, 0.75] }
+  // Influences 1e6, 0 and 0: e to the power of 1e5 is no number.
+  const gradients = Float32Array.of(1000, 0, 0, 0, 0, 0)
+  expect(prepareStep(recipe, { ...options, gradients }).state.data.weights).toEqual([0, 0.25, 0.75])
 })
 
 edge('dynamicRewardWeighting', 'no rollouts: weights as they were, also where the objectives are not yet known', () => {

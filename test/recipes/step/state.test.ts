@@ -82,16 +82,18 @@ describe('options', () => {
   })
 })
 
+const weighting = { weights: [0.5, 0.5], front: [], hypervolume: 0, meta: 1, influence: [], batches: 0 }
+
 describe('data', () => {
   test.each<[AnyRecipe, unknown, typeof wrongKind | typeof wrongValue, RegExp]>([
     [dcpo(), null, wrongKind, /^dcpo: state has null at data, expected an object$/],
     [dcpo(), {}, wrongKind, /has no data\.prompts/],
     [dcpo(), { prompts: { q: {} } }, wrongKind, /has no data\.prompts\.q\.mean, expected mean, std, times$/],
-    [dcpo(), { prompts: { q: { mean: '1', std: 0, times: 1 } } }, wrongKind, /has "1" at data\.prompts\.q\.mean, expected a number$/], // biome-ignore format: a row
-    [dcpo(), { prompts: { q: { mean: 1, std: -1, times: 1 } } }, wrongValue, /has -1 at data\.prompts\.q\.std, expected a number >= 0/], // biome-ignore format: a row
+    [dcpo(), { prompts: { q: { mean: '1', std: 0, times: 1 } } }, wrongKind, /has "1" at data\.prompts\.q\.mean, expected a float32 number$/], // biome-ignore format: a row
+    [dcpo(), { prompts: { q: { mean: 1, std: -1, times: 1 } } }, wrongValue, /has -1 at data\.prompts\.q\.std, expected a float32 number >= 0/], // biome-ignore format: a row
     [dcpo(), { prompts: { q: { mean: 1, std: 0, times: 0.5 } } }, wrongValue, /has 0\.5 at data\.prompts\.q\.times, expected a whole number >= 1/], // biome-ignore format: a row
     [dcpo(), { prompts: { q: { mean: 1, std: 0, times: 1.5 } } }, wrongValue, /has 1\.5 at data\.prompts\.q\.times, expected a whole number >= 1/], // biome-ignore format: a row
-    [dcpo(), { prompts: { q: { mean: null, std: 0, times: 1 } } }, wrongKind, /has null at data\.prompts\.q\.mean, expected a number$/], // biome-ignore format: a row
+    [dcpo(), { prompts: { q: { mean: null, std: 0, times: 1 } } }, wrongKind, /has null at data\.prompts\.q\.mean, expected a float32 number$/], // biome-ignore format: a row
     [dcpo(), { prompts: {}, more: 1 }, wrongKind, /has data\.more, expected prompts alone/],
     [dcpo(), { prompts: [] }, wrongKind, /has a plain array of 0 at data\.prompts, expected an object/],
     [spo(), { prompts: { q: { alpha: 0, beta: 0 } } }, wrongValue, /has no counts at data\.prompts\.q/],
@@ -100,16 +102,16 @@ describe('data', () => {
     [riskPo(), { quantiles: { high: 1 } }, wrongKind, /has no data\.quantiles\.low/],
     [riskPo(), { quantiles: 0 }, wrongKind, /has 0 at data\.quantiles, expected an object/],
     [riskPo(), {}, wrongKind, /has no data\.quantiles, expected quantiles$/],
-    [vas(), { step: 0, scores: {}, measured: { q: '1' } }, wrongKind, /has "1" at data\.measured\.q, expected a number >= 0/], // biome-ignore format: a row
+    [vas(), { step: 0, scores: {}, measured: { q: '1' } }, wrongKind, /has "1" at data\.measured\.q, expected a float32 number >= 0/], // biome-ignore format: a row
     [vas(), { step: 0, scores: {}, measured: null }, wrongKind, /has null at data\.measured, expected an object/],
     [vas(), { step: 0, scores: {}, 'measured?': {} }, wrongKind, /has data\.measured\?, expected step, scores, measured alone/], // biome-ignore format: a row
-    [gtpo(), { initialEntropy: '1' }, wrongKind, /has "1" at data\.initialEntropy, expected a number or null/],
-    [
-      dynamicRewardWeighting(),
-      { weights: [0.5, 0.5], front: [[1]], hypervolume: 0, meta: 1, influence: [], batches: 0 },
-      wrongValue,
-      /has 2 and 1 objectives at data\.weights, data\.front/,
-    ],
+    [gtpo(), { initialEntropy: '1' }, wrongKind, /has "1" at data\.initialEntropy, expected a float32 number or null/],
+    [dynamicRewardWeighting(), { ...weighting, front: [[1]] }, wrongValue, /has 2 and 1 objectives at data\.weights, data\.front/], // biome-ignore format: a row
+    [dynamicRewardWeighting(), { ...weighting, front: [[1, 1], [2, 1]] }, wrongValue, /has a point at data\.front\[1\] that is not above data\.front\[0\] everywhere/], // biome-ignore format: a row
+    [dynamicRewardWeighting(), { ...weighting, batches: 1 }, wrongValue, /has 0 values at data\.influence, and 1 at data\.batches/], // biome-ignore format: a row
+    [dynamicRewardWeighting(), { ...weighting, influence: [0, 1] }, wrongValue, /has 2 values at data\.influence, and 0 at data\.batches/], // biome-ignore format: a row
+    [dynamicRewardWeighting(), { ...weighting, meta: 2.1 }, wrongValue, /has 2\.1 at data\.meta, expected a number 0\.5\.\.2/], // biome-ignore format: a row
+    [otc(), { fewest: { q: 2 ** 31 } }, wrongValue, /has 2147483648 at data\.fewest\.q, expected a whole number 0\.\.2147483647/], // biome-ignore format: a row
   ])('%#: refused when it is read', (method, data, expected, message) => {
     refusesState(method, of(method, data), expected, message)
   })
@@ -151,6 +153,17 @@ function* damaged(x: unknown, by: unknown): Generator<unknown> {
 
 test('there are methods with a state', () => expect(withState.length).toBeGreaterThan(10))
 
+/** The numbers of a method's data with one of them another one. */
+function* otherNumbers(x: unknown, by: number): Generator<unknown> {
+  if (typeof x === 'number') yield by
+  else if (typeof x === 'object' && x !== null) {
+    for (const [name, value] of Object.entries(x)) {
+      for (const other of otherNumbers(value, by))
+        yield Array.isArray(x) ? x.with(Number(name), other) : { ...x, [name]: other }
+    }
+  }
+}
+
 describe.each(withState.map((method) => [method.name, method] as const))('%s', (_, method) => {
   const first = prepareStep(method, exampleBatch(method)).state as SavedState
 
@@ -164,6 +177,22 @@ describe.each(withState.map((method) => [method.name, method] as const))('%s', (
     // true is nothing that a method saves.
     for (const data of damaged(first.data, true)) {
       refuses(() => fromJSON(method, JSON.stringify({ ...first, data })), { ...wrongKind, message: /has true at data/ })
+    }
+  })
+})
+
+describe.each(withState.map((method) => [method.name, method] as const))('%s', (_, method) => {
+  // What a method saves of rewards, entropies and weights becomes a float32 advantage in the step after it.
+  test.each([1e300, -1e300, 1e39, Number.MAX_VALUE])('no number of its data is %d', (by) => {
+    const { state } = prepareStep(
+      method,
+      exampleBatch(method),
+      prepareStep(method, exampleBatch(method)).state as never,
+    )
+    for (const data of otherNumbers((state as SavedState).data, by)) {
+      // A product of as many numbers as there are objectives, of which the next step takes a bounded function.
+      if ((data as { hypervolume?: number }).hypervolume === by && by > 0) continue
+      refuses(() => fromJSON(method, JSON.stringify({ ...(state as SavedState), data })), wrongValue)
     }
   })
 })
