@@ -5,7 +5,7 @@ import { signatures } from '../../lib/addon/signatures.js'
 import type { HostArray } from '../../lib/arrays/array.js'
 import type { Call } from '../../lib/call/run.js'
 import { cpu } from '../../lib/index.js'
-import { ops } from '../../lib/ops.js'
+import { type OperationName, ops } from '../../lib/ops.js'
 import { leftAlone, poisoned, poisons } from '../support/poison.js'
 import { type Arguments, argumentsOf, copyOf } from './arguments.js'
 import type { OperationCase } from './cases.js'
@@ -34,28 +34,25 @@ export function badError(error: unknown, operation: string | undefined): string 
 }
 
 export class Checker {
-  constructor(
-    private readonly call: MakeCall,
-    private readonly device: boolean,
-  ) {}
+  constructor(private readonly call: MakeCall) {}
 
   async check(c: OperationCase): Promise<Verdict> {
     cpu.threads = c.threads
-    const args = argumentsOf(c)
+    const args = argumentsOf(c, (name, given) => this.make(name, given).now())
     const before = Object.entries(args.inputs).map(([name, x]) => [name, x, copyOf(x)] as const)
     const verdict = c.mutation ? this.mutated(c, args) : c.later ? await this.later(c, args) : this.valid(c, args)
     for (const [name, x, copy] of before) if (!sameBits(x, copy)) return wrong(`${name} is an input, and was changed`)
     return verdict
   }
 
-  private make(c: OperationCase, { inputs, options, sizes }: Arguments, out?: object): Call<Outputs> {
+  private make(name: OperationName, { inputs, options, sizes }: Arguments, out?: object): Call<Outputs> {
     const given = { ...options, ...(out && { out }) }
-    return this.call(c.name as never, inputs as never, given as never, sizes as never)
+    return this.call(name as never, inputs as never, given as never, sizes as never)
   }
 
   private run(c: OperationCase, args: Arguments, out?: object): Outputs | Error {
     try {
-      return this.make(c, args, out).now() as Outputs
+      return this.make(c.name, args, out).now() as Outputs
     } catch (error) {
       return error as Error
     }
@@ -88,7 +85,7 @@ export class Checker {
       }
     }
     if (c.contents === 'special') return { what: 'computed' }
-    const text = wrongNumbers(c.name, args, first, this.device)
+    const text = wrongNumbers(c.name, args, first)
     return text === undefined ? { what: 'computed' } : wrong(text)
   }
 
@@ -99,7 +96,7 @@ export class Checker {
     if (abort === 0) controller.abort()
     let result: Outputs | Error
     try {
-      const promise = this.make(c, args).later(controller.signal)
+      const promise = this.make(c.name, args).later(controller.signal)
       if (abort === 1) controller.abort()
       else if (abort > 1) setImmediate(() => controller.abort())
       result = (await promise) as Outputs

@@ -9,7 +9,7 @@ const device = process.argv.includes('--device')
 
 async function main(): Promise<void> {
   const make = device ? (await import('../support/backend.js')).call : call
-  const checker = new Checker(make as never, device)
+  const checker = new Checker(make as never)
   process.on('message', async (c: Case) => {
     try {
       process.send?.(c.kind === 'operation' ? await checker.check(c) : checkRecipe(c))

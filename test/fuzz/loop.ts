@@ -32,6 +32,10 @@ export interface Count {
 }
 export const noCalls = (): Count => ({ computed: 0, refused: 0, wrong: 0, crash: 0, hang: 0, shrinking: 0, left: 0 })
 
+/** A call that fails now and then: how it failed, and that the same call did not. */
+const notAgain = (outcome: Outcome, { what }: Outcome): Outcome =>
+  'text' in outcome ? { ...outcome, text: `${outcome.text} (and ${what} when it was made once more)` } : outcome
+
 const failuresOfAKind = 3
 /** Of a hang fewer, each of which is waited for. */
 const triesToShrink = { wrong: 300, crash: 300, hang: 60 }
@@ -47,11 +51,14 @@ export async function fuzz(
   const count = { ...noCalls(), left: runs }
   for (let failures = 0; count.left > 0 && failures < failuresOfAKind; failures++) {
     let first: 'wrong' | 'crash' | 'hang' | undefined
+    let last: Outcome | undefined
     let tries = 0
     const property = fc.asyncProperty(cases, async (c) => {
       if (first !== undefined && ++tries > triesToShrink[first]) return true
       // What hangs once is waited for a tenth of the time when it is made smaller.
-      const { what } = await caller.run(c, first === 'hang' ? patience / 10 : patience)
+      const outcome = await caller.run(c, first === 'hang' ? patience / 10 : patience)
+      const { what } = outcome
+      if (what === (first ?? what)) last = outcome
       if (first !== undefined) {
         count.shrinking++
         return what !== first
@@ -65,7 +72,8 @@ export async function fuzz(
     const { failed, counterexample } = await fc.check(property, { seed: seed + failures, numRuns: count.left })
     if (!failed) break
     const [smallest] = counterexample as [Case]
-    found({ name, how, outcome: await caller.run(smallest, patience), smallest })
+    const again = await caller.run(smallest, patience)
+    found({ name, how, outcome: again.what === first ? again : notAgain(last as Outcome, again), smallest })
   }
   return count
 }

@@ -45,6 +45,14 @@ function isRagged({ description }: AnyRecipe): boolean {
 const starts = (lengths: number[]) => lengths.reduce((all, n) => all.concat((all.at(-1) as number) + n), [0])
 const policyColumns = ['logp', 'oldLogp', 'refLogp', 'rolloutLogp']
 
+/** Of each rollout of a group an earlier one, counted through the batch, or none. */
+function parents(c: RecipeCase, r: ReturnType<typeof random>): number[] {
+  const first = starts(c.groups.map((group) => group.length))
+  return c.groups.flatMap((group, g) =>
+    group.map((_, i) => (r.integer(3) === 0 || i === 0 ? -1 : (first[g] as number) + r.integer(i))),
+  )
+}
+
 export function batchOf(c: RecipeCase, recipe: AnyRecipe): Batch {
   const r = random(c.seed)
   const example = exampleBatch(recipe)
@@ -60,7 +68,13 @@ export function batchOf(c: RecipeCase, recipe: AnyRecipe): Batch {
     for (const [name, values] of Object.entries(example)) {
       if (name.endsWith('Start') || policyColumns.includes(name)) continue
       const size = sizes[(name === 'rewards' ? 'N' : (axis.get(name) ?? 'T')) as 'N']
-      if (size === undefined || (!ArrayBuffer.isView(values) && !Array.isArray(values))) continue
+      // Of a column that is described in words alone nobody knows what it runs over; it is optional.
+      const any = numbers.get(name) === 'any'
+      if (any || size === undefined || (!ArrayBuffer.isView(values) && !Array.isArray(values))) continue
+      if (name === 'parent') {
+        batch.parent = parents(c, r)
+        continue
+      }
       const list = values as number[]
       const column = Array.from({ length: size }, (_, i) =>
         numbers.get(name) === 'id' ? `${name} ${i}` : list[r.integer(list.length)],
@@ -93,7 +107,7 @@ function backwards(c: RecipeCase, recipe: AnyRecipe, batch: Batch): { batch: Bat
   const orders = { N: rollouts, G: groups, T: tokens }
   const entries = Object.entries(batch).map(([name, x]) => {
     const order = orders[(name === 'rewards' ? 'N' : (axis.get(name) ?? 'T')) as 'T']
-    const list = order.map((i) => (x as number[])[i]!)
+    const list = order.map((i) => (x as number[])[i]!).map((i) => (name === 'parent' ? rollouts.indexOf(i) : i))
     return [name, ArrayBuffer.isView(x) ? (x.constructor as Float32ArrayConstructor).from(list) : list]
   })
   const turned = c.groups.toReversed()
@@ -110,7 +124,7 @@ function backwards(c: RecipeCase, recipe: AnyRecipe, batch: Batch): { batch: Bat
 /** Groups that stand in another order have the same gradients, but for the rounding of sums over the batch. */
 function otherOrder(c: RecipeCase, recipe: AnyRecipe, batch: Batch, step: Step): string | undefined {
   const turned = backwards(c, recipe, batch)
-  if (turned === undefined || !isArray(step.gradLogp) || ordered.has(c.name)) return undefined
+  if (turned === undefined || !isArray(step.gradLogp) || ordered[c.name]?.(c, { ...recipe.options })) return undefined
   const other = run(recipe, turned.batch)
   if (other instanceof Error) return `computes, and with its groups in another order: ${other.message}`
   if (!isArray(other.gradLogp)) return 'has a gradient, and with its groups in another order none'
@@ -162,8 +176,15 @@ function changed(data: unknown, change: number): unknown {
   return copy.data
 }
 
-/** Methods in which the order of groups means something: draws by place, and the earlier group where two are equal. */
-const ordered: ReadonlySet<string> = new Set(['clipCov', 'grpoLambda'])
+const always = () => true
+/** Where the order of groups means something: what is drawn by place, the earlier of two that are equal, neighbours. */
+const ordered: Partial<Record<string, (c: RecipeCase, options: Readonly<Record<string, unknown>>) => boolean>> = {
+  clipCov: always, // draws
+  klCov: always, // equal covariances
+  grpoLambda: always,
+  d3s: (_, { rolloutScope, tokenScope }) => rolloutScope === 'batch' || tokenScope === 'batch', // equal scores
+  riskPo: ({ groups }, { bundle }) => groups.length > (bundle as number), // bundles of neighbours
+}
 
 type Array32 = { data: Float32Array }
 const isArray = (x: unknown): x is Array32 => ArrayBuffer.isView((x as Partial<Array32> | undefined)?.data)

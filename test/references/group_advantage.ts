@@ -2,7 +2,12 @@ import type { GroupAdvantageOptions } from '../../lib/index.js'
 
 // The float64 equation, from the papers: a divisor of exactly 0 divides nothing. With round = Math.fround it is the
 // plain float32 formula that the kernel's accuracy is measured against.
-export function reference(
+export function reference(...given: Parameters<typeof groupReference>) {
+  return groupReference(...given).advantage
+}
+
+/** The mean and the standard deviation of each group as well, with which it was standardised. */
+export function groupReference(
   rewards: ArrayLike<number>,
   start: ArrayLike<number>,
   mask: ArrayLike<number> | undefined,
@@ -28,23 +33,27 @@ export function reference(
   const at = (members: number[]) => members.map((i) => rewards[i] as number)
   const batch = variance(groups.flatMap((members) => (members.length ? [...at(members), ...ghosts] : [])))
   const advantage = Array<number>(rewards.length).fill(0)
-  for (const members of groups) {
+  const statistics = groups.map((members) => {
     const all = [...at(members), ...ghosts]
+    const [whole, spread] = [mean(all), variance(all)]
+    const single = members.length === 1
+    const leaveOneOut = center === 'leave_one_out' || scale === 'leave_one_out_std'
     for (const i of members) {
       const r = rewards[i] as number
-      const single = members.length === 1
       if (single && singleton === 'zero') continue
-      const others = [...at(members.filter((j) => j !== i)), ...ghosts]
+      const others = leaveOneOut ? [...at(members.filter((j) => j !== i)), ...ghosts] : []
       const raw = single
-      const base = center === 'none' || raw ? 0 : center === 'mean' ? mean(all) : mean(others)
+      const base = center === 'none' || raw ? 0 : center === 'mean' ? whole : mean(others)
       let divisor = 1
-      if (scale === 'mean') divisor = raw ? 1 : round(mean(all) + eps)
+      if (scale === 'mean') divisor = raw ? 1 : round(whole + eps)
       else if (scale !== 'none') {
-        const v = raw ? 1 : scale === 'group_std' ? variance(all) : scale === 'batch_std' ? batch : variance(others)
+        const v = raw ? 1 : scale === 'group_std' ? spread : scale === 'batch_std' ? batch : variance(others)
         divisor = v === 0 ? 1 : o.epsUnderRoot ? round(Math.sqrt(round(v + eps))) : round(round(Math.sqrt(v)) + eps)
       }
       advantage[i] = round(round(r - base) / divisor)
     }
-  }
-  return advantage
+    if (members.length === 0) return { mean: 0, std: 0 }
+    return single && singleton === 'raw' ? { mean: 0, std: 1 } : { mean: whole, std: round(Math.sqrt(spread)) }
+  })
+  return { advantage, mean: statistics.map(({ mean }) => mean), std: statistics.map(({ std }) => std) }
 }

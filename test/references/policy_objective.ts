@@ -3,6 +3,7 @@
 import type { LossStats, Objective } from '../../lib/index.js'
 
 type Numbers = ArrayLike<number>
+type Round = (x: number) => number
 
 export interface PolicyCase {
   logp: Numbers
@@ -39,7 +40,7 @@ const sum = (list: Traced[]): Traced => ({
 })
 
 /** The derivative with respect to everything that it was computed from. */
-function derivatives(result: Traced): Map<Traced, number> {
+function derivatives(result: Traced, round: Round): Map<Traced, number> {
   const order: Traced[] = []
   const seen = new Set<Traced>()
   const stack: [Traced, number][] = [[result, 0]]
@@ -58,7 +59,7 @@ function derivatives(result: Traced): Map<Traced, number> {
   const slopes = new Map([[result, 1]])
   for (const x of order.reverse()) {
     const outer = slopes.get(x) ?? 0
-    for (const [child, slope] of x.from) slopes.set(child, (slopes.get(child) ?? 0) + outer * slope)
+    for (const [child, slope] of x.from) slopes.set(child, round((slopes.get(child) ?? 0) + round(outer * slope)))
   }
   return slopes
 }
@@ -212,7 +213,11 @@ function weightedKl(kl: Traced, ratio: Traced, logRatio: Traced, o: All): Traced
   return within(multiply(cut, kl), o.klTermClamp)
 }
 
-export function policyObjective(c: PolicyCase, objective: Objective = {}) {
+/**
+ * With round = Math.fround the sums over tokens and the chain rule are those of float32. What a choice depends on (a clip, a
+ * gate) is float64 always: rounded, it would be another objective.
+ */
+export function policyObjective(c: PolicyCase, objective: Objective = {}, round: Round = (x) => x) {
   const o: All = { ...defaults, ...objective } as All
   const T = c.logp.length
   const logps: Traced[] = []
@@ -287,8 +292,8 @@ export function policyObjective(c: PolicyCase, objective: Objective = {}) {
     })
   }
   const { ratioMin, ratioMax, ...sums } = totals
-  const loss = sum(terms)
-  const slopes = derivatives(loss)
+  const loss = terms.reduce((total, x) => round(total + round(x.v)), 0)
+  const slopes = derivatives(sum(terms), round)
   const at = (list: Traced[]) => Array.from({ length: T }, (_, t) => (list[t] && slopes.get(list[t])) ?? 0)
   const means = Object.fromEntries(
     Object.entries(sums).map(([name, x]) => [name, tokenCount === 0 ? 0 : x / tokenCount]),
@@ -303,5 +308,5 @@ export function policyObjective(c: PolicyCase, objective: Objective = {}) {
     nonFinite: 0,
     badIndex: 0,
   }
-  return { loss: loss.v, gradLogp: at(logps), gradEntropy: at(entropies), stats }
+  return { loss, gradLogp: at(logps), gradEntropy: at(entropies), stats }
 }
