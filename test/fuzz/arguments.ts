@@ -20,6 +20,8 @@ export interface Arguments {
   sizes: Record<string, number>
   /** Of treeLayout and attention. */
   tree?: Tree
+  /** Of each token, where the logits are a part of a vocabulary, in float64: those of the whole row. */
+  whole?: { logsumexp: number[]; entropy: number[] }
 }
 type Random = ReturnType<typeof random>
 
@@ -140,12 +142,35 @@ function forwardNumbers(c: OperationCase, made: Arguments) {
   })
 }
 
+/** The same of a vocabulary of which the logits are the columns `vocabStart`.., and tokens from all of it. */
+function wholeNumbers(c: OperationCase, made: Arguments, r: Random) {
+  const { inputs, options } = made
+  const [V, start, after] = [c.sizes.V as number, options.vocabStart as number, r.integer(4)]
+  const [logits, R, wide] = [values(inputs.logits as HostArray), c.sizes.R as number, start + V + after]
+  const all = Array.from({ length: R }, (_, i) => [
+    ...drawn(c, start, r),
+    ...Array.from({ length: V }, (_, v) => logits[i * V + v] as number),
+    ...drawn(c, after, r),
+  ]).flat()
+  const token = inputs.token as HostArray
+  put(
+    token,
+    Array.from({ length: token.data.length }, () => r.integer(wide)),
+  )
+  const whole = { ...c, sizes: { ...c.sizes, V: wide } }
+  const forward = forwardNumbers(whole, {
+    ...made,
+    inputs: { ...inputs, logits: array(Float32Array.from(all), [R, wide]) },
+  })
+  made.whole = forward
+  return forward
+}
+
 const withLogits: Special = (c, made, r) => {
   const { inputs, options } = made
-  delete options.vocabStart // parts of a vocabulary: merge_token_logprob.test.ts
   if (inputs.row === undefined) delete inputs.row
   if (c.contents === 'special' || (c.sizes.V as number) === 0) return
-  const forward = forwardNumbers(c, made)
+  const forward = options.vocabStart == null ? forwardNumbers(c, made) : wholeNumbers(c, made, r)
   for (const name of ['logsumexp', 'entropy'] as const) if (inputs[name]) put(inputs[name], forward[name])
   policy(c, inputs, forward.logp, r)
 }

@@ -106,13 +106,21 @@ const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Referen
     const [count, mean, m2] = Array.from(moments!) as [number, number, number]
     return { x: standardize(x!, mask, { count, mean, m2 }, args.options, round) }
   },
-  tokenLogprob: (args, round) => ({
-    ...tokenLogprobReference(logitsInputs(args, numbersOf(args).logits!, size(args.inputs.logits, 1)), round),
-  }),
+  tokenLogprob: (args, round) => {
+    const inputs = logitsInputs(args, numbersOf(args).logits!, size(args.inputs.logits, 1))
+    const start = (args.options.vocabStart as number) ?? 0
+    const token = Array.from(inputs.token, (id) => id - start)
+    const { logp, ...rest } = tokenLogprobReference({ ...inputs, token }, round)
+    // A token that another part of the vocabulary has.
+    return { ...rest, logp: logp.map((x) => x ?? -Infinity) }
+  },
   tokenLogprobBackward: (args, round) => {
     const { logits, gradLogp, gradEntropy } = numbersOf(args)
     const inputs = logitsInputs(args, logits!, size(args.inputs.logits, 1))
-    const gradLogits = tokenLogprobBackwardReference(inputs, gradLogp!, gradEntropy, round)
+    const { logsumexp, entropy } = args.whole ?? {}
+    const vocabStart = args.options.vocabStart as number
+    const whole = logsumexp && { logsumexp: logsumexp.map(round), entropy: entropy!.map(round), vocabStart }
+    const gradLogits = tokenLogprobBackwardReference({ ...inputs, whole }, gradLogp!, gradEntropy, round)
     return { gradLogits, terms: termsOf(args, gradLogp!, gradEntropy) }
   },
   mergeTokenLogprob: ({ inputs }, round) => {

@@ -51,7 +51,7 @@ export function tokenLogprobReference(inputs: LogitsInputs, round: Round = exact
 
 /** `whole`: what belongs to a vocabulary of which the logits are columns `vocabStart`.. */
 export function tokenLogprobBackwardReference(
-  inputs: LogitsInputs & { whole?: { logsumexp: Numbers; entropy: Numbers; vocabStart: number } },
+  inputs: LogitsInputs & { whole?: { logsumexp: Numbers; entropy: Numbers; vocabStart: number } | undefined },
   gradLogp: Numbers,
   gradEntropy?: Numbers,
   round: Round = exact,

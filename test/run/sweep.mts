@@ -22,7 +22,7 @@ interface Part {
   files: string[]
   environment: Record<string, string>
   sanitized?: boolean
-  /** Words for the fuzzer, in place of tests. */
+  /** Words for the fuzzer, in place of tests; of the C interface where that is the project. */
   fuzz?: string[]
 }
 
@@ -74,6 +74,14 @@ const calls = (seed: number, count: number, where: 'cpu' | 'simt' | 'sanitizers'
   fuzz: ['--seed', String(seed), '--calls', String(count), ...(where === 'simt' ? ['--device'] : [])],
 })
 
+const ofC = (seed: number, count: number): Part => ({
+  name: `${count} random calls, C interface`,
+  project: 'c',
+  files: [],
+  environment: {},
+  fuzz: ['--seed', String(seed), '--calls', String(count)],
+})
+
 function partsOf(seeds: readonly number[]): Part[] {
   const modes = seeds.flatMap((seed) =>
     [80, 90].flatMap((arch) => ['late', 'early', 'random'].map((copies) => mode(arch, copies, seed))),
@@ -85,7 +93,12 @@ function partsOf(seeds: readonly number[]): Part[] {
     environment: { ...environment, GRPO_TEST_SWEEP: '1' },
   })
   const [seed = 1] = seeds
-  const random = [calls(seed, 100_000, 'cpu'), calls(seed, 100_000, 'sanitizers'), calls(seed, 1000, 'simt')]
+  const random = [
+    calls(seed, 100_000, 'cpu'),
+    calls(seed, 100_000, 'sanitizers'),
+    calls(seed, 1000, 'simt'),
+    ofC(seed, 100_000),
+  ]
   const tests = [...modes.map(inFull), ...all, inFull(truncated), whole('cpu', []), whole('simt', []), sanitizers([])]
   return [...tests, ...random]
 }
@@ -141,8 +154,9 @@ for (let i = 0; i < given.length; i++) {
 const parts = (asked.tenth ? tenth : partsOf(asked.seeds)).filter(({ name }) => name.includes(asked.only))
 if (parts.length === 0) fail(`no part has ${asked.only} in its name`)
 if (asked.list) {
-  for (const { name, files, fuzz } of parts) {
-    console.log(`${name}: ${fuzz ? `npm run fuzz -- ${fuzz.join(' ')}` : files.join(' ') || 'all files'}`)
+  for (const { name, project, files, fuzz } of parts) {
+    const script = project === 'c' ? 'fuzz:c' : 'fuzz'
+    console.log(`${name}: ${fuzz ? `npm run ${script} -- ${fuzz.join(' ')}` : files.join(' ') || 'all files'}`)
   }
   process.exit()
 }
@@ -155,8 +169,9 @@ for (const [i, { name, project, files, environment, sanitized, fuzz }] of parts.
   console.log(`\n${i + 1} of ${parts.length}: ${name}`)
   const counts = join(folder, `${i}.json`)
   const begin = performance.now()
+  const fuzzer = project === 'c' ? ['test/fuzz/c_interface.mjs'] : ['--import', 'tsx', 'test/run/fuzz.mts']
   const tests = fuzz
-    ? ['--import', 'tsx', 'test/run/fuzz.mts', ...fuzz]
+    ? [...fuzzer, ...fuzz]
     : ['node_modules/vitest/vitest.mjs', 'run', '--config', 'test/vitest.config.mts', '--project', project, ...files]
   const program = sanitized ? ['test/run/sanitize.mjs', ...(fuzz ? ['fuzz', ...fuzz] : files)] : tests
   const { status } = spawnSync(process.execPath, program, {
