@@ -2,6 +2,7 @@
 // has to come.
 import { operationNames } from '../../lib/addon/signatures.js'
 import type { HostArray, Objective } from '../../lib/index.js'
+import { statNames } from '../../lib/loss_stats.js'
 import type { OperationName } from '../../lib/ops.js'
 import { attentionGradients, attentionReference } from '../references/attention.js'
 import { layoutReference, type Tree, visibility } from '../references/forest.js'
@@ -57,6 +58,12 @@ function linear(args: Arguments, round: Round) {
   return { logits, V, gradients }
 }
 
+/** In the order of `stats`; numbers of these calls are finite, and their indices in range. */
+function statsOf({ stats, totals }: Pick<ReturnType<typeof policyObjective>, 'stats' | 'totals'>): number[] {
+  const all: Record<string, number> = { ...totals, tokens: stats.tokens, sequences: stats.sequences }
+  return statNames.map((name) => all[name] ?? 0)
+}
+
 /** The size of the terms that a gradient of logits is a sum of: kernels form those of the tokens themselves in float64. */
 function termsOf(args: Arguments, gradLogp: Numbers, gradEntropy: Numbers = [], factor: readonly Numbers[] = [[1]]) {
   const largest = (lists: readonly Numbers[]) =>
@@ -73,10 +80,11 @@ function lossFrom(args: Arguments, logits: Numbers, V: number, round: Round) {
   const { logp, entropy } = tokenLogprobReference(inputs, round)
   const { temperature, chunkRows, ...objective } = args.options
   const given = { ...policy, logp, entropy } as unknown as PolicyCase
-  const { loss, gradLogp, gradEntropy } = policyObjective(given, objective as Objective, round)
+  const { loss, gradLogp, gradEntropy, ...counted } = policyObjective(given, objective as Objective, round)
   const gradLogits = tokenLogprobBackwardReference(inputs, gradLogp, gradEntropy, round)
   const { hidden = [1], head = [1] } = policy as unknown as Record<string, Numbers>
-  return { loss: [loss], logp, entropy, gradLogits, terms: termsOf(args, gradLogp, gradEntropy, [hidden, head, [1]]) }
+  const terms = termsOf(args, gradLogp, gradEntropy, [hidden, head, [1]])
+  return { loss: [loss], stats: statsOf(counted), logp, entropy, gradLogits, terms }
 }
 
 const shapeOf = ({ inputs, options, tree }: Arguments) => ({
@@ -154,8 +162,8 @@ const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Referen
   },
   policyLoss: (args, round) => {
     const given = numbersOf(args) as unknown as PolicyCase
-    const { loss, gradLogp, gradEntropy } = policyObjective(given, args.options, round)
-    return { loss: [loss], gradLogp, gradEntropy }
+    const { loss, gradLogp, gradEntropy, ...counted } = policyObjective(given, args.options, round)
+    return { loss: [loss], gradLogp, gradEntropy, stats: statsOf(counted) }
   },
   policyLossFromLogits: (args, round) => lossFrom(args, numbersOf(args).logits!, size(args.inputs.logits, 1), round),
   linearPolicyLoss: (args, round) => {
@@ -315,7 +323,7 @@ function errors(exact: Expected, plain: Expected): Record<string, number> {
 }
 
 /**
- * What is wrong with the outputs, but for statistics of a loss: a sentence, or nothing.
+ * What is wrong with the outputs: a sentence, or nothing.
  *
  * The rule is that of the tests: at most twice the largest error of the plain float32 formula, and one digit of the result.
  * But there the largest is one of hundreds of numbers; of a few it may be 0 by luck, and of whole numbers it is. So where
@@ -355,7 +363,6 @@ export function wrongNumbers(
 function farFrom(exact: Expected, outputs: Record<string, HostArray>, limitOf: (key: string) => number) {
   for (const [key, output] of Object.entries(outputs)) {
     const expected = exact[key]
-    if (key === 'stats') continue
     if (expected === undefined) return `${key} has no reference`
     const actual = values(output)
     if (actual.length !== expected.length) return `${key} has length ${actual.length}, expected ${expected.length}`

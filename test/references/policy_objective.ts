@@ -251,6 +251,9 @@ export function policyObjective(c: PolicyCase, objective: Objective = {}, round:
     policyLoss: 0, klLoss: 0, entropy: 0, clipFractionLow: 0, clipFractionHigh: 0, dualClipFraction: 0, ratioMean: 0,
     approxKl: 0, kl: 0, ratioMin: Infinity, ratioMax: -Infinity,
   } // biome-ignore format: a table
+  const count = (name: keyof typeof totals, x: number) => {
+    totals[name] = round(totals[name] + round(x))
+  }
   const terms: Traced[] = []
   for (const tokens of sequences) {
     const r = ratios(tokens, o)
@@ -268,15 +271,15 @@ export function policyObjective(c: PolicyCase, objective: Objective = {}, round:
         const g = o.entropyAggregate === null ? f : factor(o.entropyAggregate, null, tokens.length)
         const entropy = (entropies[t] = constant(c.entropy[t] as number))
         terms.push(scale(entropy, -o.entropyCoef * g))
-        totals.entropy += c.entropy[t] as number
+        count('entropy', c.entropy[t] as number)
       }
-      totals.policyLoss += policy.v
-      totals.klLoss += klLoss.v
-      totals.kl += kl.v
-      totals.ratioMean += ratio.v
+      count('policyLoss', policy.v)
+      count('klLoss', klLoss.v)
+      count('kl', kl.v)
+      count('ratioMean', ratio.v)
       totals.ratioMin = Math.min(totals.ratioMin, ratio.v)
       totals.ratioMax = Math.max(totals.ratioMax, ratio.v)
-      totals.approxKl -= logRatio.v
+      count('approxKl', -logRatio.v)
       if (o.surrogate === 'clip' || o.surrogate === 'cispo') {
         const geometric = o.ratio === 'geometric'
         const [low, high] = geometric ? [-(o.clipLow ?? Infinity), o.clipHigh ?? Infinity] : interval(t, c, o)
@@ -308,5 +311,5 @@ export function policyObjective(c: PolicyCase, objective: Objective = {}, round:
     nonFinite: 0,
     badIndex: 0,
   }
-  return { loss, gradLogp: at(logps), gradEntropy: at(entropies), stats }
+  return { loss, gradLogp: at(logps), gradEntropy: at(entropies), stats, totals }
 }
