@@ -13,6 +13,7 @@ import { fuzzed, type OperationCase, operationCases, type RecipeCase, recipeCase
 import { Checker } from './check.js'
 import { wrongNumbers } from './expectations.js'
 import { type Failure, fuzz } from './loop.js'
+import { checkRecipe } from './recipes.js'
 
 const kind = { name: 'faulty', how: 'steps', cases: recipeCases('faulty', [], false), share: 1 }
 
@@ -146,4 +147,21 @@ describe('numbers', () => {
     }
     expect(seen).toBeGreaterThan(2)
   })
+})
+
+// Groups in another order: what names its place goes with it, and what is chosen by place may be another choice.
+const steps: [string, Partial<RecipeCase>][] = [
+  ['d3s', { groups: [[0], [1], [0, 0, 0, 0, 2]], options: { tokensStart: 0.5, steps: 9 } }],
+  ['riskPo', { groups: [[], [], [0, 0, 1]], options: { bundle: 2 } }],
+  ['klCov', { seed: 15441, groups: [[0, 2, 4], [2], [2, 3, 3]], options: { fraction: 0.9 } }],
+  ['spoTree', { seed: 126, groups: [[4, 4], [2]] }],
+  ['spoTree', { seed: 5, groups: [[3, 2, 2, 5, 4], [0, 0, 4, 2, 0]], options: { maxAge: 1, klCoef: 0.01 } }],
+  ['branchGrpo', { seed: 26450, groups: [[1, 3, 4], [2]] }],
+  ['branchGrpo', { seed: 8541, groups: [[1, 3, 4], [0, 3, 0], [4, 3, 1, 5, 2], [1, 4, 4, 5]], options: { width: 'batch' } }],
+  ['d3s', { groups: [[1, 2], [3]], options: { rolloutScope: 'group', tokenScope: 'sequence' } }],
+  ['treePo', { groups: [[1], [0, 0, 1], [2, 1, 2, 1]] }],
+] // biome-ignore format: a table
+test.each(steps)('%s: the groups in another order, %j', (name, given) => {
+  const c = { kind: 'recipe', name, seed: 0, mask: 'some', options: {}, state: 'none', change: 0, ...given }
+  expect(checkRecipe(c as RecipeCase)).toEqual({ what: 'computed' })
 })

@@ -70,6 +70,7 @@ export function batchOf(c: RecipeCase, recipe: AnyRecipe): Batch {
       const size = sizes[(name === 'rewards' ? 'N' : (axis.get(name) ?? 'T')) as 'N']
       // Of a column that is described in words alone nobody knows what it runs over; it is optional.
       const any = numbers.get(name) === 'any'
+      if (!any && axis.has(name) && axis.get(name) === undefined) batch[name] = values // one value
       if (any || size === undefined || (!ArrayBuffer.isView(values) && !Array.isArray(values))) continue
       if (name === 'parent') {
         batch.parent = parents(c, r)
@@ -107,6 +108,7 @@ function backwards(c: RecipeCase, recipe: AnyRecipe, batch: Batch): { batch: Bat
   const orders = { N: rollouts, G: groups, T: tokens }
   const entries = Object.entries(batch).map(([name, x]) => {
     const order = orders[(name === 'rewards' ? 'N' : (axis.get(name) ?? 'T')) as 'T']
+    if (!ArrayBuffer.isView(x) && !Array.isArray(x)) return [name, x]
     const list = order.map((i) => (x as number[])[i]!).map((i) => (name === 'parent' ? rollouts.indexOf(i) : i))
     return [name, ArrayBuffer.isView(x) ? (x.constructor as Float32ArrayConstructor).from(list) : list]
   })
@@ -179,6 +181,7 @@ function changed(data: unknown, change: number): unknown {
 const always = () => true
 /** Where the order of groups means something: what is drawn by place, the earlier of two that are equal, neighbours. */
 const ordered: Partial<Record<string, (c: RecipeCase, options: Readonly<Record<string, unknown>>) => boolean>> = {
+  branchGrpo: (_, { width }) => width === 'batch', // equal values
   clipCov: always, // draws
   klCov: always, // equal covariances
   grpoLambda: always,
