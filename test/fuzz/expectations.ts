@@ -98,7 +98,9 @@ const shapeOf = ({ inputs, options, tree }: Arguments) => ({
 const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Reference> = {
   groupAdvantage: (args, round) => {
     const { rewards, groupStart, mask } = numbersOf(args)
-    return { ...groupReference(rewards!, groupStart!, mask, args.options, round) }
+    const all = [...Array.from(rewards!), (args.options.virtualReward as number) ?? 0]
+    const terms = [(all.length + ((args.options.virtualCount as number) ?? 0)) * Math.max(...all.map(Math.abs))]
+    return { ...groupReference(rewards!, groupStart!, mask, args.options, round), terms }
   },
   moments: (args) => {
     const { x, mask } = numbersOf(args)
@@ -329,7 +331,7 @@ function errors(exact: Expected, plain: Expected): Record<string, number> {
  * But there the largest is one of hundreds of numbers; of a few it may be 0 by luck, and of whole numbers it is. So where
  * an output seems wrong, the formula is computed eight times more, rounded up or down at random at each step, and what
  * kernels multiply is moved within its last digit. e^x may be 0 below 2^-126. Entropies, whose terms have the size of the
- * logits (2^17 here), and gradients of logits at their tokens are differences of float64.
+ * logits (2^17 here), gradients of logits at their tokens, and means are sums of float64, in an order of the kernel's.
  */
 export function wrongNumbers(
   name: OperationName,
@@ -347,7 +349,7 @@ export function wrongNumbers(
   const room = (key: string) => {
     if (key === 'entropy') return 2 ** -36
     const [terms = 0] = Array.from(exact.terms ?? [])
-    return terms * (key === 'moments' ? 2 ** -52 : key.startsWith('grad') ? 2 ** -45 : 0)
+    return terms * (['moments', 'mean'].includes(key) ? 2 ** -52 : key.startsWith('grad') ? 2 ** -45 : 0)
   }
   const limit = (key: string) => 2 * (limits[key] as number) + 2 ** -119 + room(key)
   if (farFrom(exact, outputs, limit) === undefined) return undefined

@@ -99,6 +99,13 @@ describe('numbers', () => {
       },
     ],
     [
+      'rewards that add up to 0',
+      {
+        ...{ name: 'groupAdvantage', seed: 17966, sizes: { N: 5, G: 0 }, contents: 'ties' },
+        options: { virtualCount: 1 },
+      },
+    ],
+    [
       'a product that is 0',
       {
         ...{ name: 'prefixAttention', seed: 12, sizes: { P: 0, H: 0, D: 4, K: 0, E: 0, B: 2 }, contents: 'ties' },
