@@ -124,6 +124,19 @@ describe.skipIf(!existsSync(simulated))('two streams', () => {
     expect(read(later)).toEqual(other)
   })
 
+  test("a read of wrapped memory comes after the work on its owner's stream", async () => {
+    const x = cuda.upload(values)
+    const wrap = (of: object) => cuda.wrap({ pointer: x.pointer, dtype: 'f32', shape: [4], ...of })
+    for (const [given, read] of [
+      [other, (view: DeviceArray) => view.read()],
+      [values, async (view: DeviceArray) => view.readSync()],
+    ] as const) {
+      await x.read()
+      copy(cuda.upload(given), first(), wrap({})) // the owner, of whom the package knows nothing
+      expect((await read(wrap({ stream: first() }))).data).toEqual(given)
+    }
+  })
+
   test('a promise resolves after the work on its own stream', async () => {
     const x = cuda.upload(values, { stream: first() })
     const { x: y } = await promises.gatherRows({ x, index }, { stream: second() })

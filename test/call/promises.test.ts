@@ -123,6 +123,23 @@ describe('AbortSignal', () => {
     expect(order).toEqual([2, 4, 6, 8, 12])
   })
 
+  test('a signal that aborts after its call had a turn leaves the others theirs', async () => {
+    const inTurn = turns(1)
+    const controller = new AbortController()
+    let end = () => {}
+    const busy = inTurn(undefined, () => new Promise<void>((resolve) => (end = resolve)))
+    const waiting = [controller.signal, undefined].map((signal) => inTurn(signal, async () => 'done'))
+    await Promise.resolve()
+    end()
+    await busy
+    expect(await Promise.all(waiting)).toEqual(['done', 'done'])
+    controller.abort()
+    // A call that the signal put back into the list would get a turn, and never end it.
+    const next = Promise.all([1, 2, 3].map((i) => inTurn(undefined, async () => i)))
+    const late = new Promise((resolve) => setTimeout(resolve, 2000, 'no turn'))
+    expect(await Promise.race([next, late])).toEqual([1, 2, 3])
+  })
+
   test('an abort is looked at between the pieces of a call', async () => {
     const [R, V] = [4096, 4096]
     const logits = array(toBf16(new Float32Array(R * V)), [R, V], 'bf16')

@@ -14,6 +14,33 @@ const whole = (options: StepOptions) => optimizationStep(recipe, { ...batch, log
 const update = (step: StepOptions, own?: StepOptions) =>
   prepareStep(recipe, batch, undefined, step).loss({ logits: logits() }, own)
 
+describe('a loss by way of log-probabilities', () => {
+  // Of simpo, which no operation has in one piece: forward, the loss, and back.
+  const pairs = { ...rest, rewards: [1, 0], token, chosen: [0], rejected: [1] }
+  const step = (policy: object, options: StepOptions) =>
+    optimizationStep(recipes.simpo(), { ...pairs, ...policy } as never, undefined, options) as unknown as {
+      loss: number
+      gradLogits?: { data: Float32Array }
+      gradHidden?: { data: Float32Array }
+    }
+  const eye = array(Float32Array.from({ length: V * V }, (_, i) => Number(i % (V + 1) === 0)), [V, V]) // biome-ignore format: short
+
+  // The logits over a power of two are exact, and so are the gradients of them.
+  test.each([0.5, 4])('a temperature of %d divides the logits there and back', (temperature) => {
+    const divided = array(logits().data.map((x) => x / temperature), [T, V]) // biome-ignore format: short
+    for (const policy of [(z: object) => ({ logits: z }), (z: object) => ({ hidden: z, head: eye })]) {
+      for (const chunkRows of [null, 3]) {
+        const there = step(policy(logits()), { temperature, chunkRows })
+        const here = step(policy(divided), {})
+        expect(there.loss).toBe(here.loss)
+        const [own, expected] = [there, here].map((x) => (x.gradLogits ?? x.gradHidden)!.data)
+        expect(own!.map((x) => x * temperature)).toEqual(expected)
+        expect(Math.max(...own!.map(Math.abs))).toBeGreaterThan(0.01)
+      }
+    }
+  })
+})
+
 describe('options of prepareStep', () => {
   const options = { temperature: 0.5, objective: { clipHigh: 1, normalizer: 3 } }
   const expected = whole(options)

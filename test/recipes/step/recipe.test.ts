@@ -1,5 +1,13 @@
 import { describe, expect, test } from 'vitest'
-import { fromJSON, optimizationStep, prepareStep, recipe, recipes, toJSON } from '../../../lib/recipes/index.js'
+import {
+  fromJSON,
+  optimizationStep,
+  prepareStep,
+  presets,
+  recipe,
+  recipes,
+  toJSON,
+} from '../../../lib/recipes/index.js'
 
 /** R + weight[label] as the reward, less a bonus per step; advantages without scale. */
 const labelled = recipe(
@@ -88,11 +96,46 @@ describe('a published method with a point of one’s own', () => {
   })
 })
 
+describe('points of one’s own that give lists of another length', () => {
+  const [N, T] = [3, 3]
+  const description = { name: 'own', paper: { title: 'A method of a test' }, source: 'inferred', equation: '' } as const
+  const lists: [name: string, size: number, points: (n: number) => object][] = [
+    ['rewards', N, (n) => ({ rewards: () => new Float64Array(n) })],
+    ['advantage', N, (n) => ({ advantages: () => ({ advantage: new Float64Array(n) }) })],
+    ['tokenAdvantage', T, (n) => ({ advantages: () => ({ tokenAdvantage: new Float32Array(n) }) })],
+    ['rollouts', N, (n) => ({ select: () => ({ rollouts: new Uint8Array(n).fill(1) }) })],
+    ['tokens', T, (n) => ({ select: () => ({ tokens: new Uint8Array(n).fill(1) }) })],
+    ...(['weight', 'ratioLow', 'ratioHigh', 'oldLogp', 'refLogp', 'entropyWeight', 'klOldLogp'] as const).map(
+      (name): [string, number, (n: number) => object] => [
+        name,
+        T,
+        (n) => ({ weights: () => ({ [name]: new Float32Array(n) }) }),
+      ],
+    ),
+    ['mask', T, (n) => ({ weights: () => ({ mask: new Uint8Array(n).fill(1) }) })],
+  ]
+  const { label: _, ...given } = batch
+  test.each(lists)('%s', (name, size, points) => {
+    const step = (n: number) => optimizationStep(recipe(description, () => points(n))(), { ...given, logp })
+    expect(() => step(size)).not.toThrow()
+    for (const n of [0, size - 1, size + 1]) expect(() => step(n)).toThrow(`own: ${name} has ${n} values, expected ${size}`) // biome-ignore format: one line
+  })
+})
+
 describe('what no float32 holds', () => {
   test.each([1e39, 3.5e38, 1e300, 1e-39, 1e-300])('%d is refused as an option', (weight) => {
     expect(() => labelled({ weight })).toThrow(
       `labelled: weight is ${weight}, expected 0 or a size from 1.2e-38 to 3.4e38`,
     )
+  })
+  test.each([-1e39, -1e300, -1e-39, -1e-300])('%d is refused as an option that may be negative', (value) => {
+    for (const name of ['rewardClipLow', 'rewardClipHigh'] as const) {
+      const options = { rewardClipLow: -3.4e38, rewardClipHigh: 3.4e38, [name]: value }
+      expect(() => presets.openrlhf(options)).toThrow(
+        `openrlhf: ${name} is ${value}, expected 0 or a size from 1.2e-38`,
+      )
+    }
+    expect(() => recipes.knapsack({ success: value })).toThrow(`knapsack: success is ${value}`)
   })
   test('at its ends it is taken, and 0 too', () => {
     for (const weight of [0, 2 ** -126, 3.4028234e38]) expect(labelled({ weight }).options.weight).toBe(weight)

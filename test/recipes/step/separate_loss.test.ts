@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { lossStats, tokenLogprob } from '../../../lib/index.js'
+import type { Objective } from '../../../lib/objective.js'
 import { optimizationStep, recipe } from '../../../lib/recipes/index.js'
 import { closeIn32 } from '../central_differences.js'
 
@@ -26,9 +27,28 @@ const eye = { dtype: 'f32', shape: [V, V], data: Float32Array.from({ length: V *
 const token = Int32Array.of(0, 3, 1, 2, 2)
 const { logp, entropy } = tokenLogprob({ logits, token })
 const near = (k: number) => logp.data.map((x, t) => x + 0.2 * (random(R, k)[t] as number))
-const batch = { token, sequenceStart: [0, 2, 5], groupStart: [0, 2], advantage: [1, -0.5], oldLogp: near(2), refLogp: near(3), mask: [1, 1, 1, 0, 1] } // biome-ignore format: short
+// The last rollout has no tokens.
+const batch = { token, sequenceStart: [0, 2, 5, 5], groupStart: [0, 3], advantage: [1, -0.5, 2], oldLogp: near(2), refLogp: near(3), mask: [1, 1, 1, 0, 1] } // biome-ignore format: short
 const policies = { logp: { logp: logp.data, entropy: entropy.data }, logits: { logits }, hidden: { hidden: logits, head: eye } } as const // biome-ignore format: short
 const ones = new Float32Array(R).fill(1)
+
+/** Each field that the KL knows, so that its own term has to know it too. */
+const objectives: Objective[] = [
+  {},
+  { klCoef: 0.5 },
+  { kl: 'k1' },
+  { kl: 'k2', klGradient: 'k2' },
+  { klWeight: 'none' },
+  { klWeightClamp: 1.01 },
+  { klClamp: 0.1 },
+  { klValueClamp: 0.01 },
+  { klTermClamp: 0.01 },
+  { logRatioClamp: 0.05 },
+  { aggregate: 'sequence_sum' },
+  { aggregate: 'constant', maxLength: 3 },
+  { countEmpty: true },
+  { normalizer: 8 },
+]
 
 type Step = ReturnType<typeof optimizationStep>
 const numbers = ({ loss, gradLogp, gradEntropy, gradLogits, gradHidden, gradHead }: Step) => [
@@ -44,8 +64,10 @@ describe('terms with weights of their own', () => {
           optimizationStep(method({ ratio }), { ...batch, ...policy, ...own } as never, undefined, {
             objective,
           }) as Step
-        for (const objective of [{}, { normalizer: 8 }, { aggregate: 'constant', maxLength: 3, countEmpty: true }]) {
+        const plain = run({})
+        for (const objective of objectives) {
           const fused = run({}, objective)
+          if (Object.keys(objective).length > 0) expect(numbers(fused), JSON.stringify(objective)).not.toEqual(numbers(plain)) // biome-ignore format: one line
           for (const own of [{ share: ones }, { before: batch.oldLogp }, { share: ones, before: batch.oldLogp }]) {
             const separate = run(own, objective)
             closeIn32(numbers(separate), numbers(fused), 2)
@@ -71,7 +93,7 @@ describe('terms with weights of their own', () => {
   })
 
   test('a KL to the current policy has the gradient of its score: x for k3', () => {
-    const given = { ...batch, ...policies.logp, advantage: [0, 0], before: logp.data }
+    const given = { ...batch, ...policies.logp, advantage: [0, 0, 0], before: logp.data }
     const { gradLogp, stats } = optimizationStep(method(), given, undefined, { objective: { entropyCoef: 0 } })
     const counts = [2, 2, 2, 2, 2]
     closeIn32(
