@@ -46,11 +46,16 @@ void discounted_sum(const float* x,       // [n]
                     float* y,             // [n]
                     int64_t n, double decay) {
   double after = 0;
-  for (; n >= kBlock; n -= kBlock) {
+  // The factor of a block would run down to 0, and make NaN of an infinity that follows: then token by token.
+  const bool tiny = decay > 0 && decay < 0x1p-250;
+  for (; n >= kBlock && !tiny; n -= kBlock) {
     const int64_t i = n - kBlock;
     after = sum_block<kMasked>(x + i, kMasked ? mask + i : nullptr, y + i, kBlock, decay, after);
   }
-  if (n > 0) sum_block<kMasked>(x, mask, y, n, decay, after);
+  for (int64_t size = tiny ? 1 : n; n > 0; n -= size) {
+    const int64_t i = n - size;
+    after = sum_block<kMasked>(x + i, kMasked ? mask + i : nullptr, y + i, size, decay, after);
+  }
 }
 
 using Args = grpo_discounted_sum_args;

@@ -141,6 +141,20 @@ describe.each(sets)('%s', (set) => {
       expect(Array.from(on(() => to(special)))).toEqual([infinity, infinity | 0x8000, 0, 0x8000])
     })
 
+    test('NaN at any place among numbers', () => {
+      // More than the four vectors that are looked at together, of the widest instruction set.
+      const x = new Float32Array(80).fill(1.5)
+      const bits = bitsOf(x)
+      for (const nan of [0x7f800001, 0xff800001, 0x7fffffff, 0xffffffff]) {
+        for (let place = 0; place < x.length; place++) {
+          bits[place] = nan
+          const wrong = on(() => to(x)).findIndex((b, i) => (i === place ? !Number.isNaN(decode(b, format)) : b !== search(1.5))) // biome-ignore format: one line
+          if (wrong >= 0) expect.fail(`with ${nan.toString(16)} at ${place} that at ${wrong} is another`)
+          x[place] = 1.5
+        }
+      }
+    })
+
     test('the largest, what overflows, and what underflows', () => {
       const largest = decode(infinity - 1, format)
       const smallest = decode(1, format)

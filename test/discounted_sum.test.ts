@@ -89,6 +89,20 @@ describe('discountedSum', () => {
     expect(discountedSum(masked).x.data.every((v) => Object.is(v, 0))).toBe(true)
   })
 
+  test.each([1e-300, 1e-100, 1e-3, 0.5, 1])(
+    'infinity reaches every token before it, however small decay^n: %d',
+    (decay) => {
+      const n = 300
+      for (const value of [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN]) {
+        const x = new Float32Array(2 * n).fill(1)
+        x[n - 1] = value
+        const { data } = discountedSum({ x, sequenceStart: Int32Array.of(0, n, 2 * n) }, { decay }).x
+        expect(data.findIndex((y) => !Object.is(y, value))).toBe(n)
+        expect(data.subarray(n).every(Number.isFinite)).toBe(true)
+      }
+    },
+  )
+
   test('a sequence gets the same bits wherever it stands, on any number of threads', () => {
     const x = random(5).normals(100_003)
     const alone = discountedSum({ x: x.slice(3), sequenceStart: Int32Array.of(0, 100_000) }, { decay: 0.99 })

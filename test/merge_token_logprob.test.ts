@@ -74,6 +74,9 @@ describe('parts of a vocabulary', () => {
     const here = tokenLogprob({ logits, token }, { vocabStart: 0 })
     golden(here.logp, [-Infinity], 1)
     golden(here.logsumexp, [logsumexp], 1)
+    const largest = tokenLogprob({ logits, token: new Int32Array([2 ** 31 - 1]) }, { vocabStart: 0 })
+    expect(largest.logp.data[0]).toBe(-Infinity)
+    identical(largest.logsumexp, here.logsumexp)
     // A device sums a row in float32, with an exponential that is off by up to two digits.
     const digits = backend === 'cpu' ? 1 : 4
     golden(tokenLogprob({ logits, token }, { vocabStart: 4 }).logp, [2 - logsumexp], digits)

@@ -100,6 +100,15 @@ describe.each(['f32', 'bf16', 'f16'] as const)('%s', (dtype) => {
           for (const output of ['gradK', 'gradV'] as const)
             same(rowOf(dirty[output], token), rowOf(clean[output], token), dtype)
       }
+      // NaN does not become a number, nor an infinity.
+      const reach = (output: 'gradQ' | 'gradK' | 'gradV', of: Iterable<number>) => {
+        for (const token of of) expect(rowOf(dirty[output], token).data.every(Number.isNaN), `${output} of ${token}`).toBe(true) // biome-ignore format: one line
+      }
+      if (Number.isNaN(value)) {
+        reach('gradQ', queries)
+        reach('gradK', keys)
+        if (name !== 'v') reach('gradV', keys)
+      }
       const [reached, input] = name === 'gradOut' ? (['gradV', 'gradOut'] as const) : (['out', name] as const)
       expect(Number.isFinite(rowOf(dirty[reached], p).data[0]), `${reached} of a token with ${input} ${value}`).toBe(
         false,

@@ -17,6 +17,22 @@ describe('scatterRows', () => {
     const expected = values.reduce((sum, v) => Math.fround(sum + v), 0)
     expect(scatterRows({ x: values, index: new Int32Array(200) }, { rows: 1 }).x.data[0]).toBe(expected)
   })
+  test('rows that few and that very many indices name, side by side', () => {
+    // A GPU sorts lists of up to 256 indices, a warp for each row; longer ones it looks for.
+    const r = random(7)
+    const counts = [3, 257, 40, 256, 0, 300, 255, 258, 257, 257]
+    const index = Int32Array.from(counts.flatMap((count, row) => new Array<number>(count).fill(row))) // biome-ignore format: short
+    for (let m = index.length - 1; m > 0; m--) {
+      const other = r.integer(m + 1)
+      const [a, b] = [index[m] as number, index[other] as number]
+      index[m] = b
+      index[other] = a
+    }
+    const x = r.normals(index.length)
+    const expected = new Float32Array(counts.length)
+    x.forEach((value, m) => (expected[index[m] as number]! += value)) // biome-ignore format: short
+    expect(scatterRows({ x, index }, { rows: counts.length }).x.data).toEqual(expected)
+  })
   test('halves are added in float32 and rounded once', () => {
     const ones = toF16(new Float32Array(3000).fill(1)) // beyond 2048, half + 1 is half
     expect(

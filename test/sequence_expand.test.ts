@@ -14,6 +14,14 @@ describe('sequenceExpand', () => {
     expect(Array.from(sequenceExpand({ ...inputs, mask }).x.data)).toEqual([6, 0, 6, 0, 0, 5])
     expect(Array.from(sequenceExpand({ ...inputs, mask }, { mean: true }).x.data)).toEqual([3, 0, 3, 0, 0, 5])
   })
+  test('the masked of a long sequence do not count', () => {
+    const T = 9000 // several pieces of a GPU
+    const mask = Uint8Array.from({ length: T }, (_, t) => Number(t % 7 < 3 || t > 8800))
+    const counts = [0, 5, T].map((end) => mask.subarray(0, end).reduce((sum, kept) => sum + kept, 0))
+    const shares = [1, 2].map((s) => (s === 1 ? 6 : 7) / ((counts[s] as number) - (counts[s - 1] as number)))
+    const { x } = sequenceExpand({ x: Float32Array.of(6, 7), sequenceStart: Int32Array.of(0, 5, T), mask }, { mean: true }) // biome-ignore format: one line
+    expect(x.data).toEqual(Float32Array.from(mask, (kept, t) => (kept ? (shares[t < 5 ? 0 : 1] as number) : 0)))
+  })
   test('NaN and infinity stay in their sequence; no sequences', () => {
     const x = Float32Array.of(Number.NaN, 1, Number.POSITIVE_INFINITY, 2)
     expect(Array.from(sequenceExpand({ ...inputs, x }).x.data)).toEqual([

@@ -28,18 +28,21 @@ describe('sequenceSum', () => {
       accurate(result.x, reference(x, sequenceStart, m, mean), reference(x, sequenceStart, m, mean, Math.fround))
     }
   })
-  test('a sequence of several blocks, and the same bits on any number of threads', () => {
-    const n = 300_000
-    const inputs = { x: random(3).normals(n), sequenceStart: Int32Array.of(0, 7, n), mask: random(4).mask(n) }
-    const first = sequenceSum(inputs)
-    golden(first.x, reference(inputs.x, inputs.sequenceStart, inputs.mask), 1)
-    const before = cpu.threads
-    for (const threads of [1, 3]) {
-      cpu.threads = threads
-      identical(sequenceSum(inputs).x, first.x)
-    }
-    cpu.threads = before
-  })
+  test.each([false, true])(
+    'a sequence of several blocks, and the same bits on any number of threads, mean %j',
+    (mean) => {
+      const n = 300_000
+      const inputs = { x: random(3).normals(n, 1, 1), sequenceStart: Int32Array.of(0, 7, n), mask: random(4).mask(n) }
+      const first = sequenceSum(inputs, { mean })
+      golden(first.x, reference(inputs.x, inputs.sequenceStart, inputs.mask, mean), 1)
+      const before = cpu.threads
+      for (const threads of [1, 3]) {
+        cpu.threads = threads
+        identical(sequenceSum(inputs, { mean }).x, first.x)
+      }
+      cpu.threads = before
+    },
+  )
   test('empty and fully masked sequences are 0; NaN under the mask changes nothing; NaN elsewhere stays in its sequence', () => {
     const x = Float32Array.of(1, Number.NaN, 2, Number.NaN, 3, Number.NaN)
     const inputs = { x, sequenceStart: Int32Array.of(0, 0, 3, 4, 6), mask: Uint8Array.of(1, 0, 1, 0, 1, 1) }

@@ -134,10 +134,9 @@ describe('AbortSignal', () => {
     await busy
     expect(await Promise.all(waiting)).toEqual(['done', 'done'])
     controller.abort()
-    // A call that the signal put back into the list would get a turn, and never end it.
-    const next = Promise.all([1, 2, 3].map((i) => inTurn(undefined, async () => i)))
+    // A call that the signal put back into the list would get the turn after the first of these, and never end it.
     const late = new Promise((resolve) => setTimeout(resolve, 2000, 'no turn'))
-    expect(await Promise.race([next, late])).toEqual([1, 2, 3])
+    for (const i of [1, 2]) expect(await Promise.race([inTurn(undefined, async () => i), late])).toBe(i)
   })
 
   test('an abort is looked at between the pieces of a call', async () => {

@@ -58,6 +58,28 @@ describe.skipIf(backend === 'cpu')('offsets that nobody could check', () => {
     expect(values(mean)).toEqual([1.5, none, Math.fround(14 / 3)])
     expect(values(std).map(Number.isNaN)).toEqual([false, true, false])
   })
+  // Each array of three is what the layout holds: starts, parents, ends of subtrees.
+  test.each<[string, number[], number[], number[]]>([
+    ['a first token that is no start', [1, 2, 4, 6], [-1, 0, 0], [3, 2, 3]],
+    ['tokens after the last segment', [0, 2, 4, 5], [-1, 0, 0], [3, 2, 3]],
+    ['a start before the one before', [0, 4, 2, 6], [-1, 0, 0], [3, 2, 3]],
+    ['a parent below -1', [0, 6], [-2], [1]],
+    ['an end that is not after its segment', [0, 2, 4, 6], [-1, 0, 0], [3, 1, 3]],
+    ['an end after the last segment', [0, 2, 4, 6], [-1, -1, -1], [1, 2, 4]],
+    ['a root in the subtree of the one before', [0, 2, 6], [-1, -1], [2, 2]],
+    ['a child outside the subtree of its parent', [0, 2, 4, 6], [-1, 0, 0], [2, 2, 3]],
+    ['a subtree that goes on after that of the parent', [0, 2, 4, 6], [-1, 0, -1], [2, 3, 3]],
+    ['a root where a sibling should be', [0, 2, 4, 6], [-1, 0, -1], [3, 2, 3]],
+    ["a parent's sibling where a sibling should be", [0, 2, 3, 4, 6], [-1, 0, 1, 0], [4, 4, 3, 4]],
+  ])('prefixAttention and its gradient: %s', (_, segmentStart, segmentParent, segmentEnd) => {
+    const layout = { segmentStart: i32(...segmentStart), segmentParent: i32(...segmentParent), segmentEnd: i32(...segmentEnd) } // biome-ignore format: one line
+    const x = array(random(3).normals(12), [6, 1, 2])
+    const logsumexp = array(new Float32Array(6), [6, 1])
+    const forward = onDevice('prefixAttention', { q: x, k: x, v: x, ...layout })
+    const backward = onDevice('prefixAttentionBackward', { q: x, k: x, v: x, out: x, gradOut: x, logsumexp, ...layout })
+    expect(Object.keys({ ...forward, ...backward })).toEqual(['out', 'logsumexp', 'gradQ', 'gradK', 'gradV'])
+    for (const y of Object.values({ ...forward, ...backward })) expect(values(y).every(Number.isNaN)).toBe(true)
+  })
   test('the only set of many, which does not hold them all, keeps nothing beyond it', () => {
     const n = 17_000
     const score = array(random(1).normals(n))

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { operationNames, signatures } from '../../lib/addon/signatures.js'
+import { array } from '../../lib/arrays/array.js'
 import type { OperationName } from '../../lib/ops.js'
 import { type Kernel, kernels } from '../docs/cuda.js'
 import { call } from '../support/backend.js'
@@ -69,6 +70,22 @@ describe.runIf(backend === 'simt')('every launch of the samples', () => {
     expect(wrong.map(({ kernel, ...found }) => ({ ...kernel, ...found }))).toEqual([])
     expect(new Set(seen.map(({ kernel }) => `${kernel.file} ${kernel.name}`)).size).toBeGreaterThan(40)
   })
+})
+
+// The interpreter's GPU holds a cluster of eight blocks where three of them share a multiprocessor, and none where each
+// takes one alone.
+const hasClusters = backend === 'simt' && Number(process.env.GRPO_SIMT_ARCH ?? 90) >= 90
+test.runIf(hasClusters)('whether a cluster has room is asked for each size of its blocks', () => {
+  const own = join(folder, 'clusters.txt')
+  process.env.GRPO_SIMT_LAUNCHES = own
+  for (const V of [100_000, 240_000, 108_000]) {
+    const logits = array(new Float32Array(V), [1, V])
+    call('tokenLogprob', { logits, token: Int32Array.of(0) }, {}).now()
+  }
+  delete process.env.GRPO_SIMT_LAUNCHES
+  const lines = readFileSync(own, 'utf8').trimEnd().split('\n')
+  const clusters = lines.filter((line) => line.startsWith('logits_')).map((line) => Number(line.split(' ')[3]))
+  expect(clusters).toEqual([8, 1, 8])
 })
 
 test.each([

@@ -59,6 +59,16 @@ describe.skipIf(backend === 'cpu')('bad contents on the device', () => {
     ).x
     expect(numbers(y)).toEqual([none, 1, none, none, none, none])
     const { x: z } = lib.discountedSum({ x: x(), sequenceStart: i32(0, 2, 1, 6) })
+    const mask = () => up(array(Uint8Array.of(1, 0, 1, 1, 0, 1)))
+    const masked = { sequenceStart: i32(0, 2, 1, 6), mask: mask() }
+    for (const mean of [false, true]) {
+      const sums = numbers(lib.sequenceSum({ x: x(), ...masked }, { mean }).x)
+      expect(sums).toEqual([1, none, mean ? Math.fround(44 / 3) : 44])
+      // The tokens of a good sequence have their share, whatever stands beside it; those of a bad one have none.
+      const out = { x: cuda.empty('f32', [6]) }
+      const shares = numbers(lib.sequenceExpand({ x: f32(6, 7, 9), sequenceStart: i32(0, 4, 9, 6), mask: mask() }, { mean, out }).x) // biome-ignore format: one line
+      expect(shares).toEqual([mean ? 2 : 6, 0, mean ? 2 : 6, mean ? 2 : 6, 0, none])
+    }
     expect(numbers(z)).toEqual(Array(6).fill(none))
   })
   test('standardize with a negative m2 or count', () => {

@@ -89,6 +89,14 @@ int main(void) {
   shorter.x = &logp_tensor, shorter.sequence_start = &sequence_tensor, shorter.out_x = &value_tensor, shorter.mean = 7;
   expect(api->sequence_sum(&shorter, NULL) == GRPO_OK && value[0] == -7, "a sum of args without an option");
   objective.size = sizeof objective;
+  // Offsets that do not begin where their memory does.
+  int32_t behind[4] = {77, 77, 0, 1};
+  DLTensor later = vector_of(behind, &two, 0, 32);
+  later.byte_offset = 2 * sizeof *behind;
+  shorter.sequence_start = &later, value[0] = 77;
+  DLTensor first_logp = vector_of(logp, &one, 2, 32);
+  shorter.x = &first_logp;
+  expect(api->sequence_sum(&shorter, NULL) == GRPO_OK && value[0] == logp[0], "offsets behind a byte_offset");
 
   // What JavaScript's callers are refused: numbers whose inverse float32 does not hold, and sizes that no axis has.
   const struct {

@@ -1,6 +1,6 @@
 // The shared library for other languages: from C (test/package/c_interface.c), installed and found by CMake and pkg-config,
-// and, where python3 is there, through ctypes. What it exports, what becomes of it at fork() and dlclose(), and how many
-// threads it has.
+// and, where python3 is there, through ctypes. What it exports, what becomes of it at fork() and dlclose(), how many
+// threads it has, and that rows which change under a call stay in bounds.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -81,6 +81,9 @@ try {
   const ofPool = ['-std=c++20', '-O1', '-Wall', '-Werror', '-pthread', '-I', join(root, 'native')]
   execFileSync('c++', [...ofPool, named('pool.cc'), ...parallel, '-o', join(folder, 'pool')], { stdio: 'inherit' })
   runs(join(folder, 'pool'), join(folder, 'groups'))
+  const rows = join(root, 'native/logits/softmax_rows.cc')
+  execFileSync('c++', [...ofPool, named('rows.cc'), rows, '-o', join(folder, 'rows')], { stdio: 'inherit' })
+  runs(join(folder, 'rows'))
 
   const symbols = execFileSync('nm', ['-D', '--defined-only', library], { encoding: 'utf8' })
   const names = [...symbols.matchAll(/ [A-Z] (\S+)$/gim)].map(([, name]) => name)
