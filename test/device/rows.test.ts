@@ -64,12 +64,22 @@ describe.skipIf(backend === 'cpu')('bad contents on the device', () => {
     for (const mean of [false, true]) {
       const sums = numbers(lib.sequenceSum({ x: x(), ...masked }, { mean }).x)
       expect(sums).toEqual([1, none, mean ? Math.fround(44 / 3) : 44])
-      // The tokens of a good sequence have their share, whatever stands beside it; those of a bad one have none.
       const out = { x: cuda.empty('f32', [6]) }
       const shares = numbers(lib.sequenceExpand({ x: f32(6, 7, 9), sequenceStart: i32(0, 4, 9, 6), mask: mask() }, { mean, out }).x) // biome-ignore format: one line
       expect(shares).toEqual([mean ? 2 : 6, 0, mean ? 2 : 6, mean ? 2 : 6, 0, none])
     }
     expect(numbers(z)).toEqual(Array(6).fill(none))
+  })
+  test('a sequence whose pieces bad offsets of others hide: a sum and shares that are NaN, and not those of fewer tokens', () => {
+    const start = () => i32(0, 3072, 1024, 4096)
+    const mask = () => up(array(Uint8Array.from({ length: 4096 }, (_, t) => Number(t !== 4000))))
+    const sums = numbers(
+      lib.sequenceSum({ x: up(array(new Float32Array(4096))), sequenceStart: start(), mask: mask() }).x,
+    )
+    expect(sums).toEqual([0, none, none])
+    const out = { x: cuda.empty('f32', [4096]) }
+    const { x } = lib.sequenceExpand({ x: f32(3072, 1, 1), sequenceStart: start(), mask: mask() }, { mean: true, out })
+    expect(numbers(x)).toEqual(Array.from({ length: 4096 }, (_, t) => (t < 3072 ? 1 : t === 4000 ? 0 : none)))
   })
   test('standardize with a negative m2 or count', () => {
     for (const moments of [
