@@ -105,7 +105,8 @@ __global__ void __launch_bounds__(kThreads)
     gaussian_logprob_backward_kernel(Rows rows,
                                      const float* grad_logp,       // [T], may be null
                                      const float* grad_log_ratio,  // [T], may be null
-                                     float* grad_mean) {           // [T,D]
+                                     float* grad_mean,             // [T,D]
+                                     double grad_scale) {
   const int64_t task = int64_t{blockIdx.x} * kWarps + warp_index();
   if (task >= rows.T * rows.pieces) return;
   const Piece piece = piece_of(rows, task);
@@ -118,7 +119,7 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   const double s = positive(rows.std[piece.row]), d = static_cast<double>(rows.D);
-  const double a = of_logp / (s * s * d), b = of_ratio / (s * d);
+  const double a = grad_scale * of_logp / (s * s * d), b = grad_scale * of_ratio / (s * d);
   if (of_ratio == 0) {
 #pragma unroll 4
     for (int64_t i = first; i < piece.end; i += kWarp)
@@ -166,7 +167,7 @@ int run(const grpo_gaussian_logprob_backward_args& args, const Axes& axes, Launc
   if (args.grad_mean == nullptr) return GRPO_OK;
   const Rows rows = rows_of(args, axes);
   on(gaussian_logprob_backward_kernel, {ceil_div(rows.T * rows.pieces, kWarps), kThreads}, rows,
-     data<float>(args.grad_logp), data<float>(args.grad_log_ratio), data<float>(args.grad_mean));
+     data<float>(args.grad_logp), data<float>(args.grad_log_ratio), data<float>(args.grad_mean), args.grad_scale);
   return GRPO_OK;
 }
 

@@ -32,10 +32,10 @@ __global__ void __launch_bounds__(kThreads, 6)
 }
 
 int run(const grpo_linear_policy_loss_args& args, const Axes& axes, Launch& on) {
-  if (const int status = check_rows(args.row, axes, "hidden")) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_objective(args, true)) return status;
   linear_policy_loss({linear_of(args, axes), linear_gradients_of(args), data<int32_t>(args.row),
-                      loss_inputs(args, axes), objective_of(*args.objective), args.chunk_rows, data<float>(args.logp),
+                      loss_inputs(args, axes), objective_of(args), args.chunk_rows, data<float>(args.logp),
                       data<float>(args.entropy), data<float>(args.loss), data<double>(args.stats)},
                      on);
   return GRPO_OK;
@@ -56,7 +56,8 @@ void linear_policy_loss(const LinearLoss& call, Launch& on) {
   LossInputs in = call.in;
   in.logp = logp;
   in.entropy = entropy;
-  LossPass pass = prepare_loss(in, {linear.token, call.row, linear.V, linear.R}, call.objective, on);
+  const TokenIds ids{linear.token, call.row, linear.V, linear.R, linear.temperature};
+  LossPass pass = prepare_loss(in, ids, call.objective, on);
   TokenRows tokens = token_rows(linear, call.row, in.mask);
   begin_token_outputs(tokens, {logp, entropy, nullptr}, on);
   LinearChunk chunk = linear_chunk(linear, gradient ? &gradients : nullptr, call.chunk_rows, on);

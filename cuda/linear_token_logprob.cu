@@ -14,7 +14,7 @@ namespace grpo::cuda {
 namespace {
 
 int run(const grpo_linear_token_logprob_args& args, const Axes& axes, Launch& on) {
-  if (const int status = check_rows(args.row, axes, "hidden")) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   const Linear linear = linear_of(args, axes);
   const TokenRows tokens = token_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask));
   float *logp = data<float>(args.logp), *entropy = data<float>(args.entropy), *logsumexp = data<float>(args.logsumexp);
@@ -27,10 +27,11 @@ int run(const grpo_linear_token_logprob_args& args, const Axes& axes, Launch& on
 }
 
 int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, Launch& on) {
-  if (const int status = check_rows(args.row, axes, "hidden")) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
   const Linear linear = linear_of(args, axes);
-  const LinearGradients gradients = linear_gradients_of(args);
+  LinearGradients gradients = linear_gradients_of(args);
+  gradients.scale = args.grad_scale;
   const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);
   const float* entropy = grad_entropy == nullptr ? nullptr : data<float>(args.entropy);
   LinearChunk chunk = linear_chunk(linear, &gradients, args.chunk_rows, on);

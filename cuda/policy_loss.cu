@@ -136,7 +136,7 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   if (const int status = check_objective(args, args.entropy != nullptr)) return status;
   LossInputs in = loss_inputs(args, axes);
   in.logp = data<float>(args.logp), in.entropy = data<float>(args.entropy);
-  LossPass pass = prepare_loss(in, {}, objective_of(*args.objective), on);
+  LossPass pass = prepare_loss(in, {}, objective_of(args), on);
   prepare_sequences(pass, args.grad_logp != nullptr, on);
   policy_loss(pass, data<float>(args.loss), data<float>(args.grad_logp), data<float>(args.grad_entropy),
               data<double>(args.stats), on);

@@ -31,11 +31,11 @@ struct TokenCoefficients {
 using Args = grpo_policy_loss_from_logits_args;
 
 int run(const Args& args, const Axes& axes, Launch& on) {
-  if (const int status = check_rows(args.row, axes)) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_objective(args, true)) return status;
-  const Objective objective = objective_of(*args.objective);
+  const Objective objective = objective_of(args);
   LossInputs in = loss_inputs(args, axes);
-  const int64_t T = in.T, R = axes['R'], V = axes['V'];
+  const int64_t T = in.T, R = axes['R'], V = valid_columns(args, axes);
   const bool gradient = args.grad_logits != nullptr, by_token = objective.ratio == Ratio::kToken;
   const bool fused = gradient && by_token, bonus = objective.entropy_coef != 0;
   float* logp = args.logp != nullptr ? data<float>(args.logp) : on.scratch<float>(T);
@@ -47,7 +47,7 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   in.entropy = entropy;
 
   const TokenRows tokens{data<int32_t>(args.token), data<int32_t>(args.row), in.mask, T, R, V};
-  LossPass pass = prepare_loss(in, {tokens.token, tokens.row, V, R}, objective, on);
+  LossPass pass = prepare_loss(in, {tokens.token, tokens.row, V, R, temperature_of(args)}, objective, on);
   begin_token_outputs(tokens, {logp, entropy, nullptr}, on);
   RowWork work{};
   work.tokens = row_tokens(tokens, on);

@@ -4,9 +4,9 @@
 // whose coefficients are 0.
 //
 // Which kernel runs: from compute capability 9.0 on, rows of 8 KiB or more (V = 2048 in float32, 4096 in 16 bits) that
-// fit the shared memory of eight blocks (227 KiB each on an H100: V up to some 460,000 in float32) take one_read_kernel; on older
-// GPUs, and for other rows, two_read_kernel reads a row again for its gradient, mostly from the L2 cache. Dtypes differ
-// in neither. Rows that do not begin at a multiple of 16 bytes are loaded element by element.
+// fit the shared memory of eight blocks (227 KiB each on an H100: V up to some 460,000 in float32) take one_read_kernel;
+// on older GPUs, and for other rows, two_read_kernel reads a row again for its gradient, mostly from the L2 cache. Dtypes
+// differ in neither. Rows that do not begin at a multiple of 16 bytes are loaded element by element.
 #include "launch/operation.cuh"
 #include "logits/logits_cluster.cuh"
 
@@ -16,12 +16,15 @@ namespace {
 template <class Args>
 TokenRows token_rows(const Args& args, const Axes& axes) {
   // A part of a vocabulary: ids beyond it belong to the other parts, any up to the end of int32.
-  const int64_t V = is_null(args.vocab_start) ? axes['V'] : int64_t{INT_MAX} + 1;
-  return {data<int32_t>(args.token), data<int32_t>(args.row), data<uint8_t>(args.mask), axes['T'], axes['R'], V};
+  const int64_t valid = valid_columns(args, axes), start = args.vocab_start;
+  const int64_t V = is_null(start) ? valid : int64_t{INT_MAX} + 1;
+  TokenRows rows{data<int32_t>(args.token), data<int32_t>(args.row), data<uint8_t>(args.mask), axes['T'], axes['R'], V};
+  if (!is_null(start)) rows.padding = start + valid, rows.padding_end = start + axes['V'];
+  return rows;
 }
 
 int run(const grpo_token_logprob_args& args, const Axes& axes, Launch& on) {
-  if (const int status = check_rows(args.row, axes)) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   float *logp = data<float>(args.logp), *entropy = data<float>(args.entropy), *logsumexp = data<float>(args.logsumexp);
   const TokenRows tokens = token_rows(args, axes);
   begin_token_outputs(tokens, {logp, entropy, logsumexp}, on);
@@ -35,7 +38,7 @@ int run(const grpo_token_logprob_args& args, const Axes& axes, Launch& on) {
 }
 
 int run(const grpo_token_logprob_backward_args& args, const Axes& axes, Launch& on) {
-  if (const int status = check_rows(args.row, axes)) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
   if (args.grad_logits == nullptr) return GRPO_OK;
   RowWork work{};
@@ -43,6 +46,7 @@ int run(const grpo_token_logprob_backward_args& args, const Axes& axes, Launch& 
   work.given_logsumexp = data<float>(args.logsumexp);
   work.grad_logp = data<float>(args.grad_logp), work.grad_entropy = data<float>(args.grad_entropy);
   work.given_entropy = work.grad_entropy == nullptr ? nullptr : data<float>(args.entropy);
+  work.grad_scale = args.grad_scale;
   work.target = on.scratch<double>(axes['T']);
   with_types<true>(args, axes, args.grad_logits, [&](const auto& logits, const auto& gradient) {
     launch_rows<RowPass::kBackward>(logits, gradient, work, NoCoefficients{}, on);

@@ -57,7 +57,9 @@ export interface GaussianLogprobBackwardInputs extends GaussianLogprobInputs {
   gradLogRatio?: ArrayInput<'f32'> | undefined
 }
 
-export interface GaussianLogprobBackwardOptions extends CallOptions<'gradMean'> {}
+export interface GaussianLogprobBackwardOptions extends CallOptions<'gradMean'> {
+  gradScale?: number
+}
 
 export const matchesBackward: Matches<
   'gaussianLogprobBackward',
@@ -79,6 +81,7 @@ export const matchesBackward: Matches<
  * @param inputs               x, mean, std, oldMean, mask as in gaussianLogprob
  * @param inputs.gradLogp      f32[T]  derivative of the loss with respect to logp, and
  * @param inputs.gradLogRatio  f32[T]  with respect to logRatio: at least one of the two
+ * @param options.gradScale    multiplies the gradient; 1 by default
  * @returns gradMean f32[T,D]
  * @throws TypeError if neither gradient is given, or gradLogRatio without oldMean; RangeError if shapes differ
  * @see GRPO-Guard, arXiv:2510.22319, (8)

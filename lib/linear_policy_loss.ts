@@ -18,12 +18,16 @@ export interface LinearPolicyLossInputs extends PolicyInputs {
   headBias?: ArrayInput<Float> | undefined
   token: ArrayInput<'i32'>
   row?: ArrayInput<'i32'> | undefined
+  rowTemperature?: ArrayInput<'f32'> | undefined
 }
 
 export interface LinearPolicyLossOptions
   extends Objective,
     CallOptions<'loss' | 'gradHidden' | 'gradHead' | 'gradHeadBias' | 'logp' | 'entropy' | 'stats'> {
   temperature?: number
+  validVocab?: number | null
+  gradScale?: number
+  accumulate?: boolean
   chunkRows?: number | null
 }
 
@@ -104,10 +108,16 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * @param inputs.headBias     f32|bf16|f16[V]    -inf excludes a token of the vocabulary
  * @param inputs.token        i32[T]             token ids, from 0 to V - 1
  * @param inputs.row          i32[T]             the row that predicts token t; several tokens may share one. Default: t
+ * @param inputs.rowTemperature f32[R]           multiplies the temperature, row by row; rows without tokens may hold anything
  * @param inputs              oldLogp, refLogp, advantage or tokenAdvantage, sequenceStart, mask, weight, ratioLow, ratioHigh
  *                            as in policyLoss; token and row of a masked token are not looked at
  * @param options             the Objective, as in policyLoss
  * @param options.temperature divides the logits; 1 by default. oldLogp and refLogp are of the same temperature
+ * @param options.validVocab  null (default): all V rows of the head; rows from there on are padding of the vocabulary: never
+ *                            read, probability 0, gradient 0
+ * @param options.gradScale   multiplies the gradients, not the loss (loss scaling, micro-batches); 1 by default
+ * @param options.accumulate  false; true: gradHead and gradHeadBias are added to what `out` holds, in float32 where that is
+ *                            its dtype; both need an `out` then
  * @param options.chunkRows   rows that go through the products together. Default: 256, or as many as have 128 MiB of
  *                            logits, on a device those that have 1 GiB, but 64 at least
  * @returns loss f32[1]; gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array,

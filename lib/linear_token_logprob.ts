@@ -10,11 +10,14 @@ export interface LinearTokenLogprobInputs {
   headBias?: ArrayInput<Float> | undefined
   token: ArrayInput<'i32'>
   row?: ArrayInput<'i32'> | undefined
+  rowTemperature?: ArrayInput<'f32'> | undefined
   mask?: ArrayInput<'u8'> | undefined
 }
 
 export interface LinearTokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {
   temperature?: number
+  validVocab?: number | null
+  vocabStart?: number | null
   chunkRows?: number | null
 }
 
@@ -37,11 +40,17 @@ export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, Li
  * @param inputs.headBias     f32|bf16|f16[V]    -inf excludes a token of the vocabulary
  * @param inputs.token        i32[T]             the tokens, below V; not looked at where masked
  * @param inputs.row          i32[T]             the row that predicts token t; several tokens may share one. Default: t
+ * @param inputs.rowTemperature f32[R]           multiplies the temperature, row by row; rows without tokens may hold anything
  * @param inputs.mask         u8[T]              0 = padding: the outputs are 0
  * @param options.temperature divides the logits; 1 by default
+ * @param options.validVocab  null (default): all V rows of the head; rows from there on are padding of the vocabulary: never
+ *                            read, probability 0, gradient 0
+ * @param options.vocabStart  null (default): the head has the whole vocabulary; else its rows are tokens vocabStart.. of a
+ *                            vocabulary split over ranks, as in tokenLogprob
  * @param options.chunkRows   rows that go through the product together; more take more memory, and time if far too few
  * @returns logp, entropy, logsumexp f32[T], in nats, of logits / temperature; the last two repeated for the tokens of a row
- * @throws RangeError if an unmasked token or row is out of range, or temperature is not positive
+ * @throws RangeError if an unmasked token or row is out of range, a token is padding of the vocabulary, or a
+ *         temperature is not positive
  * @see Cut Your Losses, arXiv:2411.09009
  * @example
  * import { array, linearTokenLogprob } from 'grpo-kernels'
@@ -65,6 +74,10 @@ export interface LinearTokenLogprobBackwardInputs extends LinearTokenLogprobInpu
 
 export interface LinearTokenLogprobBackwardOptions extends CallOptions<'gradHidden' | 'gradHead' | 'gradHeadBias'> {
   temperature?: number
+  validVocab?: number | null
+  vocabStart?: number | null
+  gradScale?: number
+  accumulate?: boolean
   chunkRows?: number | null
 }
 
@@ -85,15 +98,21 @@ export const matchesBackward: Matches<
  * float32, in the order of the rows, and rounded to the dtype of the output at the end; like those of any sum, their last
  * digits depend on chunkRows, but not on the number of threads.
  *
+ * With a vocabulary split over ranks logsumexp and entropy are the merged ones (mergeTokenLogprob), and gradHidden is
+ * this rank's part of a sum.
+ *
  * Accuracy: against the equation in float64, gradients in f32, bf16 and f16 are within twice the largest error of the
  * plain float32 formula, plus the last digit of their dtype.
  *
- * @param inputs               hidden, head, headBias, token, row, mask as in linearTokenLogprob
+ * @param inputs               hidden, head, headBias, token, row, rowTemperature, mask as in linearTokenLogprob
  * @param inputs.logsumexp    f32[T]  as linearTokenLogprob returned it
  * @param inputs.entropy      f32[T]  likewise; needed with gradEntropy
  * @param inputs.gradLogp     f32[T]  derivative of the loss with respect to logp; not looked at where masked
  * @param inputs.gradEntropy  f32[T]  and to entropy
- * @param options              temperature, chunkRows as in linearTokenLogprob
+ * @param options              temperature, validVocab, vocabStart, chunkRows as in linearTokenLogprob
+ * @param options.gradScale   multiplies the gradients; 1 by default
+ * @param options.accumulate  false; true: gradHead and gradHeadBias are added to what `out` holds, in float32 where that is
+ *                            its dtype; both need an `out` then
  * @returns gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array, or float32
  *          if `out` is
  * @throws TypeError if gradEntropy is given without entropy; RangeError as linearTokenLogprob

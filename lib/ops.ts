@@ -13,6 +13,7 @@
 //   offsets N           rises from 0 to N              below R      values from 0 to R - 1, where unmasked
 //   vocabulary V        below V, or any part of it     over logits  this output may be that input
 //   if entropy          this output exists when that input does
+//   accumulates         with the option of that name the caller gives it, and the gradient is added to what it holds
 // An option:   kind = default range
 //   number = 0.0001 >= 0     number? = null > 1 (null allowed)     integer = 1 0..1     boolean = false
 //   enum a|b|c (the first is the default; enum? a|b: null is)      integer 0..9 axis R (no default; it sizes an axis)
@@ -63,9 +64,13 @@ const policyInputs = {
 
 const ratioBounds = { ratioLow: 'f32[T] ?', ratioHigh: 'f32[T] ?' } as const
 const logits = 'f32|bf16|f16[R,V] strided'
-const tokens = { token: 'i32[T] vocabulary V', row: 'i32[T] ? below R' } as const
+const tokens = { token: 'i32[T] vocabulary V', row: 'i32[T] ? below R', rowTemperature: 'f32[R] ?' } as const
 const linear = { hidden: 'f32|bf16|f16[R,D]', head: 'f32|bf16|f16[V,D]', headBias: 'f32|bf16|f16[V] ?' } as const
 const temperature = 'number = 1 > 0 f32 inverse'
+const validVocab = 'integer? = null >= 0'
+const vocabStart = 'integer? = null 0..2147483647'
+const gradScale = 'number = 1 f32'
+const accumulate = 'boolean = false'
 const chunkRows = 'integer? = null >= 1'
 const segments = {
   segmentStart: 'i32[B+1] offsets P',
@@ -74,8 +79,8 @@ const segments = {
 } as const
 const linearGradients = {
   gradHidden: '~hidden[R,D]',
-  gradHead: '~head[V,D]',
-  gradHeadBias: '~headBias[V] if headBias',
+  gradHead: '~head[V,D] accumulates',
+  gradHeadBias: '~headBias[V] accumulates if headBias',
 } as const
 const gaussian = {
   x: 'f32[T,D]',
@@ -122,7 +127,7 @@ export const ops = {
   tokenLogprob: {
     inputs: { logits, ...tokens, mask: 'u8[T] ?' },
     outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
-    options: { temperature, vocabStart: 'integer? = null 0..2147483647' },
+    options: { temperature, validVocab, vocabStart },
     paper: 'Milakov and Gimelshein, arXiv:1805.02867',
   },
   tokenLogprobBackward: {
@@ -136,7 +141,7 @@ export const ops = {
       gradEntropy: 'f32[T] ?',
     },
     outputs: { gradLogits: '~logits[R,V] strided over logits' },
-    options: { temperature, vocabStart: 'integer? = null 0..2147483647' },
+    options: { temperature, validVocab, vocabStart, gradScale },
     paper: 'Milakov and Gimelshein, arXiv:1805.02867',
   },
   mergeTokenLogprob: {
@@ -161,13 +166,13 @@ export const ops = {
   gaussianLogprobBackward: {
     inputs: { ...gaussian, gradLogp: 'f32[T] ?', gradLogRatio: 'f32[T] ?' },
     outputs: { gradMean: 'f32[T,D]' },
-    options: {},
+    options: { gradScale },
     paper: 'GRPO-Guard, arXiv:2510.22319',
   },
   policyLoss: {
     inputs: { logp: 'f32[T]', ...policyInputs, entropy: 'f32[T] ?', ...ratioBounds },
     outputs: { loss: 'f32[1]', gradLogp: 'f32[T]', gradEntropy: 'f32[T] if entropy', stats: 'f64[15]' },
-    options: objective,
+    options: { gradScale, ...objective },
     paper: 'DeepSeekMath, arXiv:2402.03300; PPO, arXiv:1707.06347',
   },
   policyLossFromLogits: {
@@ -179,13 +184,13 @@ export const ops = {
       entropy: 'f32[T]',
       stats: 'f64[15]',
     },
-    options: { temperature, ...objective },
+    options: { temperature, validVocab, gradScale, ...objective },
     paper: 'DeepSeekMath, arXiv:2402.03300',
   },
   linearPolicyLoss: {
     inputs: { ...linear, ...tokens, ...policyInputs, ...ratioBounds },
     outputs: { loss: 'f32[1]', ...linearGradients, logp: 'f32[T]', entropy: 'f32[T]', stats: 'f64[15]' },
-    options: { temperature, chunkRows, ...objective },
+    options: { temperature, validVocab, gradScale, accumulate, chunkRows, ...objective },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   linearPolicyLossPlan: {
@@ -207,7 +212,7 @@ export const ops = {
   linearTokenLogprob: {
     inputs: { ...linear, ...tokens, mask: 'u8[T] ?' },
     outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
-    options: { temperature, chunkRows },
+    options: { temperature, validVocab, vocabStart, chunkRows },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   linearTokenLogprobBackward: {
@@ -221,7 +226,7 @@ export const ops = {
       gradEntropy: 'f32[T] ?',
     },
     outputs: linearGradients,
-    options: { temperature, chunkRows },
+    options: { temperature, validVocab, vocabStart, gradScale, accumulate, chunkRows },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   treeLayout: {

@@ -21,7 +21,9 @@ export interface PolicyLossInputs extends PolicyInputs {
   entropy?: ArrayInput<'f32'> | undefined
 }
 
-export interface PolicyLossOptions extends Objective, CallOptions<'loss' | 'gradLogp' | 'gradEntropy' | 'stats'> {}
+export interface PolicyLossOptions extends Objective, CallOptions<'loss' | 'gradLogp' | 'gradEntropy' | 'stats'> {
+  gradScale?: number
+}
 
 export const matches: Matches<'policyLoss', PolicyLossInputs, PolicyLossOptions> = true
 
@@ -53,6 +55,8 @@ export const matches: Matches<'policyLoss', PolicyLossInputs, PolicyLossOptions>
  * @param inputs.entropy         f32[T]    nats; needed with entropyCoef
  * @param inputs.ratioLow        f32[T]    a bound on the ratio itself, instead of 1 - clipLow; token ratios only
  * @param inputs.ratioHigh       f32[T]    instead of 1 + clipHigh
+ * @param options              the Objective
+ * @param options.gradScale    multiplies the gradients, not the loss (loss scaling, micro-batches); 1 by default
  * @returns loss f32[1]; gradLogp f32[T], the derivative of the loss with respect to logp; gradEntropy f32[T] where entropy is
  *          given; stats f64[15], which lossStats reads and merges
  * @throws RangeError if sequenceStart does not rise from 0 to T, an option is out of range, or options contradict each

@@ -8,12 +8,15 @@ export interface PolicyLossFromLogitsInputs extends PolicyInputs {
   logits: ArrayInput<'f32' | 'bf16' | 'f16'>
   token: ArrayInput<'i32'>
   row?: ArrayInput<'i32'> | undefined
+  rowTemperature?: ArrayInput<'f32'> | undefined
 }
 
 export interface PolicyLossFromLogitsOptions
   extends Objective,
     CallOptions<'loss' | 'gradLogits' | 'logp' | 'entropy' | 'stats'> {
   temperature?: number
+  validVocab?: number | null
+  gradScale?: number
   stride?: number
 }
 
@@ -23,10 +26,10 @@ export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs
  * The loss of a policy from its logits, with the gradient with respect to the logits: tokenLogprob, policyLoss and
  * tokenLogprobBackward in one, with the bits of the three one after another.
  *
- *   logp, entropy = tokenLogprob(logits / temperature)
+ *   logp, entropy = tokenLogprob(logits[r] / (temperature rowTemperature[r]))
  *   loss, stats = policyLoss(logp, entropy, ...)
  *   gradLogits[r,v] = sum over unmasked t with row[t] = r of
- *     (dloss/dlogp[t] ([v = token[t]] - p[v]) - dloss/dentropy[t] p[v] (log p[v] + entropy[t])) / temperature
+ *     (dloss/dlogp[t] ([v = token[t]] - p[v]) - dloss/dentropy[t] p[v] (log p[v] + entropy[t])) / (temperature rowTemperature[r])
  *
  * With token-level ratios a row of logits is read from memory once and its gradient written once; ratios of sequences need
  * a first pass over all rows. Rows whose coefficients are exactly 0 (clipped, no advantage) and rows that no unmasked
@@ -41,10 +44,13 @@ export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs
  * @param inputs.logits        f32, bf16 or f16 [R,V]
  * @param inputs.token         i32[T]  token ids from 0 to V - 1
  * @param inputs.row           i32[T]  the row of logits that predicts token t; default: row t (then T = R)
+ * @param inputs.rowTemperature f32[R] multiplies the temperature, row by row; rows without tokens may hold anything
  * @param inputs               oldLogp, refLogp, advantage or tokenAdvantage, sequenceStart, mask, weight, ratioLow, ratioHigh
  *                             as in policyLoss; token and row of a masked token are not looked at
  * @param options              the Objective, as in policyLoss; entropies need not be given
  * @param options.temperature  divides the logits; 1 by default. oldLogp and refLogp are of the same temperature
+ * @param options.validVocab   null (default): all V columns; columns from there on are padding: never read, gradient 0
+ * @param options.gradScale    multiplies gradLogits, not the loss (loss scaling, micro-batches); 1 by default
  * @param options.stride       elements from one row of logits to the next, where they lie apart
  * @returns loss f32[1]; gradLogits [R,V] in the dtype of the logits (or f32, if such an `out` is given); logp, entropy f32[T],
  *          0 where masked; stats f64[15], which lossStats reads and merges

@@ -6,11 +6,13 @@ export interface TokenLogprobInputs {
   logits: ArrayInput<'f32' | 'bf16' | 'f16'>
   token: ArrayInput<'i32'>
   row?: ArrayInput<'i32'> | undefined
+  rowTemperature?: ArrayInput<'f32'> | undefined
   mask?: ArrayInput<'u8'> | undefined
 }
 
 export interface TokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {
   temperature?: number
+  validVocab?: number | null
   vocabStart?: number | null
   stride?: number
 }
@@ -20,7 +22,7 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
 /**
  * Log-probability of each token under softmax(logits / temperature), and the entropy of that distribution.
  *
- *   u = logits[row[t]] / temperature
+ *   u = logits[r] / (temperature rowTemperature[r]),   r = row[t]
  *   logsumexp[t] = log sum_v exp(u[v]),   logp[t] = u[token[t]] - logsumexp[t]
  *   entropy[t] = -sum_v p[v] log p[v],    p[v] = exp(u[v] - logsumexp[t])
  *
@@ -34,20 +36,24 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  * Then logsumexp and entropy are those of these columns alone (-inf and 0 if all are -inf), a token of another rank has
  * logp -inf, and mergeTokenLogprob puts all ranks together at once.
  *
+ * Columns from `validVocab` on are padding of the vocabulary: they are never read, and have probability 0.
+ *
  * Accuracy: against the equation in float64, results of f32, bf16 and f16 logits are within twice the largest error
  * of the plain float32 formula, plus their last digit; a vocabulary of 151,936 keeps float32's last digit.
  *
  * @param inputs.logits        f32, bf16 or f16 [R,V]
  * @param inputs.token         i32[T]  token ids, from 0 to V - 1; with vocabStart any id of the whole vocabulary
  * @param inputs.row           i32[T]  the row of logits that predicts token t; default: row t (then T = R)
+ * @param inputs.rowTemperature f32[R] multiplies the temperature, row by row; rows without tokens may hold anything
  * @param inputs.mask          u8[T]   0 = skipped: its token and row may hold anything, its outputs are 0
  * @param options.temperature  divides the logits; 1 by default
+ * @param options.validVocab   null (default): all V columns; else that many of them, the rest is padding
  * @param options.vocabStart   null (default): the V columns are the whole vocabulary
  * @param options.stride       elements from one row of logits to the next, where they lie apart
  * @returns logp, entropy, logsumexp f32[T], in nats, of the logits divided by the temperature; entropy and logsumexp
  *          repeat for the tokens of a row
- * @throws RangeError if an unmasked token or row is out of range, T differs from R without `row`, or the temperature is
- *         not positive
+ * @throws RangeError if an unmasked token or row is out of range, T differs from R without `row`, a token is padding of
+ *         the vocabulary, or a temperature is not positive
  * @see online softmax: Milakov and Gimelshein, arXiv:1805.02867
  * @example
  * import { array, tokenLogprob } from 'grpo-kernels'
@@ -73,7 +79,9 @@ export interface TokenLogprobBackwardInputs extends TokenLogprobInputs {
 
 export interface TokenLogprobBackwardOptions extends CallOptions<'gradLogits'> {
   temperature?: number
+  validVocab?: number | null
   vocabStart?: number | null
+  gradScale?: number
   stride?: number
 }
 
@@ -84,10 +92,11 @@ export const matchesBackward: Matches<'tokenLogprobBackward', TokenLogprobBackwa
  * The gradient of tokenLogprob with respect to the logits.
  *
  *   gradLogits[r,v] = sum over unmasked t with row[t] = r of
- *     (gradLogp[t] ([v = token[t]] - p[v]) - gradEntropy[t] p[v] (u[v] - logsumexp[t] + entropy[t])) / temperature
+ *     (gradLogp[t] ([v = token[t]] - p[v]) - gradEntropy[t] p[v] (u[v] - logsumexp[t] + entropy[t])) / (temperature rowTemperature[r])
  *
  * A row that no unmasked token names, or whose tokens all have gradLogp and gradEntropy 0, gets exactly 0 and is not read.
- * The entries of the tokens themselves are formed in float64 and rounded once. A logit of -inf has p = 0. A row whose
+ * The entries of the tokens themselves are formed in float64 and rounded once. A logit of -inf has p = 0, and so has
+ * padding of the vocabulary. A row whose
  * softmax does not exist (NaN, +inf, nothing but -inf) gets NaN.
  *
  * p is formed from the logsumexp that is given. Where that is the row's own but for its rounding to float32, the rounding
@@ -98,12 +107,13 @@ export const matchesBackward: Matches<'tokenLogprobBackward', TokenLogprobBackwa
  * Accuracy: against the equation in float64, results of f32, bf16 and f16 logits are within twice the largest error
  * of the plain float32 formula, plus their last digit (that of the dtype of gradLogits).
  *
- * @param inputs               logits, token, row, mask as in tokenLogprob
+ * @param inputs               logits, token, row, rowTemperature, mask as in tokenLogprob
  * @param inputs.logsumexp     f32[T]  as tokenLogprob gave it
  * @param inputs.entropy       f32[T]  as tokenLogprob gave it; needed with gradEntropy
  * @param inputs.gradLogp      f32[T]  derivative of the loss with respect to logp; not looked at where masked
  * @param inputs.gradEntropy   f32[T]  with respect to the entropy
- * @param options              temperature, vocabStart, stride as in tokenLogprob
+ * @param options              temperature, validVocab, vocabStart, stride as in tokenLogprob
+ * @param options.gradScale    multiplies gradLogits; 1 by default
  * @param options.out          gradLogits may be the logits themselves (written in place), or f32 for any logits
  * @returns gradLogits [R,V]  in the dtype of the logits
  * @throws TypeError if gradEntropy is given without entropy; RangeError as tokenLogprob

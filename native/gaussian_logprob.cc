@@ -85,7 +85,7 @@ void gaussian_logprob_backward(const float* x,               // [T,D]
                                const float* grad_logp,       // [T], may be null
                                const float* grad_log_ratio,  // [T], may be null
                                float* grad_mean,             // [T,D]
-                               int64_t T, int64_t D) {
+                               int64_t T, int64_t D, double grad_scale) {
   for_blocks(T, D, [&](int64_t t, int64_t, int64_t begin, int64_t end) {
     const int64_t at = t * D + begin, n = end - begin;
     const bool live = mask == nullptr || mask[t] != 0;
@@ -93,7 +93,7 @@ void gaussian_logprob_backward(const float* x,               // [T,D]
     const double of_ratio = live && grad_log_ratio != nullptr ? grad_log_ratio[t] : 0;
     if (of_logp == 0 && of_ratio == 0) return (void)std::fill(grad_mean + at, grad_mean + at + n, 0.0f);
     const double s = positive(std[t]), d = static_cast<double>(D);
-    const double a = of_logp / (s * s * d), b = of_ratio / (s * d);
+    const double a = grad_scale * of_logp / (s * s * d), b = grad_scale * of_ratio / (s * d);
     if (of_ratio == 0) gradient_block<false>(x + at, mean + at, nullptr, grad_mean + at, n, a, b);
     else gradient_block<true>(x + at, mean + at, old_mean + at, grad_mean + at, n, a, b);
   });
@@ -116,7 +116,8 @@ int run(const grpo_gaussian_logprob_backward_args& args, const Axes& axes) {
   if (args.grad_mean == nullptr) return GRPO_OK;
   gaussian_logprob_backward(data<float>(args.x), data<float>(args.mean), data<float>(args.std),
                             data<float>(args.old_mean), data<uint8_t>(args.mask), data<float>(args.grad_logp),
-                            data<float>(args.grad_log_ratio), data<float>(args.grad_mean), axes['T'], axes['D']);
+                            data<float>(args.grad_log_ratio), data<float>(args.grad_mean), axes['T'], axes['D'],
+                            args.grad_scale);
   return GRPO_OK;
 }
 
@@ -140,6 +141,7 @@ const grpo_field kFields[] = {
     GRPO_IN(grad_logp, "f32[T] ?"),
     GRPO_IN(grad_log_ratio, "f32[T] ?"),
     GRPO_OUT(grad_mean, "f32[T,D]"),
+    GRPO_OPT(grad_scale, "number = 1 f32"),
 };
 }  // namespace backward
 

@@ -43,7 +43,7 @@ void one_pass(const Call& call) {
   std::fill(call.logp, call.logp + call.in.T, 0.0f);  // what masked tokens keep
   std::fill(call.entropy, call.entropy + call.in.T, 0.0f);
   const auto take_coefficients = [&](const RowTokens& chunk, const RowSoftmax* softmax) {
-    write_token_logprob(chunk, softmax, call.linear.scale, call.logp, call.entropy, nullptr);
+    write_token_logprob(chunk, softmax, call.linear.temperature, call.logp, call.entropy, nullptr);
     for (int32_t j = chunk.start[0]; j < chunk.start[chunk.count]; ++j)
       token_gradient(call.in, call.denominators, chunk.t[j], call.grad_logp, call.grad_entropy, call.objective);
   };
@@ -59,9 +59,9 @@ void second_pass(const Call& call, const int32_t* row, const LossMemory& memory)
 }
 
 int run(const Args& args, const Axes& axes) {
-  if (const int status = check_rows(args.row, axes, "hidden")) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_objective(args, true)) return status;
-  const Objective objective = objective_of(*args.objective);
+  const Objective objective = objective_of(args);
   const Linear linear = linear_of(args, axes);
   const LinearGradients gradients = linear_gradients_of(args);
   const int32_t* row = data<int32_t>(args.row);
@@ -77,6 +77,7 @@ int run(const Args& args, const Axes& axes) {
   const Laid<LossShape, LossMemory> scratch(shape);
   const LossMemory& memory = *scratch;
   const RowTokens tokens = row_tokens(row, in.mask, memory.rows, linear.T, linear.R);
+  if (const int status = check_row_temperature(linear.temperature, tokens)) return status;
 
   float* logp = args.logp != nullptr ? data<float>(args.logp) : memory.logp;
   float* entropy = args.entropy != nullptr ? data<float>(args.entropy) : memory.entropy;
@@ -111,16 +112,20 @@ const grpo_field kFields[] = {
     GRPO_IN(head_bias, "f32|bf16|f16[V] ?"),
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
+    GRPO_IN(row_temperature, "f32[R] ?"),
     GRPO_POLICY_INPUTS,
     GRPO_RATIO_BOUNDS,
     GRPO_OUT(loss, "f32[1]"),
     GRPO_OUT(grad_hidden, "~hidden[R,D]"),
-    GRPO_OUT(grad_head, "~head[V,D]"),
-    GRPO_OUT(grad_head_bias, "~head_bias[V] if head_bias"),
+    GRPO_OUT(grad_head, "~head[V,D] accumulates"),
+    GRPO_OUT(grad_head_bias, "~head_bias[V] accumulates if head_bias"),
     GRPO_OUT(logp, "f32[T]"),
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(stats, "f64[15]"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
+    GRPO_OPT(valid_vocab, "integer? = null >= 0"),
+    GRPO_OPT(grad_scale, "number = 1 f32"),
+    GRPO_OPT(accumulate, "boolean = false"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
     GRPO_OBJECTIVE_FIELDS,
 };

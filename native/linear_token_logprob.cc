@@ -14,15 +14,20 @@ RowTokens tokens_with_gradient(const int32_t* row, const uint8_t* mask, const fl
   return row_tokens(row, has_gradient, scratch, T, R);
 }
 
-void write_token_logprob(const RowTokens& chunk, const RowSoftmax* softmax, float scale, float* logp, float* entropy,
-                         float* logsumexp) {
-  for (int64_t i = 0; i < chunk.count; ++i)
+void write_token_logprob(const RowTokens& chunk, const RowSoftmax* softmax, const Temperature& temperature,
+                         float* logp, float* entropy, float* logsumexp) {
+  for (int64_t i = 0; i < chunk.count; ++i) {
+    const float scale = scale_of_row(temperature, chunk.row[i]);
     for (int32_t j = chunk.start[i]; j < chunk.start[i + 1]; ++j) {
       const int32_t t = chunk.t[j];
-      logp[t] = static_cast<float>(softmax[i].logp(logp[t], scale));
+      // In a part that is all -inf, log_sum is -inf too.
+      logp[t] = std::isnan(softmax[i].log_sum) || logp[t] != -INFINITY
+                    ? static_cast<float>(softmax[i].logp(logp[t], scale))
+                    : -INFINITY;
       if (entropy != nullptr) entropy[t] = static_cast<float>(softmax[i].entropy);
       if (logsumexp != nullptr) logsumexp[t] = static_cast<float>(softmax[i].logsumexp(scale));
     }
+  }
 }
 
 void linear_token_logprob(const Linear& linear, const RowTokens& tokens, float* logp, float* entropy, float* logsumexp,
@@ -34,7 +39,7 @@ void linear_token_logprob(const Linear& linear, const RowTokens& tokens, float* 
   for (int64_t begin = 0; begin < tokens.count && !cancelled(); begin += shape.rows) {
     const RowTokens chunk = chunk_of(tokens, begin, std::min(begin + shape.rows, tokens.count));
     chunk_softmax(linear, chunk, *memory, false, logp);
-    write_token_logprob(chunk, memory->softmax, linear.scale, logp, entropy, logsumexp);
+    write_token_logprob(chunk, memory->softmax, linear.temperature, logp, entropy, logsumexp);
   }
 }
 
@@ -44,7 +49,8 @@ void linear_token_logprob_backward(const Linear& linear, const RowTokens& tokens
   const auto take_given = [&](const RowTokens& chunk, RowSoftmax* softmax) {
     for (int64_t i = 0; i < chunk.count && logsumexp != nullptr; ++i) {
       const int32_t t = chunk.t[chunk.start[i]];
-      softmax[i] = with_given(softmax[i], linear.scale, logsumexp[t], entropy == nullptr ? nullptr : entropy + t);
+      softmax[i] = with_given(softmax[i], scale_of_row(linear.temperature, chunk.row[i]), logsumexp[t],
+                              entropy == nullptr ? nullptr : entropy + t);
     }
   };
   for_gradient_chunks(linear, tokens, nullptr, grad_logp, grad_entropy, gradients, chunk_rows, take_given);
@@ -53,19 +59,20 @@ void linear_token_logprob_backward(const Linear& linear, const RowTokens& tokens
 namespace {
 
 int run(const grpo_linear_token_logprob_args& args, const Axes& axes) {
-  if (const int status = check_rows(args.row, axes, "hidden")) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   const Linear linear = linear_of(args, axes);
   Scratch<int32_t> scratch(row_tokens_scratch(linear.T));
   Scratch<float> logp(args.logp == nullptr ? linear.T : 0);
-  linear_token_logprob(
-      linear, row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), linear.T, linear.R),
-      args.logp == nullptr ? logp.data() : data<float>(args.logp), data<float>(args.entropy),
-      data<float>(args.logsumexp), args.chunk_rows);
+  const RowTokens tokens =
+      row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), linear.T, linear.R);
+  if (const int status = check_row_temperature(linear.temperature, tokens)) return status;
+  linear_token_logprob(linear, tokens, args.logp == nullptr ? logp.data() : data<float>(args.logp),
+                       data<float>(args.entropy), data<float>(args.logsumexp), args.chunk_rows);
   return GRPO_OK;
 }
 
 int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes) {
-  if (const int status = check_rows(args.row, axes, "hidden")) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
   const Linear linear = linear_of(args, axes);
   const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);
@@ -74,10 +81,12 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes) {
   const RowTokens tokens =
       tokens_with_gradient(data<int32_t>(args.row), data<uint8_t>(args.mask), grad_logp, grad_entropy,
                            has_gradient.data(), scratch.data(), linear.T, linear.R);
+  if (const int status = check_row_temperature(linear.temperature, tokens)) return status;
+  LinearGradients gradients = linear_gradients_of(args);
+  gradients.scale = args.grad_scale;
   linear_token_logprob_backward(linear, tokens, data<float>(args.logsumexp),
                                 grad_entropy == nullptr ? nullptr : data<float>(args.entropy), grad_logp, grad_entropy,
-                                linear_gradients_of(args),
-                                args.chunk_rows);
+                                gradients, args.chunk_rows);
   return GRPO_OK;
 }
 
@@ -89,11 +98,14 @@ const grpo_field kFields[] = {
     GRPO_IN(head_bias, "f32|bf16|f16[V] ?"),
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
+    GRPO_IN(row_temperature, "f32[R] ?"),
     GRPO_IN(mask, "u8[T] ?"),
     GRPO_OUT(logp, "f32[T]"),
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(logsumexp, "f32[T]"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
+    GRPO_OPT(valid_vocab, "integer? = null >= 0"),
+    GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
 };
 }  // namespace forward
@@ -106,15 +118,20 @@ const grpo_field kFields[] = {
     GRPO_IN(head_bias, "f32|bf16|f16[V] ?"),
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
+    GRPO_IN(row_temperature, "f32[R] ?"),
     GRPO_IN(mask, "u8[T] ?"),
     GRPO_IN(logsumexp, "f32[T]"),
     GRPO_IN(entropy, "f32[T] ?"),
     GRPO_IN(grad_logp, "f32[T]"),
     GRPO_IN(grad_entropy, "f32[T] ?"),
     GRPO_OUT(grad_hidden, "~hidden[R,D]"),
-    GRPO_OUT(grad_head, "~head[V,D]"),
-    GRPO_OUT(grad_head_bias, "~head_bias[V] if head_bias"),
+    GRPO_OUT(grad_head, "~head[V,D] accumulates"),
+    GRPO_OUT(grad_head_bias, "~head_bias[V] accumulates if head_bias"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
+    GRPO_OPT(valid_vocab, "integer? = null >= 0"),
+    GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
+    GRPO_OPT(grad_scale, "number = 1 f32"),
+    GRPO_OPT(accumulate, "boolean = false"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
 };
 }  // namespace backward

@@ -39,8 +39,8 @@ void store(float* x, int64_t count, Lanes lanes) {
     for (int64_t i = 0; i < count; ++i) x[i] = half[i];
 }
 
-// step(state, what a part measured) for `count` tokens from t on. Part by part: the parts of one token may lie a power of
-// two apart, where a cache has room for few of them.
+// step(state, what a part measured) for `count` tokens from t on. Part by part: the parts of one token may lie a power
+// of two apart, where a cache has room for few of them.
 template <class F>
 void for_parts(const Parts& parts, int64_t t, int64_t count, Merging* state, F&& step) {
   for (int64_t i = 0; i <= parts.N; ++i) {

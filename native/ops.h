@@ -154,6 +154,8 @@ typedef struct {
   DLTensor *logp, *entropy, *logsumexp;
   double temperature;
   int64_t vocab_start;
+  const DLTensor* row_temperature;
+  int64_t valid_vocab;
 } grpo_token_logprob_args;
 
 typedef struct {
@@ -162,6 +164,9 @@ typedef struct {
   DLTensor* grad_logits;
   double temperature;
   int64_t vocab_start;
+  const DLTensor* row_temperature;
+  int64_t valid_vocab;
+  double grad_scale;
 } grpo_token_logprob_backward_args;
 
 typedef struct {
@@ -180,6 +185,7 @@ typedef struct {
   size_t size;
   const DLTensor *x, *mean, *std, *old_mean, *mask, *grad_logp, *grad_log_ratio;
   DLTensor* grad_mean;
+  double grad_scale;
 } grpo_gaussian_logprob_backward_args;
 
 typedef struct {
@@ -188,6 +194,7 @@ typedef struct {
       *ratio_low, *ratio_high;
   DLTensor *loss, *grad_logp, *grad_entropy, *stats;
   const grpo_objective* objective;
+  double grad_scale;
 } grpo_policy_loss_args;
 
 typedef struct {
@@ -197,6 +204,9 @@ typedef struct {
   DLTensor *loss, *grad_logits, *logp, *entropy, *stats;
   double temperature;
   const grpo_objective* objective;
+  const DLTensor* row_temperature;
+  int64_t valid_vocab;
+  double grad_scale;
 } grpo_policy_loss_from_logits_args;
 
 typedef struct {
@@ -207,6 +217,10 @@ typedef struct {
   double temperature;
   int64_t chunk_rows;
   const grpo_objective* objective;
+  const DLTensor* row_temperature;
+  int64_t valid_vocab;
+  double grad_scale;
+  int32_t accumulate;
 } grpo_linear_policy_loss_args;
 
 typedef struct {
@@ -224,6 +238,8 @@ typedef struct {
   DLTensor *logp, *entropy, *logsumexp;
   double temperature;
   int64_t chunk_rows;
+  const DLTensor* row_temperature;
+  int64_t valid_vocab, vocab_start;
 } grpo_linear_token_logprob_args;
 
 typedef struct {
@@ -232,6 +248,10 @@ typedef struct {
   DLTensor *grad_hidden, *grad_head, *grad_head_bias;
   double temperature;
   int64_t chunk_rows;
+  const DLTensor* row_temperature;
+  int64_t valid_vocab, vocab_start;
+  double grad_scale;
+  int32_t accumulate;
 } grpo_linear_token_logprob_backward_args;
 
 // ---- layouts and attention ------------------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ using Args = grpo_policy_loss_args;
 
 int run(const Args& args, const Axes& axes) {
   if (const int status = check_objective(args, args.entropy != nullptr)) return status;
-  const Objective objective = objective_of(*args.objective);
+  const Objective objective = objective_of(args);
   LossInputs inputs = loss_inputs(args, axes);
   inputs.logp = data<float>(args.logp), inputs.entropy = data<float>(args.entropy);
 
@@ -213,6 +213,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(grad_logp, "f32[T]"),
     GRPO_OUT(grad_entropy, "f32[T] if entropy"),
     GRPO_OUT(stats, "f64[15]"),
+    GRPO_OPT(grad_scale, "number = 1 f32"),
     GRPO_OBJECTIVE_FIELDS,
 };
 static_assert(kStatCount == 15);

@@ -76,9 +76,9 @@ void second_pass(const Call& call) {
 using Args = grpo_policy_loss_from_logits_args;
 
 int run(const Args& args, const Axes& axes) {
-  if (const int status = check_rows(args.row, axes)) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_objective(args, true)) return status;
-  const Objective objective = objective_of(*args.objective);
+  const Objective objective = objective_of(args);
   LossInputs in = loss_inputs(args, axes);
   const int64_t T = in.T, R = axes['R'];
   const bool gradient = args.grad_logits != nullptr, by_token = objective.ratio == Ratio::kToken;
@@ -88,6 +88,7 @@ int run(const Args& args, const Axes& axes) {
   Scratch<int32_t> rows(row_tokens_scratch(T)), count(in.S);
   Scratch<double> scratch(policy_loss_scratch(T, in.S, objective));
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), in.mask, rows.data(), T, R);
+  if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
   Scratch<RowSoftmax> softmaxes(by_token ? 0 : tokens.count);
 
   float* logp = args.logp != nullptr ? data<float>(args.logp) : own_logp.data();
@@ -124,6 +125,7 @@ const grpo_field kFields[] = {
     GRPO_IN(logits, "f32|bf16|f16[R,V] strided"),
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
+    GRPO_IN(row_temperature, "f32[R] ?"),
     GRPO_POLICY_INPUTS,
     GRPO_RATIO_BOUNDS,
     GRPO_OUT(loss, "f32[1]"),
@@ -132,6 +134,8 @@ const grpo_field kFields[] = {
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(stats, "f64[15]"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
+    GRPO_OPT(valid_vocab, "integer? = null >= 0"),
+    GRPO_OPT(grad_scale, "number = 1 f32"),
     GRPO_OBJECTIVE_FIELDS,
 };
 

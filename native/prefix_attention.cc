@@ -104,7 +104,7 @@ void prefix_attention(const void* q,  // [P,H,D]
   }, sizes);
 }
 
-// Without columns all scores are 0: the logarithm of how many tokens each one sees, which no pair has to be looked at for.
+// Without columns all scores are 0: the logarithm of how many tokens each one sees, for which no pair is looked at.
 void count_seen(const Segments& segments,
                 float* logsumexp,  // [P,H]
                 const AttentionSizes& sizes) {

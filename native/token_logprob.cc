@@ -20,7 +20,7 @@ void token_logprob(const Logits& logits, const RowTokens& tokens,
       const int32_t t = tokens.t[j];
       if (logp != nullptr) logp[t] = static_cast<float>(logp_of_token(logits, r, softmax, t));
       if (entropy != nullptr) entropy[t] = static_cast<float>(softmax.entropy);
-      if (logsumexp != nullptr) logsumexp[t] = static_cast<float>(softmax.logsumexp(logits.scale));
+      if (logsumexp != nullptr) logsumexp[t] = static_cast<float>(softmax.logsumexp(logits.scale(r)));
     }
   });
 }
@@ -35,8 +35,8 @@ void token_logprob_backward(const Logits& logits, const RowTokens& tokens,
   for_rows(logits, tokens, [&](int64_t r, int64_t i) {
     if (i < 0 || row_gradient(tokens, i, grad_logp, grad_entropy).zero) return write_zero_row(logits, grad_logits, r);
     const int32_t t = tokens.t[tokens.start[i]];
-    const RowSoftmax softmax =
-        with_given(softmax_of_row(logits, r), logits.scale, logsumexp[t], entropy == nullptr ? nullptr : entropy + t);
+    const RowSoftmax softmax = with_given(softmax_of_row(logits, r), logits.scale(r), logsumexp[t],
+                                          entropy == nullptr ? nullptr : entropy + t);
     gradient_of_row(logits, softmax, tokens, i, grad_logp, grad_entropy, grad_logits, targets);
   });
 }
@@ -50,27 +50,31 @@ Logits maybe_part(const Args& args, const Axes& axes) {
 }
 
 int run(const grpo_token_logprob_args& args, const Axes& axes) {
-  if (const int status = check_rows(args.row, axes)) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   const int64_t T = axes['T'], R = axes['R'];
   Scratch<int32_t> scratch(row_tokens_scratch(T));
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
+  if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
   token_logprob(maybe_part(args, axes), tokens, data<float>(args.logp), data<float>(args.entropy),
                 data<float>(args.logsumexp), T);
   return GRPO_OK;
 }
 
 int run(const grpo_token_logprob_backward_args& args, const Axes& axes) {
-  if (const int status = check_rows(args.row, axes)) return status;
+  if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
   if (args.grad_logits == nullptr) return GRPO_OK;
   const int64_t T = axes['T'], R = axes['R'];
   Scratch<int32_t> scratch(row_tokens_scratch(T));
   Scratch<Target> targets(T);
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
+  if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
   const float* grad_entropy = data<float>(args.grad_entropy);
+  GradLogits grad_logits = grad_logits_of(args.grad_logits);
+  grad_logits.scale = args.grad_scale;
   token_logprob_backward(maybe_part(args, axes), tokens, data<float>(args.logsumexp),
                          grad_entropy == nullptr ? nullptr : data<float>(args.entropy), data<float>(args.grad_logp),
-                         grad_entropy, grad_logits_of(args.grad_logits), targets.data());
+                         grad_entropy, grad_logits, targets.data());
   return GRPO_OK;
 }
 
@@ -80,11 +84,13 @@ const grpo_field kFields[] = {
     GRPO_IN(logits, "f32|bf16|f16[R,V] strided"),
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
+    GRPO_IN(row_temperature, "f32[R] ?"),
     GRPO_IN(mask, "u8[T] ?"),
     GRPO_OUT(logp, "f32[T]"),
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(logsumexp, "f32[T]"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
+    GRPO_OPT(valid_vocab, "integer? = null >= 0"),
     GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
 };
 }  // namespace forward
@@ -95,6 +101,7 @@ const grpo_field kFields[] = {
     GRPO_IN(logits, "f32|bf16|f16[R,V] strided"),
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
+    GRPO_IN(row_temperature, "f32[R] ?"),
     GRPO_IN(mask, "u8[T] ?"),
     GRPO_IN(logsumexp, "f32[T]"),
     GRPO_IN(entropy, "f32[T] ?"),
@@ -102,7 +109,9 @@ const grpo_field kFields[] = {
     GRPO_IN(grad_entropy, "f32[T] ?"),
     GRPO_OUT(grad_logits, "~logits[R,V] strided over logits"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
+    GRPO_OPT(valid_vocab, "integer? = null >= 0"),
     GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
+    GRPO_OPT(grad_scale, "number = 1 f32"),
 };
 }  // namespace backward
 

@@ -46,7 +46,10 @@ struct LargerOrNan {
 NamedRows named_rows(const TokenRows& tokens, Launch& on);
 
 inline TokenRows token_rows(const Linear& linear, const int32_t* row, const uint8_t* mask) {
-  return {linear.token, row, mask, linear.T, linear.R, linear.V};
+  // A part of a vocabulary: ids beyond it belong to the other parts, any up to the end of int32.
+  TokenRows rows{linear.token, row, mask, linear.T, linear.R, linear.part ? int64_t{INT_MAX} + 1 : linear.V};
+  if (linear.part) rows.padding = linear.vocab_start + linear.V, rows.padding_end = linear.vocab_start + linear.width;
+  return rows;
 }
 
 struct LinearChunk {

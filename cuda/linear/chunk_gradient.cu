@@ -22,12 +22,13 @@ struct CompactShared {
 // scale; zeros past the end of the row.
 // Grid: rows of the chunk. Block: 256. Shared: 32. Work: 8 bytes per logit. Bound: issue.
 __global__ void __launch_bounds__(kThreads)
-    gradient_kernel(LinearChunk chunk, const int32_t* token, float scale, int64_t V, const float* logsumexp,
-                    const float* entropy, const float* grad_logp, const float* grad_entropy) {
+    gradient_kernel(LinearChunk chunk, Linear linear, const float* logsumexp, const float* entropy,
+                    const float* grad_logp, const float* grad_entropy, float grad_scale) {
   DYN_SMEM(Shared, shared);
-  const int64_t i = blockIdx.x;
+  const int64_t i = blockIdx.x, V = linear.V;
   if (i >= *chunk.live) return;
   float* z = chunk.logits + i * chunk.stride;
+  const float scale = scale_of_row(linear.temperature, chunk.named.row[chunk.begin + i]);
   const int32_t begin = chunk.named.begin(chunk.begin + i), end = chunk.named.end(chunk.begin + i);
   float coefficient = 0, entropy_coefficient = 0;
   bool any = false;
@@ -45,20 +46,21 @@ __global__ void __launch_bounds__(kThreads)
   const Softmax own = chunk.softmax[i];
   const float lse = logsumexp != nullptr ? logsumexp[first] : own.logsumexp;
   // A given logsumexp that is the row's own but for its rounding counts as that: its rounding would be in every p.
-  const bool as_own = fabsf(lse - own.logsumexp) <= 2.4e-7f * fmaxf(1, fabsf(own.logsumexp));
+  const bool as_own = isfinite(own.logsumexp) && fabsf(lse - own.logsumexp) <= 2.4e-7f * fmaxf(1, fabsf(own.logsumexp));
   const float h = entropy != nullptr ? entropy[first] : own.entropy;
+  const float own_scale = scale * grad_scale;
   float largest = 0;
   for (int64_t v = threadIdx.x; v < V; v += kThreads) {
     const float x = (z[v] - own.most) * scale;
     const float log_p = as_own ? x - own.log_sum : z[v] * scale - lse, p = as_own ? expf(x) / own.sum : expf(log_p);
     float own_tokens = 0;  // summed as coefficient is: with all tokens of one id and p = 1, the gradient is exactly 0
     for (int32_t j = begin; j < end; ++j)
-      if (token[chunk.named.tokens[j]] == v) own_tokens += grad_logp[chunk.named.tokens[j]];
+      if (linear.token[chunk.named.tokens[j]] - linear.vocab_start == v) own_tokens += grad_logp[chunk.named.tokens[j]];
     // p = 0 where log p is -infinity.
     const bool bonus = entropy_coefficient != 0 && p > 0;
     const float gradient = own_tokens - p * (bonus ? fmaf(entropy_coefficient, log_p + h, coefficient) : coefficient);
-    z[v] = gradient * scale;
-    largest = fmaxf(largest, fabsf(gradient * scale));
+    z[v] = gradient * own_scale;
+    largest = fmaxf(largest, fabsf(gradient * own_scale));
   }
   if (threadIdx.x < chunk.stride - V) z[V + threadIdx.x] = 0;
   if (chunk.row_largest == nullptr) return;
@@ -99,17 +101,17 @@ __global__ void bias_kernel(LinearChunk chunk, float* sum, int64_t V) {
 }
 
 // Grid: ceil(V D / 256). Block: 256. Shared: 0. Work: 6 bytes per element. Bound: memory.
-__global__ void convert_kernel(const float* from, void* to, Float type, int64_t n) {
+__global__ void convert_kernel(const float* from, void* to, Float type, int64_t n, bool add) {
   const int64_t i = thread_index();
-  if (i < n) store_float(to, type, i, from[i]);
+  if (i < n) store_float(to, type, i, from[i] + (add ? load_float(to, type, i) : 0));
 }
 
 }  // namespace
 
 void chunk_gradient(const Linear& linear, const LinearChunk& chunk, const float* logsumexp, const float* entropy,
                     const float* grad_logp, const float* grad_entropy, const LinearGradients& gradients, Launch& on) {
-  on(gradient_kernel, {chunk.rows, kThreads, sizeof(Shared)}, chunk, linear.token, linear.scale, linear.V, logsumexp,
-     entropy, grad_logp, grad_entropy);
+  on(gradient_kernel, {chunk.rows, kThreads, sizeof(Shared)}, chunk, linear, logsumexp, entropy, grad_logp,
+     grad_entropy, static_cast<float>(gradients.scale));
   on(compact_kernel, {1, kThreads, sizeof(CompactShared)}, chunk);
   const auto gradient = [&](bool transposed) {
     return Matrix{chunk.logits, Float::kF32, chunk.stride, chunk.kept, transposed};
@@ -135,19 +137,29 @@ void chunk_gradient(const Linear& linear, const LinearChunk& chunk, const float*
 
 void begin_gradients(const Linear& linear, const LinearChunk& chunk, const LinearGradients& gradients, Launch& on) {
   if (gradients.hidden != nullptr) on.zero(gradients.hidden, linear.R * linear.D * size_of(gradients.hidden_type));
-  if (gradients.head != nullptr)
+  // Where gradients are added, a sum of float32 begins with what is there.
+  if (gradients.head != nullptr && !(gradients.accumulate && chunk.head_sum == nullptr))
     on.zero(chunk.head_sum != nullptr ? static_cast<void*>(chunk.head_sum) : gradients.head, linear.V * linear.D * 4);
-  if (gradients.bias != nullptr)
+  if (gradients.bias != nullptr && !(gradients.accumulate && chunk.bias_sum == nullptr))
     on.zero(chunk.bias_sum != nullptr ? static_cast<void*>(chunk.bias_sum) : gradients.bias, linear.V * 4);
+  // The padding of the vocabulary has no gradient.
+  if (gradients.accumulate) return;
+  const auto zero_padding = [&](char* rows, Float type, int64_t size) {
+    const int64_t row = size * size_of(type);
+    if (rows != nullptr && linear.width > linear.V) on.zero(rows + linear.V * row, (linear.width - linear.V) * row);
+  };
+  zero_padding(gradients.head, gradients.head_type, linear.D);
+  zero_padding(gradients.bias, gradients.bias_type, 1);
 }
 
 void end_gradients(const Linear& linear, const LinearChunk& chunk, const LinearGradients& gradients, Launch& on) {
   const int64_t head = linear.V * linear.D;
   if (chunk.head_sum != nullptr)
-    on(convert_kernel, {ceil_div(head, kThreads), kThreads}, chunk.head_sum, gradients.head, gradients.head_type, head);
+    on(convert_kernel, {ceil_div(head, kThreads), kThreads}, chunk.head_sum, gradients.head, gradients.head_type, head,
+       gradients.accumulate);
   if (chunk.bias_sum != nullptr)
     on(convert_kernel, {ceil_div(linear.V, kThreads), kThreads}, chunk.bias_sum, gradients.bias, gradients.bias_type,
-       linear.V);
+       linear.V, gradients.accumulate);
 }
 
 }  // namespace grpo::cuda

@@ -21,11 +21,12 @@ __global__ void live_kernel(LinearChunk chunk) {
 
 // Grid: rows of the chunk. Block: 256. Shared: 32. Work: 8 bytes per logit, in two reads. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
-    softmax_kernel(LinearChunk chunk, const int32_t* token, float scale, int64_t V, float* logp, float* entropy,
-                   float* logsumexp) {
+    softmax_kernel(LinearChunk chunk, Linear linear, float* logp, float* entropy, float* logsumexp) {
   DYN_SMEM(Shared, shared);
-  const int64_t i = blockIdx.x;
+  const int64_t i = blockIdx.x, V = linear.V;
   if (i >= *chunk.live) return;
+  const int32_t r = chunk.named.row[chunk.begin + i];
+  const float scale = scale_of_row(linear.temperature, r);
   const float* z = chunk.logits + i * chunk.stride;
   float most = -INFINITY;
   for (int64_t v = threadIdx.x; v < V; v += kThreads) most = z[v] > most || z[v] != z[v] ? z[v] : most;
@@ -41,14 +42,20 @@ __global__ void __launch_bounds__(kThreads)
   weighted = block_sum(weighted, shared.partial);
   const float bad = sum != sum ? NAN : 0;  // NaN among the logits
   const double log_sum = log(static_cast<double>(sum));
-  const Softmax softmax{most, sum, static_cast<float>(log_sum),
+  Softmax softmax{most, sum, static_cast<float>(log_sum),
                         static_cast<float>(static_cast<double>(most) * scale + log_sum),
                         static_cast<float>(log_sum - static_cast<double>(weighted) / sum) + bad};
+  if (linear.part && most == -INFINITY) softmax = {0, 0, -INFINITY, -INFINITY, 0};  // a part may be -inf alone
   if (threadIdx.x == 0) chunk.softmax[i] = softmax;
   const int32_t end = chunk.named.end(chunk.begin + i);
   for (int32_t j = chunk.named.begin(chunk.begin + i) + threadIdx.x; j < end; j += kThreads) {
     const int32_t t = chunk.named.tokens[j];
-    if (logp != nullptr) logp[t] = static_cast<float>(static_cast<double>(z[token[t]] - most) * scale - log_sum);
+    const int64_t column = linear.token[t] - linear.vocab_start;
+    const float logit = column >= 0 && column < V ? z[column] : -INFINITY;  // of another part
+    if (logp != nullptr)
+      logp[t] = logit == -INFINITY && softmax.log_sum == softmax.log_sum
+                    ? -INFINITY
+                    : static_cast<float>(static_cast<double>(logit - most) * scale - log_sum);
     if (entropy != nullptr) entropy[t] = softmax.entropy;
     if (logsumexp != nullptr) logsumexp[t] = softmax.logsumexp;
   }
@@ -64,8 +71,7 @@ void chunk_softmax(const Linear& linear, LinearChunk& chunk, int64_t begin, floa
          {linear.head, linear.head_type, linear.D, nullptr, false},
          {chunk.logits, Float::kF32, chunk.stride, nullptr, linear.bias, linear.bias_type, false, Float::kF32},
          chunk.rows, linear.V, linear.D, {chunk.live, false}, nullptr, on);
-  on(softmax_kernel, {chunk.rows, kThreads, sizeof(Shared)}, chunk, linear.token, linear.scale, linear.V, logp, entropy,
-     logsumexp);
+  on(softmax_kernel, {chunk.rows, kThreads, sizeof(Shared)}, chunk, linear, logp, entropy, logsumexp);
 }
 
 }  // namespace grpo::cuda

@@ -6,16 +6,27 @@
 
 namespace grpo::cuda {
 
+__host__ __device__ inline float log2_scale(float scale) { return static_cast<float>(scale * 1.4426950408889634); }
+
 template <class T>
 struct LogitRows {
   const T* data;  // [R,V]
-  int64_t stride, R, V;
-  float scale;   // 1 / temperature
+  int64_t stride, R;
+  int64_t V;      // columns that are looked at
+  int64_t width;  // all columns: those from V on are padding, and get gradient 0
+  Temperature temperature;
+  float scale;   // 1 / temperature; of a row of_row(r)
   float scale2;  // scale * log2(e)
   bool part;     // columns vocab_start.. of a vocabulary, not the whole of it
   int64_t vocab_start;
 
   __device__ __forceinline__ const T* row(int64_t r) const { return data + r * stride; }
+  // With the row's own temperature.
+  __device__ __forceinline__ LogitRows of_row(int64_t r) const {
+    LogitRows own = *this;
+    if (temperature.of_row != nullptr) own.scale = scale_of_row(temperature, r), own.scale2 = log2_scale(own.scale);
+    return own;
+  }
 };
 
 template <class G>
@@ -106,6 +117,12 @@ __device__ __forceinline__ void fill(G* y, int64_t n, float value) {
   for (int64_t g = threadIdx.x; g < groups; g += blockDim.x) middle[g] = words;
   for (int64_t i = threadIdx.x; i < head; i += blockDim.x) y[i] = from_float<G>(value);
   for (int64_t i = head + groups * kLanes<G> + threadIdx.x; i < n; i += blockDim.x) y[i] = from_float<G>(value);
+}
+
+// The padding of row r has no gradient.
+template <class T, class G>
+__device__ __forceinline__ void fill_padding(const LogitRows<T>& logits, const GradRows<G>& gradient, int64_t r) {
+  if (logits.width > logits.V) fill(gradient.data + r * gradient.stride + logits.V, logits.width - logits.V, 0);
 }
 
 }  // namespace grpo::cuda

@@ -31,11 +31,11 @@ static_assert(3 * (kPartBytes + int64_t{sizeof(ClusterRowShared)} + 1024) <= 228
 __host__ __device__ constexpr int64_t part_of_row(int64_t V, int64_t ranks) { return ceil_div(V, ranks * 8) * 8; }
 static_assert(part_of_row(152064, 4) * 2 <= kPartBytes, "Qwen's vocabulary in 16 bits takes four blocks");
 
-// Grid: R clusters of 1, 2, 4 or 8 blocks, or T where rows are listed, from sm_90 on. Block: 192. Shared: 76,736 or less where eight blocks can
-// keep a row. Work: each logit read once, each gradient written once. Bound: memory.
+// Grid: R clusters of 1, 2, 4 or 8 blocks, or T where rows are listed, from sm_90 on. Block: 192. Shared: 76,736 or
+// less where eight blocks can keep a row. Work: each logit read once, each gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kOneReadThreads, 3)
-    one_read_kernel(LogitRows<T> logits, GradRows<G> gradient, RowWork work,
+    one_read_kernel(LogitRows<T> given, GradRows<G> gradient, RowWork work,
                     const __grid_constant__ Coefficients coefficients) {
 #if GRPO_SM90
   static_assert(kPass != RowPass::kBackwardSaved);
@@ -43,19 +43,22 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
   const uint32_t rank = cluster_rank(), ranks = cluster_size();
   const RowOfBlock block = row_of_block<kPass>(work.tokens, blockIdx.x / ranks);
   const int64_t r = block.r;
+  LogitRows<T> logits = given.of_row(r);
   const OwnTokens own = block.own;
   // Rows that fit a cluster's shared memory: 32 bits do, and save the registers that the call of `coefficients` needs.
   const int32_t V = static_cast<int32_t>(logits.V), part = static_cast<int32_t>(part_of_row(V, ranks));
   const int32_t begin = static_cast<int32_t>(rank) * part < V ? static_cast<int32_t>(rank) * part : V;
   const int32_t n = begin + part < V ? part : V - begin;
   G* y = kPass == RowPass::kForward ? nullptr : gradient.data + r * gradient.stride + begin;
+  if constexpr (kPass != RowPass::kForward)
+    if (rank == 0) fill_padding(logits, gradient, r);
   if (own.count == 0) {
     if constexpr (kPass != RowPass::kForward) fill(y, n, 0);
     return;
   }
   RowCoefficients c{};
   if constexpr (kPass == RowPass::kBackward) {
-    c = coefficients_of(work, own, 0, s.row);
+    c = coefficients_of<kPass>(work, own, 0, s.row);
     if (c.zero) return fill(y, n, 0);
   }
   Slice<T> slice = slice_of(logits.row(r) + begin, n);
@@ -105,20 +108,22 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
                            work.given_entropy == nullptr ? nullptr : work.given_entropy + own[0]);
     if (kPass == RowPass::kForward && rank == 0 && work.softmax != nullptr) work.softmax_of_row(r, own) = softmax;
     s.row.softmax = softmax;
+    s.row.scale = logits.scale, s.row.scale2 = logits.scale2;
   }
   __syncthreads();
   const SoftmaxOfRow softmax = s.row.softmax;
   if constexpr (kPass != RowPass::kBackward)
-    write_tokens<kPass>(logits, work, own, r, softmax, first_logit, rank, coefficients);
+    write_tokens<kPass>(given, work, own, r, s.row, softmax, first_logit, rank, coefficients);
   if constexpr (kPass == RowPass::kForward) return cluster_sync();  // no block exits while a peer may still send to it
   if constexpr (kPass == RowPass::kFused) {
+    logits.scale = s.row.scale, logits.scale2 = s.row.scale2;
     __syncthreads();
-    c = coefficients_of(work, own, rank, s.row);
+    c = coefficients_of<kPass>(work, own, rank, s.row);
   }
   // No block exits while a peer may still send to it. Where a row has more tokens than a block has threads, and the
   // gradient is written in place, that also has to wait until all peers have read the tokens' logits.
   const bool many = own.count > static_cast<int>(blockDim.x);
-  gradient_of_row<true>(logits, work, own, r, softmax, c, first_logit, slice, y, begin, [&] {
+  gradient_of_row<kPass, true>(logits, work, own, r, softmax, c, first_logit, slice, y, begin, [&] {
     __syncthreads();
     cluster_arrive();
     if (many) cluster_wait();
@@ -160,7 +165,7 @@ void launch_rows(const LogitRows<T>& logits, const GradRows<G>& gradient, const 
   constexpr int64_t kSize = sizeof(T);
   const int64_t bytes = logits.V * kSize;
   // All rows of a gradient are written, those without tokens with zeros.
-  const int64_t rows = kPass == RowPass::kForward ? work.tokens.most : logits.V == 0 ? 0 : logits.R;
+  const int64_t rows = kPass == RowPass::kForward ? work.tokens.most : logits.width == 0 ? 0 : logits.R;
   // Forward too: the log-probabilities of all operations have the same bits, so that the ratio of a policy to itself
   // is exactly 1.
   if constexpr (kPass != RowPass::kBackwardSaved)
@@ -187,8 +192,8 @@ void with_types(const Args& args, const Axes& axes, const DLTensor* grad_logits,
   const auto typed = [&]<class T>(T) {
     const int64_t start = vocab_start_of(args);
     const float scale = static_cast<float>(1 / args.temperature);
-    const float scale2 = static_cast<float>(scale * 1.4426950408889634);
-    const LogitRows<T> logits{data<T>(args.logits), row_stride(args.logits), axes['R'], axes['V'], scale, scale2,
+    const LogitRows<T> logits{data<T>(args.logits), row_stride(args.logits), axes['R'], valid_columns(args, axes),
+                              axes['V'], temperature_of(args), scale, log2_scale(scale),
                               !is_null(start), is_null(start) ? 0 : start};
     if constexpr (kGradient) {
       const int64_t stride = row_stride(grad_logits);

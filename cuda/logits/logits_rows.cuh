@@ -32,6 +32,7 @@ struct RowWork {
   const float *given_entropy;          // [T]
   const float *grad_logp;              // [T] for each rank, coefficients of the tokens
   const float *grad_entropy;           // [T] for each rank
+  double grad_scale = 1;               // what the gradient is multiplied by
   double* target;                      // [T or R], scratch for what the tokens' own entries become
 
   // Where the softmax of a row that has tokens lies.
@@ -53,6 +54,7 @@ struct RowShared {
   Online partial[kMostWarps];
   double sums[kMostWarps];
   SoftmaxOfRow softmax;
+  float scale, scale2;  // of the row: here they take no registers while the coefficients are formed
 };
 
 // ---- the tokens of a row, the same in both kernels ------------------------------------------------------------------
@@ -80,19 +82,19 @@ __device__ __forceinline__ int64_t column_of(const LogitRows<T>& logits, const R
 
 template <RowPass kPass, class T, class Coefficients>
 __device__ __forceinline__ void write_tokens(const LogitRows<T>& logits, const RowWork& work, const OwnTokens& own,
-                                             int64_t r, const SoftmaxOfRow& softmax, float first_logit, uint32_t rank,
-                                             const Coefficients& coefficients) {
+                                             int64_t r, const RowShared& s, const SoftmaxOfRow& softmax,
+                                             float first_logit, uint32_t rank, const Coefficients& coefficients) {
   for (int64_t j = threadIdx.x; j < own.count; j += blockDim.x) {
     const int64_t t = own[j];
     const float x = j == threadIdx.x ? first_logit : logit_of(logits, r, column_of(logits, work, t));
     const double exact = softmax.log_sum != softmax.log_sum ? NAN
                          : x == -INFINITY                   ? -INFINITY
-                                                            : softmax.logp(x, logits.scale);
+                                                            : softmax.logp(x, s.scale);
     const float logp = static_cast<float>(exact), entropy = static_cast<float>(softmax.entropy);
     if (rank == 0) {
       if (work.logp != nullptr) work.logp[t] = logp;
       if (work.entropy != nullptr) work.entropy[t] = entropy;
-      if (work.logsumexp != nullptr) work.logsumexp[t] = static_cast<float>(softmax.logsumexp(logits.scale));
+      if (work.logsumexp != nullptr) work.logsumexp[t] = static_cast<float>(softmax.logsumexp(s.scale));
     }
     if constexpr (kPass == RowPass::kFused) coefficients(rank, t, logp, entropy);
   }
@@ -104,6 +106,13 @@ struct RowCoefficients {
   bool zero;                              // all are exactly 0, which a sum that is 0 does not say
 };
 
+// What they are multiplied by of the call; the coefficients of kFused have it already.
+template <RowPass kPass>
+__device__ __forceinline__ double grad_scale_of(const RowWork& work) {
+  return kPass == RowPass::kBackward ? work.grad_scale : 1;
+}
+
+template <RowPass kPass>
 __device__ __forceinline__ RowCoefficients coefficients_of(const RowWork& work, const OwnTokens& own, uint32_t rank,
                                                            RowShared& s) {
   const int64_t offset = rank * work.tokens.in.T;
@@ -119,13 +128,14 @@ __device__ __forceinline__ RowCoefficients coefficients_of(const RowWork& work, 
   }
   c.logp = block_sum(c.logp, s.sums);
   if (c.grad_entropy != nullptr) c.entropy = block_sum(c.entropy, s.sums);
+  c.logp *= grad_scale_of<kPass>(work), c.entropy *= grad_scale_of<kPass>(work);
   c.zero = __syncthreads_or(some) == 0;
   return c;
 }
 
 // Columns begin to begin + n of the row become their gradient, y. All of the row's logits that tokens ask for are read
 // before this block writes one, and `before_writing` waits until that holds for its peers.
-template <bool kLong, class T, class G, class F>
+template <RowPass kPass, bool kLong, class T, class G, class F>
 __device__ __forceinline__ void gradient_of_row(const LogitRows<T>& logits, const RowWork& work, const OwnTokens& own,
                                                 int64_t r, const SoftmaxOfRow& softmax, const RowCoefficients& c,
                                                 float first_logit, const Slice<T>& slice, G* y, int64_t begin,
@@ -146,6 +156,7 @@ __device__ __forceinline__ void gradient_of_row(const LogitRows<T>& logits, cons
       double value = 0;
       for (int64_t i = j; i < own.count; ++i)
         if (column_of(logits, work, own[i]) == column) value += c.grad_logp[own[i]];
+      value *= grad_scale_of<kPass>(work);
       const float x = j == threadIdx.x ? first_logit : logit_of(logits, r, column);
       const double logp = softmax.logp(x, logits.scale), p = exp(logp);
       if (p != 0) value -= p * (c.logp + c.entropy * (logp + softmax.entropy));  // not 0 * -inf
@@ -182,24 +193,26 @@ __device__ __forceinline__ RowOfBlock row_of_block(const RowTokens& tokens, int6
   return {tokens.row[block], tokens.at(block)};
 }
 
-// Grid: R, or T where rows are listed. Block: 64, 256 or 512. Shared: 416. Work: each logit read twice, the second time from the L2 cache, each
-// gradient written once. Bound: memory.
+// Grid: R, or T where rows are listed. Block: 64, 256 or 512. Shared: 416. Work: each logit read twice, the second time
+// from the L2 cache, each gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused || kPass == RowPass::kBackward ? 1 : 2)
-    two_read_kernel(LogitRows<T> logits, GradRows<G> gradient, RowWork work,
+    two_read_kernel(LogitRows<T> given, GradRows<G> gradient, RowWork work,
                     const __grid_constant__ Coefficients coefficients) {
   DYN_SMEM(RowShared, s);
   const RowOfBlock block = row_of_block<kPass>(work.tokens, blockIdx.x);
   const int64_t r = block.r;
+  LogitRows<T> logits = given.of_row(r);
   const OwnTokens own = block.own;
   G* y = kPass == RowPass::kForward ? nullptr : gradient.data + r * gradient.stride;
+  if constexpr (kPass != RowPass::kForward) fill_padding(logits, gradient, r);
   if (own.count == 0) {
     if constexpr (kPass != RowPass::kForward) fill(y, logits.V, 0);
     return;
   }
   RowCoefficients c{};
   if constexpr (kPass == RowPass::kBackward || kPass == RowPass::kBackwardSaved) {
-    c = coefficients_of(work, own, 0, s);
+    c = coefficients_of<kPass>(work, own, 0, s);
     if (c.zero) return fill(y, logits.V, 0);
   }
   const Slice<T> slice = slice_of(logits.row(r), logits.V);
@@ -222,18 +235,20 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused ||
                              work.given_entropy == nullptr ? nullptr : work.given_entropy + own[0]);
       if (kPass == RowPass::kForward && work.softmax != nullptr) work.softmax_of_row(r, own) = softmax;
       s.softmax = softmax;
+      s.scale = logits.scale, s.scale2 = logits.scale2;
     }
     __syncthreads();
     softmax = s.softmax;
   }
   if constexpr (kPass == RowPass::kForward || kPass == RowPass::kFused)
-    write_tokens<kPass>(logits, work, own, r, softmax, first_logit, 0, coefficients);
+    write_tokens<kPass>(given, work, own, r, s, softmax, first_logit, 0, coefficients);
   if constexpr (kPass == RowPass::kFused) {
+    logits.scale = s.scale, logits.scale2 = s.scale2;
     __syncthreads();
-    c = coefficients_of(work, own, 0, s);
+    c = coefficients_of<kPass>(work, own, 0, s);
   }
   if constexpr (kPass != RowPass::kForward)
-    gradient_of_row<false>(logits, work, own, r, softmax, c, first_logit, slice, y, 0, [] { __syncthreads(); });
+    gradient_of_row<kPass, false>(logits, work, own, r, softmax, c, first_logit, slice, y, 0, [] { __syncthreads(); });
 }
 
 }  // namespace grpo::cuda

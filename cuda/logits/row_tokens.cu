@@ -3,8 +3,8 @@
 // how many of the row's come before it. 24 bytes are read and written per token, 16 per row. Without `row` there is
 // nothing to do: a row looks at the token of its number.
 //
-// Where the rows are many times as many as the tokens, these are sorted by their rows, and the rows that begin among them
-// are listed: 136 bytes per token, whatever the number of rows.
+// Where the rows are many times as many as the tokens, these are sorted by their rows, and the rows that begin among
+// them are listed: 136 bytes per token, whatever the number of rows.
 #include "logits/row_tokens.cuh"
 
 #include "blocks/flags.cuh"
@@ -16,7 +16,7 @@ namespace grpo::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
-// Where there are more rows than this, for each token and altogether, tokens are sorted: 128 bytes of counts for a token.
+// Where there are more rows than this, for each token and altogether, tokens are sorted: 128 bytes of counts for each.
 constexpr int64_t kManyRows = 16, kFewRows = 4096;
 
 // Grid: ceil(T / 256). Block: 256. Shared: 0. Work: 12 bytes per token, 13 with a mask. Bound: memory.

@@ -14,12 +14,14 @@ struct TokenRows {
   int64_t T, R, V;
   const float* grad_logp = nullptr;     // [T]
   const float* grad_entropy = nullptr;  // [T], may be null beside grad_logp
+  int64_t padding = 0, padding_end = 0;  // ids that are none though they are below V
 
   __device__ __forceinline__ bool masked(int64_t t) const { return mask != nullptr && mask[t] == 0; }
   // The row of an unmasked token, -1 if its id or row is bad.
   __device__ __forceinline__ int64_t row_of(int64_t t) const {
     const int64_t r = row == nullptr ? t : row[t];
-    return token[t] >= 0 && token[t] < V && r >= 0 && r < R ? r : -1;
+    const bool padded = token[t] >= padding && token[t] < padding_end;
+    return token[t] >= 0 && token[t] < V && !padded && r >= 0 && r < R ? r : -1;
   }
   __device__ __forceinline__ bool listed(int64_t t) const {
     if (masked(t) || row_of(t) < 0) return false;

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "blocks/offsets.cuh"
+#include "native/logits/temperature.h"
 #include "native/loss/policy_loss_args.h"
 
 namespace grpo::cuda {
@@ -24,6 +25,7 @@ struct TokenIds {
   const int32_t* token;  // [T], 0 to V - 1
   const int32_t* row;    // [T], 0 to R - 1; null: t
   int64_t V, R;
+  Temperature temperature{};  // of the rows
 };
 
 // `good`: sequence_start rises from 0 to T. Where it does not, every unmasked token has a bad index: which sequence it
@@ -62,7 +64,8 @@ __device__ __forceinline__ bool unmasked(const LossInputs& in, int64_t t) {
 
 __device__ __forceinline__ bool good_id(const TokenIds& ids, int64_t t) {
   return (ids.token == nullptr || (ids.token[t] >= 0 && ids.token[t] < ids.V)) &&
-         (ids.row == nullptr || (ids.row[t] >= 0 && ids.row[t] < ids.R));
+         (ids.row == nullptr || (ids.row[t] >= 0 && ids.row[t] < ids.R)) &&
+         is_temperature(ids.temperature, ids.row == nullptr ? t : ids.row[t]);
 }
 
 // The last of the sequences low to high that begins at or before t, `low` if none does: the token's, where the offsets
@@ -129,7 +132,8 @@ __device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t,
   const double own = loss.policy + loss.kl_loss;
   term.loss = scaled(factor, own);
   if (objective.entropy_coef != 0) term.loss -= scaled(entropy_factor, entropy * objective.entropy_coef);
-  term.grad_entropy = 0 - objective.entropy_coef * entropy_factor;
+  const double by_entropy = 0 - objective.entropy_coef * entropy_factor;
+  term.grad_entropy = objective.grad_scale * by_entropy;
   term.grad_log_ratio = loss.grad_log_ratio;
 
   double through_ratio = own_ratio || objective.ratio == Ratio::kSequenceToken ? loss.grad_log_ratio
@@ -139,7 +143,7 @@ __device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t,
   const double kept = summed_log_ratio(objective, log_ratio, advantage, bounds);
   if ((geometric || objective.surrogate == Surrogate::kVespo) && kept != log_ratio && log_ratio == log_ratio)
     through_ratio = 0;
-  term.grad_logp = scaled(factor, loss.grad_logp + through_ratio) + 0.0;  // + 0: no -0
+  term.grad_logp = objective.grad_scale * scaled(factor, loss.grad_logp + through_ratio) + 0.0;  // + 0: no -0
 
   term.policy = loss.policy;
   term.kl_loss = loss.kl_loss;
@@ -155,7 +159,7 @@ __device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t,
   const double read = logp + old_logp + ref_logp + entropy + advantage + token.weight;
   term.non_finite = read - read != 0 || bounds.low != bounds.low || bounds.high != bounds.high || !float32_holds(own) ||
                     !float32_holds(term.loss) || !float32_holds(scaled(factor, loss.grad_logp + loss.grad_log_ratio)) ||
-                    !float32_holds(term.grad_entropy);
+                    !float32_holds(by_entropy);
   return term;
 }
 

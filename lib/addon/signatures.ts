@@ -17,6 +17,8 @@ export interface ArraySpec {
   /** It holds ids or places, which are not looked at where a mask of the operation is 0. */
   readonly ids: boolean
   readonly over: string | undefined
+  /** With the option `accumulate` it is added to what the caller's array holds. */
+  readonly accumulates: boolean
   /** The input whose presence makes this output exist. */
   readonly condition: string | undefined
 }
@@ -59,6 +61,7 @@ function parseArray(name: string, spec: string): ArraySpec {
     offsets: rule('offsets'),
     ids: rule('below') !== undefined || rule('vocabulary') !== undefined,
     over: rule('over'),
+    accumulates: rules.includes('accumulates'),
     condition: rule('if'),
   }
 }

@@ -193,6 +193,10 @@ export function call<Name extends OperationName>(
       continue
     }
     const mine = own.get(spec.name)
+    if (spec.accumulates && givenOptions.accumulate === true && mine === undefined) {
+      const problem = `is missing in out, expected the array to whose contents accumulate adds the gradient`
+      throw grpoError('missing', name, spec.name, problem)
+    }
     const shape = () => shapeOf(axes, spec, (like) => arrays.get(like)?.shape.length)
     const dtype = dtypeOf(spec, arrays)
     const onDevice = side !== undefined && signature.inputs.length > 0

@@ -1,5 +1,5 @@
-// The log-probabilities of a token from those of the parts of a vocabulary, for both backends: in float64, in the order of
-// the parts, with an exponential and a logarithm of our own, so that the bits do not depend on a machine's C library.
+// The log-probabilities of a token from those of the parts of a vocabulary, for both backends: in float64, in the order
+// of the parts, with an exponential and a logarithm of our own: the bits do not depend on a machine's C library.
 // `Real` is double, or a vector of doubles with one token per lane.
 //
 // With m the part of the largest logsumexp, d_i = logsumexp_i - logsumexp_m and S = sum exp(d_i) over i != m:
@@ -23,7 +23,7 @@ struct Measured {
   Real logp, entropy, logsumexp;
 };
 
-// What is known of a token: after look_at() of each part `largest`, `claims` and `spoken`, after add() of each the rest.
+// What is known of a token: `largest`, `claims`, `spoken` after look_at() of each part, the rest after add() of each.
 template <class Real>
 struct Merging {
   Real largest, sum, entropies, logp, claims;

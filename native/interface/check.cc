@@ -169,6 +169,26 @@ int check_offsets(const Call& call, const Field& field, const int32_t* offsets, 
   return GRPO_OK;
 }
 
+struct Ids {
+  int64_t end;                   // 0 to end - 1
+  int64_t padding, padding_end;  // but for these
+  int64_t valid = 0;
+};
+
+int64_t integer_option(const Call& call, const char* name) {
+  const Field* field = find(call, name, GRPO_OPTION_FIELD);
+  int64_t value = -1;
+  if (field != nullptr) std::memcpy(&value, call.args + field->source->offset, sizeof value);
+  return value;
+}
+
+// Of a vocabulary of V columns, or of one of which they are a part.
+Ids ids_of_vocabulary(const Call& call, int64_t V) {
+  const int64_t start = integer_option(call, "vocab_start"), valid = integer_option(call, "valid_vocab");
+  const int64_t first = is_null(start) ? 0 : start;
+  return {is_null(start) ? V : int64_t{1} << 31, is_null(valid) ? first + V : first + valid, first + V, valid};
+}
+
 // Ids are not looked at where the mask is 0: padding may hold anything.
 int check_below(const Call& call, const Field& field, const int32_t* values, int64_t length) {
   const Field* mask_field = find(call, "mask", GRPO_INPUT);
@@ -176,19 +196,19 @@ int check_below(const Call& call, const Field& field, const int32_t* values, int
   if (mask_tensor != nullptr && mask_tensor->device.device_type != kHost) return GRPO_OK;
   const bool masked = mask_tensor != nullptr && mask_tensor->shape[0] == length;
   const uint8_t* mask = masked ? data<uint8_t>(mask_tensor) : nullptr;
-  char axis = field.array.below;
-  int64_t end = axis != 0 ? call.axes[axis] : call.axes[axis = field.array.vocabulary];
-  if (field.array.vocabulary != 0) {
-    const Field* start = find(call, "vocab_start", GRPO_OPTION_FIELD);
-    int64_t value = -1;
-    if (start != nullptr) std::memcpy(&value, call.args + start->source->offset, sizeof value);
-    if (!is_null(value)) end = int64_t{1} << 31;
-  }
+  const Ids ids = field.array.vocabulary != 0 ? ids_of_vocabulary(call, call.axes[field.array.vocabulary])
+                                              : Ids{call.axes[field.array.below], 0, 0};
+  const char axis = field.array.vocabulary != 0 ? field.array.vocabulary : field.array.below;
   for (int64_t i = 0; i < length; ++i) {
-    if ((mask == nullptr || mask[i] != 0) && (values[i] < 0 || values[i] >= end))
+    if (mask != nullptr && mask[i] == 0) continue;
+    const auto has = [&] { return "has " + std::to_string(values[i]) + " at " + std::to_string(i); };
+    if (values[i] >= ids.padding && values[i] < ids.padding_end)
       return fail(GRPO_VALUE, field.source->name,
-                  "has " + std::to_string(values[i]) + " at " + std::to_string(i) + ", expected 0 to " +
-                      std::to_string(end - 1) + (end == call.axes[axis] ? " " + origin(call, axis) : ""));
+                  has() + ", which is padding of the vocabulary: {valid_vocab} is " + std::to_string(ids.valid));
+    if (values[i] < 0 || values[i] >= ids.end)
+      return fail(GRPO_VALUE, field.source->name,
+                  has() + ", expected 0 to " + std::to_string(ids.end - 1) +
+                      (ids.end == call.axes[axis] ? " " + origin(call, axis) : ""));
   }
   return GRPO_OK;
 }

@@ -31,16 +31,19 @@ inline float* product_scratch(const ChunkMemory& memory, int worker) {
   return memory.product + worker * vector_kernels().matmul_scratch;
 }
 
-inline Logits logits_of(const Linear& linear, const Block& block, int64_t rows) {
+// Row i is the i-th of the chunk.
+inline Logits logits_of(const Linear& linear, const ChunkMemory& memory, const Block& block, int64_t rows) {
   return {.data = reinterpret_cast<const char*>(block.logits),
           .type = Float::kF32,
           .stride = block.width,
           .R = rows,
           .V = block.width,
-          .scale = linear.scale,
+          .width = block.width,
+          .temperature = {linear.temperature.whole,
+                          linear.temperature.of_row == nullptr ? nullptr : memory.temperature},
           .token = linear.token,
           .part = true,
-          .vocab_start = block.first};
+          .vocab_start = linear.vocab_start + block.first};
 }
 
 }  // namespace grpo

@@ -34,6 +34,7 @@ void lay_out(const ChunkShape& shape, Arena& arena, ChunkMemory& memory) {
   arena.take(memory.logits, shape.gradient ? rows * V : threads * rows * std::min(kBlock, V));
   arena.take(memory.parts, rows * blocks(V));
   arena.take(memory.softmax, rows);
+  arena.take(memory.temperature, rows);
   arena.take(memory.product, threads * vector_kernels().matmul_scratch);
   if (!shape.gradient) return;
   arena.take(memory.kept, rows);

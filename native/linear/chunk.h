@@ -34,6 +34,7 @@ struct ChunkMemory {
   float* logits;        // with a gradient [rows,V], block after block; otherwise a block [rows,kBlock] for each thread
   RowSoftmax* parts;    // [rows,blocks]
   RowSoftmax* softmax;  // [rows]
+  float* temperature;   // [rows], where rows have their own
   float* product;       // scratch of the matrix product, for each thread
   int32_t *kept, *local, *start;  // [rows], [rows], [rows+1]
   int32_t* t;                     // [T]

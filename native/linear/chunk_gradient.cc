@@ -31,6 +31,7 @@ void move_rows(float* x,             // [*,width]
 
 void move_kept_rows(const Linear& linear, const ChunkMemory& memory, int64_t count) {
   for (int64_t i = 0; i < count; ++i) memory.softmax[i] = memory.softmax[memory.kept[i]];
+  if (linear.temperature.of_row != nullptr) move_rows(memory.temperature, memory.kept, count, 1);
   move_rows(memory.hidden, memory.kept, count, linear.D);
   parallel_for(blocks(linear.V), 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t b = begin; b < end; ++b) {
@@ -41,14 +42,14 @@ void move_kept_rows(const Linear& linear, const ChunkMemory& memory, int64_t cou
 }
 
 void logits_to_gradient(const Linear& linear, const RowTokens& kept, const ChunkMemory& memory, const float* grad_logp,
-                        const float* grad_entropy) {
+                        const float* grad_entropy, double scale) {
   parallel_for(kept.count, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t b = 0; b < blocks(linear.V); ++b) {
       const Block block = block_of(linear, memory, b);
-      const GradLogits grad_logits{reinterpret_cast<char*>(block.logits), Float::kF32, block.width};
+      const GradLogits grad_logits{reinterpret_cast<char*>(block.logits), Float::kF32, block.width, scale};
       for (int64_t i = begin; i < end; ++i)
-        gradient_of_row(logits_of(linear, block, kept.count), memory.softmax[i], kept, i, grad_logp, grad_entropy,
-                        grad_logits, memory.targets);
+        gradient_of_row(logits_of(linear, memory, block, kept.count), memory.softmax[i], kept, i, grad_logp,
+                        grad_entropy, grad_logits, memory.targets);
     }
   });
 }
@@ -58,10 +59,23 @@ float* sum_in(char* out, Float type, float* scratch, int64_t place) {
   return type == Float::kF32 ? reinterpret_cast<float*>(out) : scratch + place;
 }
 
-void round_sum(const float* sum,  // [n]
-               char* out,         // [n]
-               Float type, int64_t n) {
-  if (type != Float::kF32) vector_kernels().convert(sum, Float::kF32, out, type, n);
+void round_sum(float* sum,  // [n]
+               char* out,   // [n]
+               Float type, int64_t n, bool accumulate) {
+  if (type == Float::kF32) return;
+  constexpr int64_t kPiece = 1024;
+  float there[kPiece];
+  for (int64_t begin = 0; accumulate && begin < n; begin += kPiece) {
+    const int64_t count = std::min(kPiece, n - begin);
+    vector_kernels().convert(out + begin * size_of(type), type, there, Float::kF32, count);
+    for (int64_t i = 0; i < count; ++i) sum[begin + i] += there[i];
+  }
+  vector_kernels().convert(sum, Float::kF32, out, type, n);
+}
+
+// Whether the first chunk adds to what is in the sum.
+bool begins_with_output(const LinearGradients& gradients, Float type) {
+  return gradients.accumulate && type == Float::kF32;
 }
 
 // gradHeadBias of a block's columns.
@@ -72,8 +86,19 @@ void add_bias_gradient(const Block& block, int64_t rows, const ChunkMemory& memo
     for (int64_t v = 0; v < block.width; ++v) added[v] += block.logits[r * block.width + v];
   char* out = gradients.bias + block.first * size_of(gradients.bias_type);
   float* sum = sum_in(out, gradients.bias_type, memory.bias_sum, block.first);
-  for (int64_t v = 0; v < block.width; ++v) sum[v] = static_cast<float>(first_chunk ? added[v] : sum[v] + added[v]);
-  if (last_chunk) round_sum(sum, out, gradients.bias_type, block.width);
+  const bool anew = first_chunk && !begins_with_output(gradients, gradients.bias_type);
+  for (int64_t v = 0; v < block.width; ++v) sum[v] = static_cast<float>(anew ? added[v] : sum[v] + added[v]);
+  if (last_chunk) round_sum(sum, out, gradients.bias_type, block.width, gradients.accumulate);
+}
+
+// The padding of the vocabulary has no gradient, and is left alone where gradients are added.
+void write_padding(const Linear& linear, const LinearGradients& gradients) {
+  const auto zero = [&](char* rows, Float type, int64_t size) {
+    if (rows == nullptr || size == 0 || linear.width == linear.V || gradients.accumulate) return;
+    std::memset(rows + linear.V * size * size_of(type), 0, (linear.width - linear.V) * size * size_of(type));
+  };
+  zero(gradients.head, gradients.head_type, linear.D);
+  zero(gradients.bias, gradients.bias_type, 1);
 }
 
 // gradHead[v] = or += sum_r gradLogits[r,v] hidden[r], for the columns v of a block.
@@ -88,8 +113,9 @@ void add_head_gradient(const Linear& linear, const Block& block, int64_t rows, c
     char* out = gradients.head + (block.first + v) * D * size_of(type);
     float* sum = sum_in(out, type, memory.head_sum, (only_chunk ? worker * memory.sum_columns : block.first + v) * D);
     vector_kernels().matmul({block.logits + v, Float::kF32, 1, block.width}, {memory.hidden, Float::kF32, D, 1}, sum, D,
-                            columns, D, rows, !first_chunk, product_scratch(memory, worker));
-    if (last_chunk) round_sum(sum, out, type, columns * D);
+                            columns, D, rows, !first_chunk || begins_with_output(gradients, type),
+                            product_scratch(memory, worker));
+    if (last_chunk) round_sum(sum, out, type, columns * D, gradients.accumulate);
   }
 }
 
@@ -125,10 +151,11 @@ void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMem
   // Of hidden states without columns there may be very many in no memory.
   const bool hidden = gradients.hidden != nullptr && D > 0, head = gradients.head != nullptr && D > 0;
   if (first_chunk && hidden && linear.R > 0) std::memset(gradients.hidden, 0, linear.R * bytes);
+  if (first_chunk) write_padding(linear, gradients);
   if (cancelled()) return;
   const RowTokens kept = keep_rows(chunk, memory, grad_logp, grad_entropy);
   if (kept.count != chunk.count) move_kept_rows(linear, memory, kept.count);
-  logits_to_gradient(linear, kept, memory, grad_logp, grad_entropy);
+  logits_to_gradient(linear, kept, memory, grad_logp, grad_entropy, gradients.scale);
 
   const bool any = gradients.bias != nullptr || head;
   parallel_for(any ? blocks(linear.V) : 0, 1, [&](int64_t begin, int64_t end, int worker) {

@@ -15,10 +15,10 @@ void add_bias(const Linear& linear, const Block& block, int64_t rows) {
     for (int64_t v = 0; v < block.width; ++v) block.logits[r * block.width + v] += bias[v];
 }
 
-// The softmax of a row from those of its blocks, in which -inf alone is no fault; in the whole row it is. A block that
-// has all there is gives its own to the bit.
+// The softmax of a row from those of its blocks, in which -inf alone is no fault; in the whole row it is, unless that
+// is a part of a vocabulary. A block that has all there is gives its own to the bit.
 RowSoftmax merged(const RowSoftmax* parts,  // [count]
-                  int64_t count, float scale) {
+                  int64_t count, float scale, bool part) {
   const auto empty = [](const RowSoftmax& part) { return part.log_sum == -INFINITY; };
   float max = -INFINITY;
   int64_t full = 0, last = 0;
@@ -28,17 +28,17 @@ RowSoftmax merged(const RowSoftmax* parts,  // [count]
     ++full, last = b;
   }
   constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-  if (full == 0) return {max, kNaN, kNaN};
+  if (full == 0) return part ? RowSoftmax{0, -INFINITY, 0} : RowSoftmax{max, kNaN, kNaN};
   if (full == 1) return parts[last];
   double sum = 0, mean = 0;  // the mean is that of scale * (x - max)
   for (int64_t b = 0; b < count; ++b) {
-    const RowSoftmax& part = parts[b];
-    if (empty(part)) continue;
-    const double shifted = static_cast<double>(scale) * (static_cast<double>(part.max) - max) + part.log_sum;
+    const RowSoftmax& own = parts[b];
+    if (empty(own)) continue;
+    const double shifted = static_cast<double>(scale) * (static_cast<double>(own.max) - max) + own.log_sum;
     const double share = std::exp(shifted);
     sum += share;
     // A block far below the others may have share 0 and shifted -inf.
-    if (share != 0) mean += share * (shifted - part.entropy);
+    if (share != 0) mean += share * (shifted - own.entropy);
   }
   const double log_sum = std::log(sum);
   return {max, log_sum, std::max(log_sum - mean / sum, 0.0)};
@@ -50,9 +50,13 @@ void chunk_softmax(const Linear& linear, const RowTokens& chunk, const ChunkMemo
                    float* logit) {
   const int64_t D = linear.D, count = blocks(linear.V);
   parallel_for(chunk.count, 16, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i)
+    for (int64_t i = begin; i < end; ++i) {
+      if (linear.temperature.of_row != nullptr) memory.temperature[i] = linear.temperature.of_row[chunk.row[i]];
       vector_kernels().convert(linear.hidden + chunk.row[i] * D * size_of(linear.hidden_type), linear.hidden_type,
                                memory.hidden + i * D, Float::kF32, D);
+      for (int32_t j = chunk.start[i]; j < chunk.start[i + 1] && logit != nullptr; ++j)
+        logit[chunk.t[j]] = -INFINITY;  // a token of another part of the vocabulary
+    }
   });
   parallel_for(chunk.count == 0 ? 0 : count, 1, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t b = begin; b < end; ++b) {
@@ -62,7 +66,7 @@ void chunk_softmax(const Linear& linear, const RowTokens& chunk, const ChunkMemo
                               {head_row(linear, block.first), linear.head_type, 1, D}, block.logits, block.width,
                               chunk.count, block.width, D, false, product_scratch(memory, worker));
       if (linear.bias != nullptr) add_bias(linear, block, chunk.count);
-      const Logits logits = logits_of(linear, block, chunk.count);
+      const Logits logits = logits_of(linear, memory, block, chunk.count);
       for (int64_t i = 0; i < chunk.count; ++i) {
         memory.parts[i * count + b] = softmax_of_row(logits, i);
         if (logit == nullptr) continue;
@@ -74,7 +78,9 @@ void chunk_softmax(const Linear& linear, const RowTokens& chunk, const ChunkMemo
     }
   });
   parallel_for(chunk.count, 16, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) memory.softmax[i] = merged(memory.parts + i * count, count, linear.scale);
+    for (int64_t i = begin; i < end; ++i)
+      memory.softmax[i] = merged(memory.parts + i * count, count, scale_of_row(linear.temperature, chunk.row[i]),
+                                 linear.part);
   });
 }
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "interface/operation.h"
+#include "logits/temperature.h"
 
 namespace grpo {
 
@@ -15,8 +15,12 @@ struct Linear {
   const char* bias;  // [V], may be null
   Float bias_type;
   const int32_t* token;  // [T]
-  float scale;           // 1 / temperature
-  int64_t T, R, D, V;
+  Temperature temperature;
+  int64_t T, R, D;
+  int64_t V;      // rows of the head that are looked at
+  int64_t width;  // all of them: those from V on are padding, and get gradient 0
+  bool part = false;  // they are those of ids vocab_start.. of a vocabulary, not the whole of it
+  int64_t vocab_start = 0;
 };
 
 // Null outputs are not wanted.
@@ -27,29 +31,37 @@ struct LinearGradients {
   Float head_type;
   char* bias;  // [V]
   Float bias_type;
+  bool accumulate;   // head and bias are added to what is there
+  double scale = 1;  // what all of them are multiplied by
 };
 
 template <class Args>
 Linear linear_of(const Args& args, const Axes& axes) {
-  return {data<char>(args.hidden),
+  Linear linear{data<char>(args.hidden),
           float_type(args.hidden),
           data<char>(args.head),
           float_type(args.head),
           data<char>(args.head_bias),
           args.head_bias == nullptr ? Float::kF32 : float_type(args.head_bias),
           data<int32_t>(args.token),
-          static_cast<float>(1 / args.temperature),
+          temperature_of(args),
           axes['T'],
           axes['R'],
           axes['D'],
+          is_null(args.valid_vocab) ? axes['V'] : args.valid_vocab,
           axes['V']};
+  if constexpr (requires { args.vocab_start; }) {
+    linear.part = !is_null(args.vocab_start);
+    if (linear.part) linear.vocab_start = args.vocab_start;
+  }
+  return linear;
 }
 
 template <class Args>
 LinearGradients linear_gradients_of(const Args& args) {
   const auto type = [](const DLTensor* tensor) { return tensor == nullptr ? Float::kF32 : float_type(tensor); };
   return {data<char>(args.grad_hidden),    type(args.grad_hidden), data<char>(args.grad_head), type(args.grad_head),
-          data<char>(args.grad_head_bias), type(args.grad_head_bias)};
+          data<char>(args.grad_head_bias), type(args.grad_head_bias), args.accumulate != 0};
 }
 
 }  // namespace grpo

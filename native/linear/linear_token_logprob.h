@@ -6,7 +6,7 @@
 namespace grpo {
 
 // From the softmax of each row of a chunk, and logp[t] holding the logit of token t.
-void write_token_logprob(const RowTokens& chunk, const RowSoftmax* softmax, float scale,
+void write_token_logprob(const RowTokens& chunk, const RowSoftmax* softmax, const Temperature& temperature,
                          float* logp,        // [T]
                          float* entropy,     // [T], may be null
                          float* logsumexp);  // [T], may be null

@@ -1,6 +1,7 @@
 #include "logits/logits.h"
 
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -68,13 +69,33 @@ int check_rows(const DLTensor* row, const Axes& axes, const char* rows) {
                   "}), since token t is predicted by row t where {row} is absent");
 }
 
+int check_valid_vocab(int64_t valid_vocab, const Axes& axes, const char* columns) {
+  if (is_null(valid_vocab) || valid_vocab <= axes['V']) return GRPO_OK;
+  return fail(GRPO_OPTION, "valid_vocab",
+              "is " + std::to_string(valid_vocab) + ", expected at most " + std::to_string(axes['V']) + " (V = " +
+                  std::to_string(axes['V']) + " from {" + columns + "})");
+}
+
+int check_row_temperature(const Temperature& temperature, const RowTokens& tokens) {
+  for (int64_t i = 0; i < tokens.count; ++i) {
+    const int32_t r = tokens.row[i];
+    if (is_temperature(temperature, r)) continue;
+    char value[32];
+    std::snprintf(value, sizeof value, "%.9g", temperature.of_row[r]);
+    return fail(GRPO_VALUE, "row_temperature",
+                std::string("has ") + value + " at " + std::to_string(r) +
+                    ", expected a number above 0 that, times {temperature}, float32 can hold with its inverse");
+  }
+  return GRPO_OK;
+}
+
 int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy) {
   if (entropy != nullptr || grad_entropy == nullptr) return GRPO_OK;
   return fail(GRPO_MISSING, "entropy", "is missing, expected the entropy of each token, since {grad_entropy} is given");
 }
 
 RowSoftmax softmax_of_row(const Logits& logits, int64_t r) {
-  const SoftmaxStats stats = vector_kernels().softmax_stats(logits.row(r), logits.type, logits.V, logits.scale);
+  const SoftmaxStats stats = vector_kernels().softmax_stats(logits.row(r), logits.type, logits.V, logits.scale(r));
   if (logits.part && stats.max == -INFINITY && only_minus_infinity(logits, r)) return {0, -INFINITY, 0};
   return row_softmax(stats);
 }
@@ -92,11 +113,11 @@ double logp_of_token(const Logits& logits, int64_t r, const RowSoftmax& softmax,
   if (column < 0 || column >= logits.V) return -INFINITY;
   const double logit = load(logits.row(r), logits.type, column);
   // In a part that is all -inf, log_sum is -inf too.
-  return logit == -INFINITY ? -INFINITY : softmax.logp(static_cast<float>(logit), logits.scale);
+  return logit == -INFINITY ? -INFINITY : softmax.logp(static_cast<float>(logit), logits.scale(r));
 }
 
 void write_zero_row(const Logits& logits, const GradLogits& grad_logits, int64_t r) {
-  std::memset(grad_logits.row(r), 0, logits.V * size_of(grad_logits.type));
+  std::memset(grad_logits.row(r), 0, logits.width * size_of(grad_logits.type));
 }
 
 void gradient_of_row(const Logits& logits, const RowSoftmax& softmax, const RowTokens& tokens, int64_t i,
@@ -105,24 +126,28 @@ void gradient_of_row(const Logits& logits, const RowSoftmax& softmax, const RowT
   const int64_t r = tokens.row[i];
   const char* row = logits.row(r);
   char* grad_row = grad_logits.row(r);
+  const float scale = logits.scale(r);
+  const int64_t size = size_of(grad_logits.type);
+  std::memset(grad_row + logits.V * size, 0, (logits.width - logits.V) * size);
   if (!std::isfinite(softmax.log_sum)) {  // NaN, or every part of the vocabulary is -inf
     for (int64_t v = 0; v < logits.V; ++v) store(kNaN, grad_row, grad_logits.type, v);
     return;
   }
-  const RowGradient gradient = row_gradient(tokens, i, grad_logp, grad_entropy);
+  RowGradient gradient = row_gradient(tokens, i, grad_logp, grad_entropy);
+  gradient.logp *= grad_logits.scale, gradient.entropy *= grad_logits.scale;
   Target* own = targets + tokens.start[i];
   const int64_t count = targets_of_row(logits, tokens, i, grad_logp, own);
   for (int64_t j = 0; j < count; ++j) {
-    const double logp = softmax.logp(static_cast<float>(load(row, logits.type, own[j].column)), logits.scale);
+    const double logp = softmax.logp(static_cast<float>(load(row, logits.type, own[j].column)), scale);
     const double p = std::exp(logp);
     // Not 0 * -inf.
     const double spread = p == 0 ? 0 : p * (gradient.logp + gradient.entropy * (logp + softmax.entropy));
-    own[j].value = logits.scale * (own[j].value - spread);
+    own[j].value = scale * (grad_logits.scale * own[j].value - spread);
   }
   if (gradient.logp == 0 && gradient.entropy == 0)
     write_zero_row(logits, grad_logits, r);
   else
-    softmax_gradient(softmax, gradient, logits.scale, row, logits.type, grad_row, grad_logits.type, logits.V);
+    softmax_gradient(softmax, gradient, scale, row, logits.type, grad_row, grad_logits.type, logits.V);
   for (int64_t j = 0; j < count; ++j) store(own[j].value, grad_row, grad_logits.type, own[j].column);
 }
 

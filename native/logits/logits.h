@@ -7,40 +7,55 @@
 
 #include "interface/operation.h"
 #include "logits/softmax_rows.h"
+#include "logits/temperature.h"
 
 namespace grpo {
 
 struct Logits {
   const char* data;  // [R,V]
   Float type;
-  int64_t stride, R, V;
-  float scale;           // 1 / temperature
-  const int32_t* token;  // [T]
+  int64_t stride, R;
+  int64_t V;                // columns that are looked at
+  int64_t width;            // all columns: those from V on are padding, and get gradient 0
+  Temperature temperature;
+  const int32_t* token;     // [T]
   bool part = false;     // columns vocab_start.. of a vocabulary, not the whole of it
   int64_t vocab_start = 0;
 
   const char* row(int64_t r) const { return data + r * stride * size_of(type); }
+  float scale(int64_t r) const { return scale_of_row(temperature, r); }
   // Below 0 or not below V for a token of another part of the vocabulary, or one that another thread has written since it
   // was checked.
   int64_t column(int64_t t) const { return read_once(token + t) - vocab_start; }
   // Rows that a thread takes at a time: short ones together, so that taking them costs nothing.
-  int64_t piece() const { return std::max<int64_t>(1, 32768 / std::max<int64_t>(V, 1)); }
+  int64_t piece() const { return std::max<int64_t>(1, 32768 / std::max<int64_t>(width, 1)); }
 };
 
 struct GradLogits {
   char* data;  // [R,V], may be the logits
   Float type;
   int64_t stride;
+  double scale = 1;  // what it is multiplied by
 
   char* row(int64_t r) const { return data + r * stride * size_of(type); }
 };
 
+// Columns of the vocabulary that are no padding.
+template <class Args>
+int64_t valid_columns(const Args& args, const Axes& axes) {
+  return is_null(args.valid_vocab) ? axes['V'] : args.valid_vocab;
+}
+
 template <class Args>
 Logits logits_of(const Args& args, const Axes& axes) {
-  return {data<char>(args.logits), float_type(args.logits),
-          row_stride(args.logits), axes['R'],
-          axes['V'],               static_cast<float>(1 / args.temperature),
-          data<int32_t>(args.token)};
+  return {.data = data<char>(args.logits),
+          .type = float_type(args.logits),
+          .stride = row_stride(args.logits),
+          .R = axes['R'],
+          .V = valid_columns(args, axes),
+          .width = axes['V'],
+          .temperature = temperature_of(args),
+          .token = data<int32_t>(args.token)};
 }
 
 inline GradLogits grad_logits_of(DLTensor* tensor) {
@@ -48,7 +63,17 @@ inline GradLogits grad_logits_of(DLTensor* tensor) {
 }
 
 // Without `row`, token t is of row t of `rows`.
-int check_rows(const DLTensor* row, const Axes& axes, const char* rows = "logits");
+int check_rows(const DLTensor* row, const Axes& axes, const char* rows);
+int check_valid_vocab(int64_t valid_vocab, const Axes& axes, const char* columns);
+// Both; before any memory is looked at.
+template <class Args>
+int check_vocabulary(const Args& args, const Axes& axes) {
+  constexpr bool kLogits = requires { args.logits; };
+  if (const int status = check_rows(args.row, axes, kLogits ? "logits" : "hidden")) return status;
+  return check_valid_vocab(args.valid_vocab, axes, kLogits ? "logits" : "head");
+}
+// Of the rows that tokens name.
+int check_row_temperature(const Temperature& temperature, const RowTokens& tokens);
 // The gradient of an entropy needs the entropy.
 int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy);
 
@@ -91,7 +116,7 @@ void for_named_rows(const Logits& logits, const RowTokens& tokens, Visit&& visit
 // no memory, have no gradient to be written.
 template <class Visit>
 void for_rows(const Logits& logits, const RowTokens& tokens, Visit&& visit) {
-  parallel_for(logits.V == 0 ? 0 : logits.R, logits.piece(), [&](int64_t begin, int64_t end, int) {
+  parallel_for(logits.width == 0 ? 0 : logits.R, logits.piece(), [&](int64_t begin, int64_t end, int) {
     int64_t i = std::lower_bound(tokens.row, tokens.row + tokens.count, begin) - tokens.row;
     for (int64_t r = begin; r < end; ++r) {
       const bool named = i < tokens.count && tokens.row[i] == r;

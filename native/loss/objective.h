@@ -32,6 +32,7 @@ struct Objective {
   double power_positive, decay_positive, power_negative, decay_negative;
   double dro_beta, ratio_cap;  // nullable
   double kl_weight_clamp, kl_term_clamp;  // nullable
+  double grad_scale;  // an option of the call: all derivatives are multiplied by it
 };
 
 }  // namespace grpo

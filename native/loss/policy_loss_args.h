@@ -43,7 +43,9 @@ namespace grpo {
 
 #define GRPO_RATIO_BOUNDS GRPO_IN(ratio_low, "f32[T] ?"), GRPO_IN(ratio_high, "f32[T] ?")
 
-inline Objective objective_of(const grpo_objective& o) {
+template <class Args>
+Objective objective_of(const Args& args) {
+  const grpo_objective& o = *args.objective;
   return {static_cast<Surrogate>(o.surrogate), static_cast<Ratio>(o.ratio),
           o.clip_low, o.clip_high, o.dual_clip, o.log_ratio_clamp,
           o.kl_coef, static_cast<Kl>(o.kl), static_cast<KlGradient>(o.kl_gradient), static_cast<KlWeight>(o.kl_weight),
@@ -52,7 +54,7 @@ inline Objective objective_of(const grpo_objective& o) {
           o.tau_positive, o.tau_negative,
           static_cast<Aggregate>(o.aggregate), o.max_length, o.count_empty != 0, o.normalizer,
           o.power_positive, o.decay_positive, o.power_negative, o.decay_negative, o.dro_beta, o.ratio_cap,
-          o.kl_weight_clamp, o.kl_term_clamp};
+          o.kl_weight_clamp, o.kl_term_clamp, args.grad_scale};
 }
 
 // Without logp and entropy, which two of the operations compute themselves.
@@ -77,7 +79,7 @@ LossInputs loss_inputs(const Args& args, const Axes& axes) {
 // the data of an empty one may be null too.
 template <class Args>
 int check_objective(const Args& args, bool with_entropy) {
-  const Objective objective = objective_of(*args.objective);
+  const Objective objective = objective_of(args);
   const bool token_ratio = objective.ratio == Ratio::kToken, geometric = objective.ratio == Ratio::kGeometric;
   const bool dppo = objective.surrogate == Surrogate::kDppoTv || objective.surrogate == Surrogate::kDppoKl;
   const bool vespo = objective.surrogate == Surrogate::kVespo, dro = objective.surrogate == Surrogate::kDro;

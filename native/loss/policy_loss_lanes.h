@@ -166,10 +166,11 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
         const Lanes kept = summed_log_ratio(objective, log_ratio, token.advantage, bounds);
         through_ratio = (kept == log_ratio) | (log_ratio != log_ratio) ? through_ratio : zero;  // NaN is not cut
       }
-      store(grad_logp, t, count, scaled(live, of.factor, loss.grad_logp + through_ratio) + 0);  // + 0: no -0
+      const Lanes gradient = objective.grad_scale * scaled(live, of.factor, loss.grad_logp + through_ratio);
+      store(grad_logp, t, count, gradient + 0);  // + 0: no -0
     }
     if (grad_entropy != nullptr)
-      store(grad_entropy, t, count, live ? by_entropy : zero);
+      store(grad_entropy, t, count, live ? objective.grad_scale * by_entropy : zero);
   }
 
   double* stats = sums.stats;

@@ -139,7 +139,25 @@ function forwardNumbers(c: OperationCase, made: Arguments) {
     row: inputs.row && values(inputs.row),
     mask: inputs.mask && values(inputs.mask),
     temperature: (options.temperature as number) ?? 1,
+    rowTemperature: inputs.rowTemperature && values(inputs.rowTemperature),
+    validVocab: options.validVocab as number | undefined,
   })
+}
+
+/** Temperatures are above 0, tokens are no padding, and what is added to has to be given. */
+function besideLogits(c: OperationCase, { inputs, options }: Arguments, r: Random): void {
+  const V = c.sizes.V as number
+  if (inputs.rowTemperature) put(inputs.rowTemperature, r.uniforms(c.sizes.R as number, 0.5, 2))
+  delete options.accumulate // gradient_options.test.ts
+  if (inputs.hidden) delete options.vocabStart // a head split over ranks: logits_options.test.ts
+  if (options.vocabStart != null || V === 0) delete options.validVocab
+  if (options.validVocab == null) return
+  const valid = (options.validVocab = 1 + ((options.validVocab as number) % V))
+  const token = inputs.token as HostArray
+  put(
+    token,
+    Array.from(values(token), (id) => id % valid),
+  )
 }
 
 /** The same of a vocabulary of which the logits are the columns `vocabStart`.., and tokens from all of it. */
@@ -169,6 +187,7 @@ function wholeNumbers(c: OperationCase, made: Arguments, r: Random) {
 const withLogits: Special = (c, made, r) => {
   const { inputs, options } = made
   if (inputs.row === undefined) delete inputs.row
+  besideLogits(c, made, r)
   if (c.contents === 'special' || (c.sizes.V as number) === 0) return
   const forward = options.vocabStart == null ? forwardNumbers(c, made) : wholeNumbers(c, made, r)
   for (const name of ['logsumexp', 'entropy'] as const) if (inputs[name]) put(inputs[name], forward[name])
@@ -182,19 +201,20 @@ const withLogits: Special = (c, made, r) => {
 const withOwnForward: Special = (c, made, r, forward) => {
   withLogits(c, made, r, forward)
   if (c.contents === 'special') return
-  const { hidden, head, headBias, token, row, mask } = made.inputs
+  const { hidden, head, headBias, token, row, rowTemperature, mask } = made.inputs
   const inputs = {
     hidden,
     head,
     token,
     ...(headBias && { headBias }),
     ...(row && { row }),
+    ...(rowTemperature && { rowTemperature }),
     ...(mask && { mask }),
   } as Inputs
-  const { temperature } = made.options
+  const { temperature, validVocab = null } = made.options
   const own = forward('linearTokenLogprob', {
     inputs,
-    options: temperature === undefined ? {} : { temperature },
+    options: { validVocab, ...(temperature !== undefined && { temperature }) },
     sizes: {},
   })
   for (const name of ['logsumexp', 'entropy'] as const)

@@ -40,8 +40,9 @@ const sum = (x: number[], round: Round) => x.reduce((total, v) => round(total + 
 const zeros = (n: number) => new Float64Array(n)
 
 const logitsInputs = (args: Arguments, logits: Numbers, V: number) => {
-  const { token, row, mask } = numbersOf(args)
-  return { logits, V, token: token as Numbers, row, mask, temperature: (args.options.temperature as number) ?? 1 }
+  const { token, row, rowTemperature, mask } = numbersOf(args)
+  const { temperature = 1, validVocab } = args.options as { temperature?: number; validVocab?: number | null }
+  return { logits, V, token: token as Numbers, row, rowTemperature, mask, temperature, validVocab }
 }
 
 function linear(args: Arguments, round: Round) {
@@ -70,15 +71,16 @@ function termsOf(args: Arguments, gradLogp: Numbers, gradEntropy: Numbers = [], 
     lists
       .map((x) => Array.from(x).reduce((most, v) => Math.max(most, Math.abs(v)), 0))
       .reduce((a, b) => Math.max(a, b), 0)
-  return [(largest([gradLogp, gradEntropy]) * largest(factor)) / ((args.options.temperature as number) ?? 1)]
+  const least = Array.from(numbersOf(args).rowTemperature ?? [1]).reduce((a, b) => Math.min(a, b), 1)
+  return [(largest([gradLogp, gradEntropy]) * largest(factor)) / (((args.options.temperature as number) ?? 1) * least)]
 }
 
 /** The loss from logits: its policy's log-probabilities are float32, as they are handed over. */
 function lossFrom(args: Arguments, logits: Numbers, V: number, round: Round) {
-  const { token, row, ...policy } = numbersOf(args)
+  const { token, row, rowTemperature, ...policy } = numbersOf(args)
   const inputs = logitsInputs(args, logits, V)
   const { logp, entropy } = tokenLogprobReference(inputs, round)
-  const { temperature, chunkRows, ...objective } = args.options
+  const { temperature, chunkRows, validVocab, gradScale, ...objective } = args.options
   const given = { ...policy, logp, entropy } as unknown as PolicyCase
   const { loss, gradLogp, gradEntropy, ...counted } = policyObjective(given, objective as Objective, round)
   const gradLogits = tokenLogprobBackwardReference(inputs, gradLogp, gradEntropy, round)
@@ -324,6 +326,21 @@ function errors(exact: Expected, plain: Expected): Record<string, number> {
   )
 }
 
+/** Of the option that all gradients are multiplied by too. */
+function expectedOf(
+  name: Exclude<OperationName, 'linearPolicyLossPlan'>,
+  args: Arguments,
+  round: Round,
+  types: Record<string, string>,
+): Expected {
+  const factor = (args.options.gradScale as number | undefined) ?? 1
+  const list = Object.entries(references[name](args, round, types)).map(([key, x]): [string, Numbers] => {
+    if (key === 'terms') return [key, Array.from(x, (v) => Math.abs(v * factor))]
+    return [key, x && key.startsWith('grad') ? Array.from(x, (v) => round(v * factor)) : x]
+  })
+  return Object.fromEntries(list)
+}
+
 /**
  * What is wrong with the outputs: a sentence, or nothing.
  *
@@ -343,9 +360,9 @@ export function wrongNumbers(
     return bytes >= 0 && Number.isFinite(bytes) ? undefined : `peakBytes is ${bytes}`
   }
   const types = Object.fromEntries(Object.entries(outputs).map(([key, x]) => [key, x.dtype]))
-  const exact = references[name](args, (x) => x, types)
+  const exact = expectedOf(name, args, (x) => x, types)
   if (exactly.has(name)) return farFrom(exact, outputs, () => 0)
-  const limits = errors(exact, references[name](args, Math.fround, types))
+  const limits = errors(exact, expectedOf(name, args, Math.fround, types))
   const room = (key: string) => {
     if (key === 'entropy') return 2 ** -36
     const [terms = 0] = Array.from(exact.terms ?? [])
@@ -356,7 +373,7 @@ export function wrongNumbers(
   const r = random(1)
   for (let i = 0; i < 8; i++) {
     const round = eitherWay(r)
-    const again = errors(exact, references[name](moved(name, args, r, round), round, types))
+    const again = errors(exact, expectedOf(name, moved(name, args, r, round), round, types))
     for (const key of Object.keys(limits)) limits[key] = Math.max(limits[key] as number, again[key] as number)
   }
   return farFrom(exact, outputs, limit)

@@ -11,18 +11,26 @@ export interface LogitsInputs {
   row?: Numbers | undefined
   mask?: Numbers | undefined
   temperature?: number | undefined
+  /** Multiplies the temperature, row by row. */
+  rowTemperature?: Numbers | undefined
+  /** Columns from there on have probability 0. */
+  validVocab?: number | null | undefined
+  /** The columns are those of tokens from there on. */
+  vocabStart?: number | null | undefined
 }
 
 const exact: Round = (x) => x
 
 function softmax(
-  { logits, V, temperature = 1 }: LogitsInputs,
+  inputs: LogitsInputs,
   r: number,
   round: Round,
   whole?: { t: number; logsumexp: Numbers; entropy: Numbers },
 ) {
-  const u = new Float64Array(V)
-  for (let v = 0; v < V; v++) u[v] = round((logits[r * V + v] as number) / round(temperature))
+  const { logits, V, validVocab } = inputs
+  const u = new Float64Array(V).fill(-Infinity)
+  const divisor = temperatureOf(inputs, r, round)
+  for (let v = 0; v < (validVocab ?? V); v++) u[v] = round((logits[r * V + v] as number) / divisor)
   const max = u.reduce((most, x) => Math.max(most, x), -Infinity)
   const sum = u.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
   const logsumexp = (whole?.logsumexp[whole.t] as number | undefined) ?? round(max + round(Math.log(sum)))
@@ -31,6 +39,9 @@ function softmax(
   const entropy = -p.reduce((total, x, v) => (x === 0 ? total : round(total + round(x * (logp[v] as number)))), 0)
   return { logp, p, entropy: (whole?.entropy[whole.t] as number | undefined) ?? entropy + 0, logsumexp }
 }
+
+const temperatureOf = ({ temperature = 1, rowTemperature }: LogitsInputs, r: number, round: Round) =>
+  rowTemperature ? round(round(temperature) * (rowTemperature[r] as number)) : round(temperature)
 
 const tokensOf = ({ token, row, mask }: LogitsInputs) =>
   Array.from({ length: token.length }, (_, t) => ({ t, r: row?.[t] ?? t })).filter(({ t }) => mask?.[t] !== 0)
@@ -42,7 +53,7 @@ export function tokenLogprobReference(inputs: LogitsInputs, round: Round = exact
   for (const { t, r } of tokensOf(inputs)) {
     const row = rows.get(r) ?? softmax(inputs, r, round)
     rows.set(r, row)
-    result.logp[t] = row.logp[inputs.token[t] as number] as number
+    result.logp[t] = row.logp[(inputs.token[t] as number) - (inputs.vocabStart ?? 0)] ?? -Infinity
     result.entropy[t] = row.entropy
     result.logsumexp[t] = row.logsumexp
   }
@@ -56,7 +67,8 @@ export function tokenLogprobBackwardReference(
   gradEntropy?: Numbers,
   round: Round = exact,
 ): Float64Array {
-  const { V, token, temperature = 1, whole } = inputs
+  const { V, token, whole, validVocab } = inputs
+  const start = whole?.vocabStart ?? inputs.vocabStart ?? 0
   const gradient = new Float64Array(inputs.logits.length)
   const rows = new Map<number, ReturnType<typeof softmax>>()
   for (const { t, r } of tokensOf(inputs)) {
@@ -65,11 +77,12 @@ export function tokenLogprobBackwardReference(
     const a = gradLogp[t] as number
     const b = gradEntropy?.[t] ?? 0
     if (a === 0 && b === 0) continue
-    for (let v = 0; v < V; v++) {
+    const divisor = temperatureOf(inputs, r, round)
+    for (let v = 0; v < (validVocab ?? V); v++) {
       const p = row.p[v] as number
-      const onehot = v + (whole?.vocabStart ?? 0) === token[t] ? 1 : 0
+      const onehot = v + start === token[t] ? 1 : 0
       const spread = p === 0 ? 0 : round(round(b * p) * round((row.logp[v] as number) + row.entropy))
-      const own = round(round(round(a * round(onehot - p)) - spread) / round(temperature))
+      const own = round(round(round(a * round(onehot - p)) - spread) / divisor)
       gradient[r * V + v] = round((gradient[r * V + v] as number) + own)
     }
   }

@@ -81,6 +81,8 @@ function fill(x: HostArray, spec: ArraySpec, sizes: Record<string, number>, r: R
     ;(x.data as Int32Array).set(Array.from({ length: n }, () => r.integer(Math.max(1, sizes[end] as number))))
   } else if (x.dtype === 'u8') {
     x.data.set(r.mask(n))
+  } else if (spec.name === 'rowTemperature') {
+    x.data.set(r.uniforms(n, 0.5, 2))
   } else if (x.dtype === 'bf16') {
     x.data.set(toBf16(r.normals(n)))
   } else if (x.dtype === 'f16') {

@@ -1,0 +1,155 @@
+// What all operations that write gradients take: a factor, and a gradient that is added to what is there.
+import { describe, expect, test } from 'vitest'
+import {
+  array,
+  gaussianLogprobBackward,
+  type HostArray,
+  linearPolicyLoss,
+  linearTokenLogprob,
+  linearTokenLogprobBackward,
+  policyLoss,
+  policyLossFromLogits,
+  tokenLogprob,
+  tokenLogprobBackward,
+} from '../lib/index.js'
+import { golden, identical, refuses, values } from './support/compare.js'
+import { floats } from './support/linear_cases.js'
+import { filled } from './support/logits_cases.js'
+import { batch, D, V, valid } from './support/option_cases.js'
+import { random } from './support/random.js'
+
+describe('gradScale', () => {
+  const b = batch('f32', { rowTemperature: true, validVocab: valid })
+  const policy = {
+    oldLogp: random(2).uniforms(b.T, -8, -4),
+    advantage: Float32Array.of(1, -0.5),
+    sequenceStart: Int32Array.of(0, 9, b.T),
+  }
+  const forward = tokenLogprob({ logits: b.logits, ...b.inputs }, b.options)
+  const { mask } = b.inputs
+  const vectors = () => array(random(4).normals(b.T * 2), [b.T, 2])
+  const calls: Record<string, (gradScale?: number) => Record<string, HostArray>> = {
+    policyLoss: (gradScale = 1) =>
+      policyLoss({ logp: forward.logp, entropy: forward.entropy, mask, ...policy }, { entropyCoef: 0.02, gradScale }),
+    policyLossFromLogits: (gradScale = 1) =>
+      policyLossFromLogits(
+        { logits: b.logits, ...b.inputs, ...policy },
+        { ...b.options, entropyCoef: 0.02, gradScale },
+      ),
+    linearPolicyLoss: (gradScale = 1) =>
+      linearPolicyLoss({ ...b.linear, ...b.inputs, ...policy }, { ...b.options, ratio: 'sequence', gradScale }),
+    tokenLogprobBackward: (gradScale = 1) =>
+      tokenLogprobBackward(
+        { logits: b.logits, ...b.inputs, logsumexp: forward.logsumexp, entropy: forward.entropy, ...b.grads },
+        { ...b.options, gradScale },
+      ),
+    linearTokenLogprobBackward: (gradScale = 1) => {
+      const { logsumexp, entropy } = linearTokenLogprob({ ...b.linear, ...b.inputs }, b.options)
+      return linearTokenLogprobBackward(
+        { ...b.linear, ...b.inputs, logsumexp, entropy, ...b.grads },
+        { ...b.options, gradScale },
+      )
+    },
+    gaussianLogprobBackward: (gradScale = 1) =>
+      gaussianLogprobBackward(
+        {
+          x: vectors(),
+          mean: array(random(6).normals(b.T * 2), [b.T, 2]),
+          std: filled(b.T, 0.7),
+          gradLogp: b.grads.gradLogp,
+        },
+        { gradScale },
+      ),
+  }
+  // A power of two changes no digit, but the sign and the exponent.
+  test.each(Object.keys(calls))('%s: every gradient times -1024, and nothing else', (name) => {
+    const [plain, scaled] = [calls[name]!(), calls[name]!(-1024)]
+    for (const [key, x] of Object.entries(plain)) {
+      const factor = key.startsWith('grad') ? -1024 : 1
+      const expected = Array.from(values(x), (v) => v * factor + 0)
+      expect(
+        Array.from(values(scaled[key]!), (v) => v + 0),
+        key,
+      ).toEqual(expected)
+    }
+    expect(Array.from(values(calls[name]!(0).gradLogits ?? array(filled(1, 0)))).every((v) => v === 0)).toBe(true)
+  })
+  test.each(Object.keys(calls))('%s refuses what is no factor', (name) => {
+    for (const gradScale of [Number.NaN, Infinity, 1e39]) {
+      refuses(() => calls[name]!(gradScale), { error: RangeError, code: 'ERR_GRPO_OPTION', argument: 'gradScale' })
+    }
+  })
+})
+
+describe.each(['f32', 'bf16'] as const)('accumulate, gradients in %s', (dtype) => {
+  const b = batch('bf16', { rowTemperature: true, validVocab: valid })
+  const forward = linearTokenLogprob({ ...b.linear, ...b.inputs }, b.options)
+  const { logsumexp, entropy } = forward
+  const inputs = { ...b.linear, ...b.inputs, logsumexp, entropy, ...b.grads }
+  const held = () => ({
+    gradHead: floats(dtype, random(8).normals(V * D), [V, D]),
+    gradHeadBias: array(random(9).normals(V), [V]),
+  })
+  const exact = () => ({
+    gradHead: array(new Float32Array(V * D), [V, D]),
+    gradHeadBias: array(new Float32Array(V), [V]),
+  })
+
+  test.each([null, 5])('what was there and the gradient, rounded once; chunks of %s rows', (chunkRows) => {
+    const options = { ...b.options, chunkRows, gradScale: 0.5 }
+    const alone = linearTokenLogprobBackward(inputs, { ...options, out: exact() })
+    const out = held()
+    const sums = linearTokenLogprobBackward(inputs, { ...options, accumulate: true, out })
+    const before = held()
+    for (const name of ['gradHead', 'gradHeadBias'] as const) {
+      const [x, y] = [values(before[name]), values(alone[name]!)]
+      golden(
+        sums[name]!,
+        Float64Array.from(x, (v, i) => v + (y[i] as number)),
+        1,
+      )
+    }
+    // The padding of the vocabulary is left alone, to the bit.
+    expect(Array.from(values(sums.gradHead)).slice(valid * D)).toEqual(
+      Array.from(values(before.gradHead)).slice(valid * D),
+    )
+    identical(sums.gradHidden, linearTokenLogprobBackward(inputs, options).gradHidden)
+  })
+
+  test('masked tokens alone leave what was there', () => {
+    const out = held()
+    const mask = new Uint8Array(b.T)
+    const { gradHead, gradHeadBias } = linearTokenLogprobBackward(
+      { ...inputs, mask },
+      { ...b.options, accumulate: true, out },
+    )
+    identical(gradHead, held().gradHead)
+    identical(gradHeadBias!, held().gradHeadBias)
+  })
+
+  test('the loss adds the same', () => {
+    const policy = { advantage: Float32Array.of(1, -0.5), sequenceStart: Int32Array.of(0, 9, b.T) }
+    const call = (options: object) =>
+      linearPolicyLoss({ ...b.linear, ...b.inputs, ...policy }, { ...b.options, ...options })
+    for (const ratio of ['token', 'sequence'] as const) {
+      const alone = call({ ratio, out: exact() })
+      const sums = call({ ratio, accumulate: true, out: held() })
+      const [x, y] = [values(held().gradHead), values(alone.gradHead)]
+      golden(
+        sums.gradHead,
+        Float64Array.from(x, (v, i) => v + (y[i] as number)),
+        1,
+      )
+    }
+  })
+
+  test('needs the arrays to which it adds', () => {
+    const missing = { error: TypeError, code: 'ERR_GRPO_MISSING' }
+    const call = (options: object) => linearTokenLogprobBackward(inputs, { ...b.options, accumulate: true, ...options })
+    refuses(() => call({}), { ...missing, argument: 'gradHead' })
+    refuses(() => call({ out: { gradHead: held().gradHead } }), { ...missing, argument: 'gradHeadBias' })
+    const wrong = { gradHead: floats('f16', new Float32Array(V * D), [V, D]), gradHeadBias: null }
+    refuses(() => call({ out: wrong }), { error: TypeError, code: 'ERR_GRPO_DTYPE', argument: 'gradHead' })
+    expect(call({ out: { gradHead: null, gradHeadBias: null } }).gradHead).toBeUndefined()
+  })
+})

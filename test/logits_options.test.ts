@@ -1,0 +1,249 @@
+// What all operations on logits take beside them: temperatures of rows, padding of the vocabulary, parts of it. The
+// operations on logits, and those that form them from hidden states.
+import { describe, expect, test } from 'vitest'
+import {
+  array,
+  type HostArray,
+  linearPolicyLoss,
+  linearTokenLogprob,
+  linearTokenLogprobBackward,
+  lossStats,
+  mergeTokenLogprob,
+  policyLoss,
+  policyLossFromLogits,
+  tokenLogprob,
+  tokenLogprobBackward,
+} from '../lib/index.js'
+import { linearGradients, linearLogits } from './references/linear.js'
+import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
+import { backend, cpuTest } from './support/backend_kind.js'
+import { accurate, golden, identical, refuses, values } from './support/compare.js'
+import { gradientNames } from './support/linear_cases.js'
+import type { LogitsDType } from './support/logits_cases.js'
+import { type Batch, batch, D, names, R, V, valid } from './support/option_cases.js'
+import { random } from './support/random.js'
+
+const dtypes: LogitsDType[] = ['f32', 'bf16']
+const settings = [
+  { rowTemperature: true, validVocab: null },
+  { rowTemperature: false, validVocab: valid },
+  { rowTemperature: true, validVocab: valid },
+]
+const plainOf = (b: Batch, logits: ArrayLike<number>): LogitsInputs => ({ logits, V, ...b.inputs, ...b.options })
+
+/** The matrices without the padding, which the equation does not know. */
+function matricesOf({ linear, options }: Batch) {
+  const rows = options.validVocab ?? V
+  const [hidden, head, headBias] = [linear.hidden, linear.head, linear.headBias].map(values) as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ]
+  return { hidden, head: head.slice(0, rows * D), headBias: headBias.slice(0, rows), D, rows }
+}
+
+/** Rows of the columns that there are, as rows of V with padding. */
+function widened(x: ArrayLike<number>, columns: number): Float64Array {
+  const wide = new Float64Array((x.length / columns) * V)
+  for (let i = 0; i < x.length; i++) wide[Math.floor(i / columns) * V + (i % columns)] = x[i] as number
+  return wide
+}
+const trimmed = (x: ArrayLike<number>, columns: number) => Array.from(x).filter((_, i) => i % V < columns)
+
+describe.each(dtypes)('%s', (dtype) => {
+  describe.each(settings)('own temperatures: $rowTemperature, columns: $validVocab', (setting) => {
+    test('of logits, forward and backward', () => {
+      const b = batch(dtype, setting)
+      const forward = tokenLogprob({ logits: b.logits, ...b.inputs }, b.options)
+      const plain = plainOf(b, values(b.logits))
+      const [expected, rounded] = [tokenLogprobReference(plain), tokenLogprobReference(plain, Math.fround)]
+      for (const name of names) accurate(forward[name], expected[name], rounded[name])
+
+      const { logsumexp, entropy } = forward
+      const { gradLogits } = tokenLogprobBackward(
+        { logits: b.logits, ...b.inputs, logsumexp, entropy, ...b.grads },
+        b.options,
+      )
+      const of = (round?: (x: number) => number) =>
+        tokenLogprobBackwardReference(plain, b.grads.gradLogp, b.grads.gradEntropy, round)
+      accurate(gradLogits, of(), of(Math.fround))
+    })
+
+    test('from hidden states, forward and backward', () => {
+      const b = batch(dtype, setting)
+      const matrices = matricesOf(b)
+      const forward = linearTokenLogprob({ ...b.linear, ...b.inputs }, b.options)
+      const logits = (round?: (x: number) => number) => widened(linearLogits(matrices, round), matrices.rows)
+      const expected = tokenLogprobReference(plainOf(b, logits()))
+      const rounded = tokenLogprobReference(plainOf(b, logits(Math.fround)), Math.fround)
+      for (const name of names) accurate(forward[name], expected[name], rounded[name])
+
+      const { logsumexp, entropy } = forward
+      const result = linearTokenLogprobBackward({ ...b.linear, ...b.inputs, logsumexp, entropy, ...b.grads }, b.options)
+      const of = (round?: (x: number) => number) => {
+        const plain = plainOf(b, logits(round))
+        const gradLogits = tokenLogprobBackwardReference(plain, b.grads.gradLogp, b.grads.gradEntropy, round)
+        return linearGradients(matrices, trimmed(gradLogits, matrices.rows), round)
+      }
+      const [exact, plain] = [of(), of(Math.fround)]
+      const padded = (x: Float64Array, n: number) => Float64Array.from({ length: n }, (_, i) => x[i] ?? 0)
+      for (const name of gradientNames) {
+        const n = result[name]!.data.length
+        accurate(result[name]!, padded(exact[name], n), padded(plain[name], n))
+      }
+    })
+
+    // The operations in one have the bits of the ones that they are made of.
+    test.each(['token', 'sequence'] as const)('the losses, ratio of the %s', (ratio) => {
+      const b = batch(dtype, setting)
+      const policy = {
+        oldLogp: random(2).uniforms(b.T, -8, -4),
+        advantage: Float32Array.of(1, -0.5),
+        sequenceStart: Int32Array.of(0, 9, b.T),
+      }
+      const objective = { ratio, entropyCoef: 0.02 }
+      const steps = (forward: Record<(typeof names)[number], HostArray<'f32'>>) =>
+        policyLoss({ ...policy, logp: forward.logp, entropy: forward.entropy, mask: b.inputs.mask }, objective)
+
+      const forward = tokenLogprob({ logits: b.logits, ...b.inputs }, b.options)
+      const byStep = steps(forward)
+      const { gradLogp, gradEntropy } = byStep
+      const { logsumexp, entropy } = forward
+      const { gradLogits } = tokenLogprobBackward(
+        { logits: b.logits, ...b.inputs, logsumexp, entropy, gradLogp, gradEntropy: gradEntropy! },
+        b.options,
+      )
+      const fused = policyLossFromLogits({ logits: b.logits, ...b.inputs, ...policy }, { ...b.options, ...objective })
+      identical(fused.loss, byStep.loss)
+      identical(fused.gradLogits, gradLogits)
+      identical(fused.logp, forward.logp)
+
+      const ofHidden = linearTokenLogprob({ ...b.linear, ...b.inputs }, b.options)
+      const linear = linearPolicyLoss({ ...b.linear, ...b.inputs, ...policy }, { ...b.options, ...objective })
+      const loss = steps(ofHidden)
+      identical(linear.loss, loss.loss)
+      identical(linear.logp, ofHidden.logp)
+      const gradients = linearTokenLogprobBackward(
+        {
+          ...b.linear,
+          ...b.inputs,
+          ...{ logsumexp: ofHidden.logsumexp, entropy: ofHidden.entropy },
+          ...{ gradLogp: loss.gradLogp, gradEntropy: loss.gradEntropy! },
+        },
+        b.options,
+      )
+      for (const name of gradientNames) identical(linear[name]!, gradients[name]!)
+    })
+  })
+
+  test('a head split over ranks: the parts merged are the whole', () => {
+    const b = batch(dtype, { rowTemperature: true, validVocab: valid })
+    const cut = 300
+    const parts = [
+      { begin: 0, end: cut, validVocab: null },
+      { begin: cut, end: V, validVocab: valid - cut },
+    ].map(({ begin, end, validVocab }) => {
+      const rows = <X extends HostArray>(x: X, shape: number[]) => {
+        const width = shape[1] ?? 1
+        return array(x.data.slice(begin * width, end * width) as never, shape, x.dtype) as unknown as X
+      }
+      const linear = {
+        hidden: b.linear.hidden,
+        head: rows(b.linear.head, [end - begin, D]),
+        headBias: rows(b.linear.headBias, [end - begin]),
+      }
+      return { linear, begin, options: { temperature: 0.8, validVocab, vocabStart: begin } }
+    })
+    const whole = linearTokenLogprob({ ...b.linear, ...b.inputs }, b.options)
+    const merged = mergeTokenLogprob(
+      parts.map(({ linear, options }) => linearTokenLogprob({ ...linear, ...b.inputs }, options)),
+    )
+    for (const name of names) golden(merged[name], values(whole[name]))
+
+    const { logsumexp, entropy } = merged
+    const of = (linear: Batch['linear'], options: object) =>
+      linearTokenLogprobBackward(
+        { ...linear, ...b.inputs, logsumexp, entropy, ...b.grads },
+        {
+          ...options,
+          out: { gradHidden: array(new Float32Array(R * D), [R, D]) },
+        },
+      )
+    const all = of(b.linear, b.options)
+    const [first, second] = parts.map(({ linear, options }) => of(linear, options)) as [typeof all, typeof all]
+    const sum = Float64Array.from(values(first.gradHidden), (x, i) => x + (values(second.gradHidden)[i] as number))
+    golden(all.gradHidden, sum, 8)
+    golden(all.gradHead, [...Array.from(values(first.gradHead)), ...Array.from(values(second.gradHead))])
+  })
+})
+
+test('a part of a head in which no token lies, and one of -inf alone', () => {
+  const hidden = array(Float32Array.of(1, 2), [1, 2])
+  const head = array(Float32Array.of(1, 0, 0, 1), [2, 2])
+  const token = Int32Array.of(7)
+  const other = linearTokenLogprob({ hidden, head, token }, { vocabStart: 2 })
+  expect(other.logp.data[0]).toBe(-Infinity)
+  golden(other.logsumexp, [Math.log(Math.exp(1) + Math.exp(2))])
+  const headBias = Float32Array.of(-Infinity, -Infinity)
+  const nothing = linearTokenLogprob({ hidden, head, headBias, token }, { vocabStart: 6 })
+  expect(names.map((name) => nothing[name].data[0])).toEqual([-Infinity, 0, -Infinity])
+})
+
+// Nobody waits to see what lies on a device: the numbers say it.
+if (backend !== 'cpu') {
+  test.each([0, -1, Number.NaN, Infinity, 1e-39])(
+    'a temperature of %d of a row on a device is NaN, and counted',
+    (bad) => {
+      const logits = array(Float32Array.of(1, 2, 3, 4, 5, 6), [2, 3])
+      const token = Int32Array.of(0, 1)
+      const rowTemperature = Float32Array.of(1, bad)
+      const { logp, entropy, logsumexp } = tokenLogprob({ logits, token, rowTemperature })
+      for (const x of [logp, entropy, logsumexp]) expect(Array.from(x.data, Number.isNaN)).toEqual([false, true])
+      const policy = { token, rowTemperature, advantage: Float32Array.of(1, 1), sequenceStart: Int32Array.of(0, 1, 2) }
+      const fused = policyLossFromLogits({ logits, ...policy })
+      expect(Array.from(fused.gradLogits.data, Number.isNaN)).toEqual([false, false, false, true, true, true])
+      const head = array(Float32Array.of(1, 2, 3), [3, 1])
+      const linear = linearPolicyLoss({ hidden: array(Float32Array.of(1, 2), [2, 1]), head, ...policy })
+      expect(Array.from(linear.gradHidden.data, Number.isNaN)).toEqual([false, true])
+      for (const { loss, stats } of [fused, linear]) {
+        expect(loss.data[0]).toBeNaN()
+        expect(lossStats(stats).badIndex).toBe(1)
+      }
+      const masked = policyLossFromLogits({ logits, ...policy, mask: Uint8Array.of(1, 0) })
+      expect(lossStats(masked.stats).badIndex).toBe(0)
+      expect(masked.loss.data[0]).not.toBeNaN()
+    },
+  )
+}
+
+describe('refuses', () => {
+  const logits = array(Float32Array.of(1, 2, 3, 4, 5, 6), [2, 3])
+  const token = Int32Array.of(0, 1)
+  const head = array(Float32Array.of(1, 2, 3), [3, 1])
+  const hidden = array(Float32Array.of(1, 2), [2, 1])
+  const both = (inputs: object, options: object, expected: Parameters<typeof refuses>[1]) => {
+    refuses(() => tokenLogprob({ logits, token, ...inputs }, options), expected)
+    refuses(() => linearTokenLogprob({ hidden, head, token, ...inputs }, options), expected)
+  }
+  cpuTest.each([0, -1, Number.NaN, Infinity, 1e-39])('a temperature of %d of a row that tokens name', (value) => {
+    const expected = { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'rowTemperature' }
+    both({ rowTemperature: Float32Array.of(1, value) }, {}, { ...expected, message: /at 1, expected a number above 0/ })
+    tokenLogprob({ logits, token, rowTemperature: Float32Array.of(1, value), mask: Uint8Array.of(1, 0) })
+  })
+  cpuTest('temperatures of which float32 cannot hold the product', () => {
+    const expected = { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'rowTemperature' }
+    both({ rowTemperature: Float32Array.of(1e-30, 1) }, { temperature: 1e-10 }, expected)
+  })
+  test('more valid columns than there are, and tokens that are padding', () => {
+    both({}, { validVocab: 4 }, { error: RangeError, code: 'ERR_GRPO_OPTION', argument: 'validVocab' })
+    const expected = {
+      error: RangeError,
+      code: 'ERR_GRPO_VALUE',
+      argument: 'token',
+      message: /padding of the vocabulary/,
+    }
+    both({}, { validVocab: 1 }, expected)
+    both({ token: Int32Array.of(5, 7) }, { validVocab: 1, vocabStart: 5 }, expected)
+    tokenLogprob({ logits, token: Int32Array.of(5, 8) }, { validVocab: 1, vocabStart: 5 })
+  })
+})
