@@ -26,7 +26,7 @@ cpuTest('attention without columns counts what each token sees, and looks at no 
   expect(performance.now() - before).toBeLessThan(1000)
   // The second response begins anew after the prefix, and the last tree after nothing.
   const seen = Array.from({ length: P }, (_, p) => (p < P - 7 ? p + 1 : p < P - 4 ? p - 1 : p - P + 5))
-  expect(logsumexp.data).toEqual(Float32Array.from({ length: 4 * P }, (_, i) => Math.log(seen[i >> 2] as number)))
+  expect(logsumexp.data.every((x, i) => x === Math.fround(Math.log(seen[i >> 2] as number)))).toBe(true)
   // Of a v with columns the output is their mean, by the same weights.
   const small = api.prefixLayout([{ prefix: 2, responses: [1, 2] }])
   const five = { q: empty('f32', [5, 2, 0]), k: empty('f32', [5, 1, 0]), layout: small }

@@ -38,7 +38,7 @@ describe('a child with faults', () => {
   })
   test('a hang', async () => {
     const { smallest, outcome } = await find('hang', 30, 0.5)
-    expect((smallest as RecipeCase).seed).toBe(60_001)
+    expect((smallest as RecipeCase).groups).toEqual([[], [], []])
     expect(outcome).toEqual({ what: 'hang', text: 'no answer within 0.5 s' })
   })
 

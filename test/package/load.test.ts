@@ -248,17 +248,14 @@ describe('environment variables', () => {
     expect([code, argument]).toEqual(['ERR_GRPO_LOAD', 'GRPO_KERNELS_ADDON'])
   })
 
-  test.each(['addon.js', 'addon.cjs', 'addon', 'addon.json', 'addon.node'])(
-    '%s that holds a program does not run',
-    (name) => {
-      install()
-      const path = write(name, "console.log('it runs'); module.exports = { operations: [] } // ".padEnd(100, '.'))
-      const { message, code, stdout } = load({ GRPO_KERNELS_ADDON: path })
-      expect(message.split('\n')[0]).toMatch(/: GRPO_KERNELS_ADDON names a file that does not load\.$/)
-      expect(message).toContain(`\n  ${path}: `)
-      expect([code, stdout]).toEqual(['ERR_GRPO_LOAD', ''])
-    },
-  )
+  test.each(['addon.js', 'addon', 'addon.node'])('%s that holds a program does not run', (name) => {
+    install()
+    const path = write(name, "console.log('it runs'); module.exports = { operations: [] } // ".padEnd(100, '.'))
+    const { message, code, stdout } = load({ GRPO_KERNELS_ADDON: path })
+    expect(message.split('\n')[0]).toMatch(/: GRPO_KERNELS_ADDON names a file that does not load\.$/)
+    expect(message).toContain(`\n  ${path}: `)
+    expect([code, stdout]).toEqual(['ERR_GRPO_LOAD', ''])
+  })
 
   test('the addon by any other name', () => {
     install()
