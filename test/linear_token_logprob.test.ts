@@ -19,7 +19,8 @@ import { few, fewOnDevice, sweep } from './support/sweep.js'
 
 const outputNames = ['logp', 'entropy', 'logsumexp'] as const
 
-const shared = { R: 13, D: 37, V: 1100, T: 20 }
+// On the CPU several blocks of the vocabulary; on a device several tiles.
+const shared = { R: 13, D: 37, V: backend === 'cpu' ? 1100 : 300, T: 20 }
 
 /** 13 rows for 20 tokens; several share row 0, some columns of the bias are -inf, the last row belongs to no token. */
 function batch({ hidden, head, headBias }: Types, { R, D, V, T } = shared, seed = 3) {
@@ -103,7 +104,7 @@ const chunksOf = ({ R }: { R: number }) => (R < 128 ? [null, 5] : few([null, 131
 
 /** Rows of whole 16 bytes, which matrix instructions take: less than a tile of 128 x 128, and several with rests. */
 const aligned = [
-  { R: 13, D: 40, V: 1101, T: 20 },
+  { R: 13, D: 40, V: backend === 'cpu' ? 1101 : 301, T: 20 },
   { R: 150, D: 136, V: 261, T: 170 },
 ]
 

@@ -18,7 +18,7 @@ import { randomForest, type Tree, visibility } from './references/forest.js'
 import { cpuTest } from './support/backend_kind.js'
 import { accurate, golden, identical, refuses, values } from './support/compare.js'
 import { random } from './support/random.js'
-import { fewOnDevice, sweep } from './support/sweep.js'
+import { few, fewOnDevice, sweep } from './support/sweep.js'
 
 type Floating = 'f32' | 'bf16' | 'f16'
 type FloatArray = HostArray<Floating>
@@ -126,7 +126,7 @@ describe('against float64', () => {
     ['bf16', 40, 96],
     ['f16', 128, 128],
   ] as const
-  test.each(fewOnDevice<readonly ['bf16' | 'f16', number, number]>(several, others))(
+  test.each(few<readonly ['bf16' | 'f16', number, number]>(several, others))(
     'several tiles, %s, head sizes %i and %i',
     (dtype, D, E) =>
       check({ length: [70, 66, 1, 2], parent: [-1, 0, 0, -1] }, { H: 2, K: 1, D, E, scale: -0.07 }, dtype),

@@ -37,7 +37,7 @@ describe('a child with faults', () => {
     expect(outcome).toEqual({ what: 'wrong', text: 'four' })
   })
   test('a hang', async () => {
-    const { smallest, outcome } = await find('hang', 30, 0.5)
+    const { smallest, outcome } = await find('hang', 10, 0.5)
     expect((smallest as RecipeCase).groups).toEqual([[], [], []])
     expect(outcome).toEqual({ what: 'hang', text: 'no answer within 0.5 s' })
   })

@@ -68,11 +68,11 @@ const node16 = { module: 'node16' }
 const bundler = { module: 'esnext', moduleResolution: 'bundler' }
 
 const cases = few<[string, string, string[], Record<string, unknown>]>(
+  [['oldest-typescript', 'node16', ['program.mts', 'program.cts'], { ...node16, ...node }]],
   [
-    ['oldest-typescript', 'node16', ['program.mts', 'program.cts'], { ...node16, ...node }],
     ['oldest-typescript', 'bundler', ['program.ts'], { ...bundler, ...browser }],
+    ['typescript', 'node16', ['program.mts', 'program.cts'], { ...node16, ...node }],
   ],
-  [['typescript', 'node16', ['program.mts', 'program.cts'], { ...node16, ...node }]],
 )
 
 test.concurrent.each(cases)('%s reads them with module resolution %s', async (compiler, name, files, options) => {

@@ -40,7 +40,7 @@ function equalColumns(recipe: AnyRecipe, batch: Batch): Batch {
 }
 
 /** Of the batches, those on which every pair of options is tried in every run; the sweep has all. */
-const fewest = few(['equal rewards', 'on-policy', 'all rejected'], ['a group of one', 'an empty group', 'all masked'])
+const fewest = few(['equal rewards'], ['on-policy', 'a group of one', 'an empty group', 'all rejected', 'all masked'])
 
 const batches = (recipe: AnyRecipe): Record<string, Batch> => {
   const example = exampleBatch(recipe)
