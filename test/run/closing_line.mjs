@@ -9,6 +9,7 @@ const names = {
   cpu: 'on the CPU',
   'cpu recipes': 'of the recipes, on the CPU',
   simt: `as CUDA kernels on the interpreter, sm_${process.env.GRPO_SIMT_ARCH ?? 90}, copies landing ${landing}`,
+  'simt device': 'of device arrays alone, on the interpreter',
   'simt sm_80': 'as CUDA kernels on the interpreter, sm_80, copies landing at random',
   'simt early': 'as CUDA kernels on the interpreter, sm_90, copies landing early',
   cuda: 'as CUDA kernels on a GPU',
