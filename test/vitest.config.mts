@@ -89,8 +89,8 @@ const simulated = (name: string, include?: string[], mode: Record<string, string
     isolate,
   )
 
-// In npm test one process for all operations, where a process and its imports for each file would take half of the time;
-// what looks at the memory of a device, and the modes of a sweep, have a process for each file.
+// In npm test the operations share a process for each worker, and with it what their files import; what looks at the
+// memory of a device, and the modes of a sweep, have a process for each file.
 const modes = ['GRPO_TEST_SWEEP', 'GRPO_SIMT_ARCH', 'GRPO_SIMT_COPIES', 'GRPO_SIMT_SEED', 'GRPO_SIMT_MMA']
 const interpreted = modes.some((name) => process.env[name] !== undefined)
   ? [simulated('simt')]
@@ -115,7 +115,7 @@ const projects = [
 export default defineConfig({
   test: {
     maxWorkers: 2,
-    experimental: { fsModuleCache: true }, // by content: half of what a file's imports take
+    experimental: { fsModuleCache: true }, // transformed files, by their content
     reporters: ['default', './test/run/closing_line.mjs'],
     globalSetup: ['./test/run/setup.ts'],
     // Where nothing can be loaded yet, what is missing is all that there is to say.
