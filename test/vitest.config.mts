@@ -92,13 +92,21 @@ const simulated = (name: string, include?: string[], mode: Record<string, string
 // In npm test the operations share a process for each worker, and with it what their files import; what looks at the
 // memory of a device, and the modes of a sweep, have a process for each file.
 const modes = ['GRPO_TEST_SWEEP', 'GRPO_SIMT_ARCH', 'GRPO_SIMT_COPIES', 'GRPO_SIMT_SEED', 'GRPO_SIMT_MMA']
-const interpreted = modes.some((name) => process.env[name] !== undefined)
+const sweeps = modes.some((name) => process.env[name] !== undefined)
+const interpreted = sweeps
   ? [simulated('simt')]
   : [simulated('simt', [operations], {}, false), simulated('simt device', [onDeviceOnly])]
 
 const recipes = 'test/recipes/**/*.test.ts'
+const onCpu = ['test/**/*.test.ts']
+const others = [recipes, onDeviceOnly, ...exclude]
 const projects = [
-  { test: { ...common, name: 'cpu', include: ['test/**/*.test.ts'], exclude: [recipes, onDeviceOnly, ...exclude] } },
+  ...(sweeps
+    ? [{ test: { ...common, name: 'cpu', include: onCpu, exclude: others } }]
+    : [
+        { test: { ...common, name: 'cpu operations', include: [operations], exclude, isolate: false } },
+        { test: { ...common, name: 'cpu', include: onCpu, exclude: [operations, ...others] } },
+      ]),
   // A hundred small files on tested operations: one process for all of them instead of one for each.
   { test: { ...common, name: 'cpu recipes', include: [recipes], isolate: false } },
   ...(withoutKernels

@@ -6,6 +6,7 @@ import process from 'node:process'
 const copies = process.env.GRPO_SIMT_COPIES ?? 'late'
 const landing = copies === 'random' ? 'at random' : copies
 const names = {
+  'cpu operations': 'of the operations, on the CPU',
   cpu: 'on the CPU',
   'cpu recipes': 'of the recipes, on the CPU',
   simt: `as CUDA kernels on the interpreter, sm_${process.env.GRPO_SIMT_ARCH ?? 90}, copies landing ${landing}`,
