@@ -25,6 +25,7 @@ export interface LinearPolicyLossOptions
   extends Objective,
     CallOptions<'loss' | 'gradHidden' | 'gradHead' | 'gradHeadBias' | 'logp' | 'entropy' | 'stats'> {
   temperature?: number
+  softcap?: number | null
   validVocab?: number | null
   gradScale?: number
   accumulate?: boolean
@@ -113,6 +114,8 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  *                            as in policyLoss; token and row of a masked token are not looked at
  * @param options             the Objective, as in policyLoss
  * @param options.temperature divides the logits; 1 by default. oldLogp and refLogp are of the same temperature
+ * @param options.softcap     null (default): none; else a number above 0: a logit z becomes softcap tanh(z / softcap) before
+ *                            the temperature, as in tokenLogprob
  * @param options.validVocab  null (default): all V rows of the head; rows from there on are padding of the vocabulary: never
  *                            read, probability 0, gradient 0
  * @param options.gradScale   multiplies the gradients, not the loss (loss scaling, micro-batches); 1 by default

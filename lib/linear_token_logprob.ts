@@ -16,6 +16,7 @@ export interface LinearTokenLogprobInputs {
 
 export interface LinearTokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {
   temperature?: number
+  softcap?: number | null
   validVocab?: number | null
   vocabStart?: number | null
   chunkRows?: number | null
@@ -43,6 +44,8 @@ export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, Li
  * @param inputs.rowTemperature f32[R]           multiplies the temperature, row by row; rows without tokens may hold anything
  * @param inputs.mask         u8[T]              0 = padding: the outputs are 0
  * @param options.temperature divides the logits; 1 by default
+ * @param options.softcap     null (default): none; else a number above 0: a logit z becomes softcap tanh(z / softcap) before
+ *                            the temperature, as in tokenLogprob
  * @param options.validVocab  null (default): all V rows of the head; rows from there on are padding of the vocabulary: never
  *                            read, probability 0, gradient 0
  * @param options.vocabStart  null (default): the head has the whole vocabulary; else its rows are tokens vocabStart.. of a
@@ -74,6 +77,7 @@ export interface LinearTokenLogprobBackwardInputs extends LinearTokenLogprobInpu
 
 export interface LinearTokenLogprobBackwardOptions extends CallOptions<'gradHidden' | 'gradHead' | 'gradHeadBias'> {
   temperature?: number
+  softcap?: number | null
   validVocab?: number | null
   vocabStart?: number | null
   gradScale?: number
@@ -91,6 +95,7 @@ export const matchesBackward: Matches<
  * Gradient of `linearTokenLogprob`, with which any objective on log-probabilities runs without logits:
  *
  *   gradLogits = sum over the row's tokens of gradLogp (onehot(token) - p) / temperature + gradEntropy dH/dlogits
+ *   (with softcap times 1 - tanh(logits / softcap)^2)
  *   gradHidden = gradLogits head      gradHead = gradLogitsᵀ hidden      gradHeadBias = column sums of gradLogits
  *
  * The logits are formed again, a chunk of rows at a time: three products. Rows whose tokens all have gradients of exactly
@@ -109,7 +114,7 @@ export const matchesBackward: Matches<
  * @param inputs.entropy      f32[T]  likewise; needed with gradEntropy
  * @param inputs.gradLogp     f32[T]  derivative of the loss with respect to logp; not looked at where masked
  * @param inputs.gradEntropy  f32[T]  and to entropy
- * @param options              temperature, validVocab, vocabStart, chunkRows as in linearTokenLogprob
+ * @param options              temperature, softcap, validVocab, vocabStart, chunkRows as in linearTokenLogprob
  * @param options.gradScale   multiplies the gradients; 1 by default
  * @param options.accumulate  false; true: gradHead and gradHeadBias are added to what `out` holds, in float32 where that is
  *                            its dtype; both need an `out` then

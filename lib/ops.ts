@@ -67,6 +67,7 @@ const logits = 'f32|bf16|f16[R,V] strided'
 const tokens = { token: 'i32[T] vocabulary V', row: 'i32[T] ? below R', rowTemperature: 'f32[R] ?' } as const
 const linear = { hidden: 'f32|bf16|f16[R,D]', head: 'f32|bf16|f16[V,D]', headBias: 'f32|bf16|f16[V] ?' } as const
 const temperature = 'number = 1 > 0 f32 inverse'
+const softcap = 'number? = null > 0 f32 inverse'
 const validVocab = 'integer? = null >= 0'
 const vocabStart = 'integer? = null 0..2147483647'
 const gradScale = 'number = 1 f32'
@@ -127,7 +128,7 @@ export const ops = {
   tokenLogprob: {
     inputs: { logits, ...tokens, mask: 'u8[T] ?' },
     outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
-    options: { temperature, validVocab, vocabStart },
+    options: { temperature, softcap, validVocab, vocabStart },
     paper: 'Milakov and Gimelshein, arXiv:1805.02867',
   },
   tokenLogprobBackward: {
@@ -141,7 +142,7 @@ export const ops = {
       gradEntropy: 'f32[T] ?',
     },
     outputs: { gradLogits: '~logits[R,V] strided over logits' },
-    options: { temperature, validVocab, vocabStart, gradScale },
+    options: { temperature, softcap, validVocab, vocabStart, gradScale },
     paper: 'Milakov and Gimelshein, arXiv:1805.02867',
   },
   mergeTokenLogprob: {
@@ -184,13 +185,13 @@ export const ops = {
       entropy: 'f32[T]',
       stats: 'f64[15]',
     },
-    options: { temperature, validVocab, gradScale, ...objective },
+    options: { temperature, softcap, validVocab, gradScale, ...objective },
     paper: 'DeepSeekMath, arXiv:2402.03300',
   },
   linearPolicyLoss: {
     inputs: { ...linear, ...tokens, ...policyInputs, ...ratioBounds },
     outputs: { loss: 'f32[1]', ...linearGradients, logp: 'f32[T]', entropy: 'f32[T]', stats: 'f64[15]' },
-    options: { temperature, validVocab, gradScale, accumulate, chunkRows, ...objective },
+    options: { temperature, softcap, validVocab, gradScale, accumulate, chunkRows, ...objective },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   linearPolicyLossPlan: {
@@ -212,7 +213,7 @@ export const ops = {
   linearTokenLogprob: {
     inputs: { ...linear, ...tokens, mask: 'u8[T] ?' },
     outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
-    options: { temperature, validVocab, vocabStart, chunkRows },
+    options: { temperature, softcap, validVocab, vocabStart, chunkRows },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   linearTokenLogprobBackward: {
@@ -226,7 +227,7 @@ export const ops = {
       gradEntropy: 'f32[T] ?',
     },
     outputs: linearGradients,
-    options: { temperature, validVocab, vocabStart, gradScale, accumulate, chunkRows },
+    options: { temperature, softcap, validVocab, vocabStart, gradScale, accumulate, chunkRows },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   treeLayout: {

@@ -15,6 +15,7 @@ export interface PolicyLossFromLogitsOptions
   extends Objective,
     CallOptions<'loss' | 'gradLogits' | 'logp' | 'entropy' | 'stats'> {
   temperature?: number
+  softcap?: number | null
   validVocab?: number | null
   gradScale?: number
   stride?: number
@@ -41,6 +42,8 @@ export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs
  * float64, results of f32, bf16 and f16 logits are within twice the largest error of the plain float32 formula, plus
  * their last digit.
  *
+ * `softcap` as in tokenLogprob: logits go in uncapped, and gradLogits is that of the uncapped ones.
+ *
  * @param inputs.logits        f32, bf16 or f16 [R,V]
  * @param inputs.token         i32[T]  token ids from 0 to V - 1
  * @param inputs.row           i32[T]  the row of logits that predicts token t; default: row t (then T = R)
@@ -49,6 +52,7 @@ export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs
  *                             as in policyLoss; token and row of a masked token are not looked at
  * @param options              the Objective, as in policyLoss; entropies need not be given
  * @param options.temperature  divides the logits; 1 by default. oldLogp and refLogp are of the same temperature
+ * @param options.softcap      null (default): none; else a number above 0, z becomes softcap tanh(z / softcap) first
  * @param options.validVocab   null (default): all V columns; columns from there on are padding: never read, gradient 0
  * @param options.gradScale    multiplies gradLogits, not the loss (loss scaling, micro-batches); 1 by default
  * @param options.stride       elements from one row of logits to the next, where they lie apart

@@ -12,6 +12,7 @@ export interface TokenLogprobInputs {
 
 export interface TokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {
   temperature?: number
+  softcap?: number | null
   validVocab?: number | null
   vocabStart?: number | null
   stride?: number
@@ -23,6 +24,7 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  * Log-probability of each token under softmax(logits / temperature), and the entropy of that distribution.
  *
  *   u = logits[r] / (temperature rowTemperature[r]),   r = row[t]
+ *   u = softcap tanh(logits[r] / softcap) / (temperature rowTemperature[r])   with a soft-cap
  *   logsumexp[t] = log sum_v exp(u[v]),   logp[t] = u[token[t]] - logsumexp[t]
  *   entropy[t] = -sum_v p[v] log p[v],    p[v] = exp(u[v] - logsumexp[t])
  *
@@ -36,6 +38,9 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  * Then logsumexp and entropy are those of these columns alone (-inf and 0 if all are -inf), a token of another rank has
  * logp -inf, and mergeTokenLogprob puts all ranks together at once.
  *
+ * With `softcap` (Gemma's final one is 30) the logits go in as they came from the head, and are capped here. A logit of
+ * -inf is masked, not capped: its probability stays 0. +inf is capped to `softcap`, and is no fault then.
+ *
  * Columns from `validVocab` on are padding of the vocabulary: they are never read, and have probability 0.
  *
  * Accuracy: against the equation in float64, results of f32, bf16 and f16 logits are within twice the largest error
@@ -47,6 +52,8 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  * @param inputs.rowTemperature f32[R] multiplies the temperature, row by row; rows without tokens may hold anything
  * @param inputs.mask          u8[T]   0 = skipped: its token and row may hold anything, its outputs are 0
  * @param options.temperature  divides the logits; 1 by default
+ * @param options.softcap      null (default): none; else a number above 0, z becomes softcap tanh(z / softcap) before the
+ *                             temperature
  * @param options.validVocab   null (default): all V columns; else that many of them, the rest is padding
  * @param options.vocabStart   null (default): the V columns are the whole vocabulary
  * @param options.stride       elements from one row of logits to the next, where they lie apart
@@ -79,6 +86,7 @@ export interface TokenLogprobBackwardInputs extends TokenLogprobInputs {
 
 export interface TokenLogprobBackwardOptions extends CallOptions<'gradLogits'> {
   temperature?: number
+  softcap?: number | null
   validVocab?: number | null
   vocabStart?: number | null
   gradScale?: number
@@ -93,6 +101,8 @@ export const matchesBackward: Matches<'tokenLogprobBackward', TokenLogprobBackwa
  *
  *   gradLogits[r,v] = sum over unmasked t with row[t] = r of
  *     (gradLogp[t] ([v = token[t]] - p[v]) - gradEntropy[t] p[v] (u[v] - logsumexp[t] + entropy[t])) / (temperature rowTemperature[r])
+ *
+ * With `softcap` that times 1 - tanh(logits[r,v] / softcap)^2: the gradient is that of the logits before the cap.
  *
  * A row that no unmasked token names, or whose tokens all have gradLogp and gradEntropy 0, gets exactly 0 and is not read.
  * The entries of the tokens themselves are formed in float64 and rounded once. A logit of -inf has p = 0, and so has
@@ -112,7 +122,7 @@ export const matchesBackward: Matches<'tokenLogprobBackward', TokenLogprobBackwa
  * @param inputs.entropy       f32[T]  as tokenLogprob gave it; needed with gradEntropy
  * @param inputs.gradLogp      f32[T]  derivative of the loss with respect to logp; not looked at where masked
  * @param inputs.gradEntropy   f32[T]  with respect to the entropy
- * @param options              temperature, validVocab, vocabStart, stride as in tokenLogprob
+ * @param options              temperature, softcap, validVocab, vocabStart, stride as in tokenLogprob
  * @param options.gradScale    multiplies gradLogits; 1 by default
  * @param options.out          gradLogits may be the logits themselves (written in place), or f32 for any logits
  * @returns gradLogits [R,V]  in the dtype of the logits

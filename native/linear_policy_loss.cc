@@ -123,6 +123,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(stats, "f64[15]"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
+    GRPO_OPT(softcap, "number? = null > 0 f32 inverse"),
     GRPO_OPT(valid_vocab, "integer? = null >= 0"),
     GRPO_OPT(grad_scale, "number = 1 f32"),
     GRPO_OPT(accumulate, "boolean = false"),

@@ -2,8 +2,8 @@
 // memory once and its gradient written once: softmax, the log-probabilities of its tokens, their coefficients and the
 // gradient follow each other while the row is in cache. The ratio of a sequence needs the log-probabilities of all its
 // rows: then a first pass reads the logits, and a second one forms the gradient. Either way loss and statistics come
-// from policy_loss at the end, and memory beside the outputs is some 50 bytes per token and 24 per row that
-// one names, whatever V is.
+// from policy_loss at the end, and memory beside the outputs is some 50 bytes per token and 24 per row that one names,
+// whatever V is; with a soft-cap a row in float32 for each thread.
 #include "logits/logits.h"
 #include "loss/policy_loss_args.h"
 
@@ -27,11 +27,11 @@ struct Call {
   bool wants_gradient() const { return grad_logits.data != nullptr; }
 };
 
-RowSoftmax forward_row(const Call& call, int64_t r, int64_t i) {
-  const RowSoftmax softmax = softmax_of_row(call.logits, r);
+RowSoftmax forward_row(const Call& call, int64_t r, int64_t i, const LogitRow& row) {
+  const RowSoftmax softmax = softmax_of_row(call.logits, r, row);
   for (int32_t j = call.tokens.start[i]; j < call.tokens.start[i + 1]; ++j) {
     const int32_t t = call.tokens.t[j];
-    call.logp[t] = static_cast<float>(logp_of_token(call.logits, r, softmax, t));
+    call.logp[t] = static_cast<float>(logp_of_token(call.logits, r, row, softmax, t));
     call.entropy[t] = static_cast<float>(softmax.entropy);
   }
   return softmax;
@@ -42,33 +42,37 @@ void take_coefficients(const Call& call, int64_t i) {
     token_gradient(call.in, call.denominators, call.tokens.t[j], call.grad_logp, call.grad_entropy, call.objective);
 }
 
-void backward_row(const Call& call, int64_t r, int64_t i, const RowSoftmax& softmax) {
+void backward_row(const Call& call, int64_t r, int64_t i, const LogitRow& row, const RowSoftmax& softmax) {
   if (row_gradient(call.tokens, i, call.grad_logp, call.grad_entropy).zero)
     write_zero_row(call.logits, call.grad_logits, r);
   else
-    gradient_of_row(call.logits, softmax, call.tokens, i, call.grad_logp, call.grad_entropy, call.grad_logits,
+    gradient_of_row(call.logits, row, softmax, call.tokens, i, call.grad_logp, call.grad_entropy, call.grad_logits,
                     call.targets);
 }
 
 void one_pass(const Call& call) {
   if (!call.wants_gradient())
-    return for_named_rows(call.logits, call.tokens, [&](int64_t r, int64_t i) { forward_row(call, r, i); });
-  for_rows(call.logits, call.tokens, [&](int64_t r, int64_t i) {
+    return for_named_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
+      forward_row(call, r, i, call.logits.open(r, worker));
+    });
+  for_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
     if (i < 0) return write_zero_row(call.logits, call.grad_logits, r);
-    const RowSoftmax softmax = forward_row(call, r, i);
+    const LogitRow row = call.logits.open(r, worker);
+    const RowSoftmax softmax = forward_row(call, r, i, row);
     take_coefficients(call, i);
-    backward_row(call, r, i, softmax);
+    backward_row(call, r, i, row, softmax);
   });
 }
 
 void first_pass(const Call& call) {
-  for_named_rows(call.logits, call.tokens,
-                 [&](int64_t r, int64_t i) { call.softmaxes[i] = forward_row(call, r, i); });
+  for_named_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
+    call.softmaxes[i] = forward_row(call, r, i, call.logits.open(r, worker));
+  });
 }
 
 void second_pass(const Call& call) {
-  for_rows(call.logits, call.tokens, [&](int64_t r, int64_t i) {
-    if (i >= 0) backward_row(call, r, i, call.softmaxes[i]);
+  for_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
+    if (i >= 0) backward_row(call, r, i, call.logits.open(r, worker), call.softmaxes[i]);
     else write_zero_row(call.logits, call.grad_logits, r);
   });
 }
@@ -99,7 +103,9 @@ int run(const Args& args, const Axes& axes) {
   in.entropy = entropy;
   Denominators denominators;
   prepare_denominators(in, count.data(), denominators, objective);
-  const Logits logits = logits_of(args, axes);
+  Logits logits = logits_of(args, axes);
+  Scratch<float> capped(capped_scratch(logits));
+  logits.capped = capped.data();
   const Call call{logits,
                   tokens,
                   in,
@@ -134,6 +140,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(stats, "f64[15]"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
+    GRPO_OPT(softcap, "number? = null > 0 f32 inverse"),
     GRPO_OPT(valid_vocab, "integer? = null >= 0"),
     GRPO_OPT(grad_scale, "number = 1 f32"),
     GRPO_OBJECTIVE_FIELDS,

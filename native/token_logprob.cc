@@ -14,11 +14,12 @@ void token_logprob(const Logits& logits, const RowTokens& tokens,
                    int64_t T) {
   for (float* output : {logp, entropy, logsumexp})
     if (output != nullptr) std::fill(output, output + T, 0.0f);  // what masked tokens keep
-  for_named_rows(logits, tokens, [&](int64_t r, int64_t i) {
-    const RowSoftmax softmax = softmax_of_row(logits, r);
+  for_named_rows(logits, tokens, [&](int64_t r, int64_t i, int worker) {
+    const LogitRow row = logits.open(r, worker);
+    const RowSoftmax softmax = softmax_of_row(logits, r, row);
     for (int32_t j = tokens.start[i]; j < tokens.start[i + 1]; ++j) {
       const int32_t t = tokens.t[j];
-      if (logp != nullptr) logp[t] = static_cast<float>(logp_of_token(logits, r, softmax, t));
+      if (logp != nullptr) logp[t] = static_cast<float>(logp_of_token(logits, r, row, softmax, t));
       if (entropy != nullptr) entropy[t] = static_cast<float>(softmax.entropy);
       if (logsumexp != nullptr) logsumexp[t] = static_cast<float>(softmax.logsumexp(logits.scale(r)));
     }
@@ -32,12 +33,13 @@ void token_logprob_backward(const Logits& logits, const RowTokens& tokens,
                             const float* grad_entropy,  // [T], may be null
                             const GradLogits& grad_logits,
                             Target* targets) {  // [T], scratch
-  for_rows(logits, tokens, [&](int64_t r, int64_t i) {
+  for_rows(logits, tokens, [&](int64_t r, int64_t i, int worker) {
     if (i < 0 || row_gradient(tokens, i, grad_logp, grad_entropy).zero) return write_zero_row(logits, grad_logits, r);
     const int32_t t = tokens.t[tokens.start[i]];
-    const RowSoftmax softmax = with_given(softmax_of_row(logits, r), logits.scale(r), logsumexp[t],
+    const LogitRow row = logits.open(r, worker);
+    const RowSoftmax softmax = with_given(softmax_of_row(logits, r, row), logits.scale(r), logsumexp[t],
                                           entropy == nullptr ? nullptr : entropy + t);
-    gradient_of_row(logits, softmax, tokens, i, grad_logp, grad_entropy, grad_logits, targets);
+    gradient_of_row(logits, row, softmax, tokens, i, grad_logp, grad_entropy, grad_logits, targets);
   });
 }
 
@@ -55,7 +57,10 @@ int run(const grpo_token_logprob_args& args, const Axes& axes) {
   Scratch<int32_t> scratch(row_tokens_scratch(T));
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
   if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
-  token_logprob(maybe_part(args, axes), tokens, data<float>(args.logp), data<float>(args.entropy),
+  Logits logits = maybe_part(args, axes);
+  Scratch<float> capped(capped_scratch(logits));
+  logits.capped = capped.data();
+  token_logprob(logits, tokens, data<float>(args.logp), data<float>(args.entropy),
                 data<float>(args.logsumexp), T);
   return GRPO_OK;
 }
@@ -69,10 +74,13 @@ int run(const grpo_token_logprob_backward_args& args, const Axes& axes) {
   Scratch<Target> targets(T);
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
   if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
+  Logits logits = maybe_part(args, axes);
+  Scratch<float> capped(capped_scratch(logits));
+  logits.capped = capped.data();
   const float* grad_entropy = data<float>(args.grad_entropy);
   GradLogits grad_logits = grad_logits_of(args.grad_logits);
   grad_logits.scale = args.grad_scale;
-  token_logprob_backward(maybe_part(args, axes), tokens, data<float>(args.logsumexp),
+  token_logprob_backward(logits, tokens, data<float>(args.logsumexp),
                          grad_entropy == nullptr ? nullptr : data<float>(args.entropy), data<float>(args.grad_logp),
                          grad_entropy, grad_logits, targets.data());
   return GRPO_OK;
@@ -90,6 +98,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(logsumexp, "f32[T]"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
+    GRPO_OPT(softcap, "number? = null > 0 f32 inverse"),
     GRPO_OPT(valid_vocab, "integer? = null >= 0"),
     GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
 };
@@ -109,6 +118,7 @@ const grpo_field kFields[] = {
     GRPO_IN(grad_entropy, "f32[T] ?"),
     GRPO_OUT(grad_logits, "~logits[R,V] strided over logits"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
+    GRPO_OPT(softcap, "number? = null > 0 f32 inverse"),
     GRPO_OPT(valid_vocab, "integer? = null >= 0"),
     GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
     GRPO_OPT(grad_scale, "number = 1 f32"),

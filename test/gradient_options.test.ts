@@ -19,7 +19,7 @@ import { batch, D, V, valid } from './support/option_cases.js'
 import { random } from './support/random.js'
 
 describe('gradScale', () => {
-  const b = batch('f32', { rowTemperature: true, validVocab: valid })
+  const b = batch('f32', { rowTemperature: true, validVocab: valid, softcap: 6 })
   const policy = {
     oldLogp: random(2).uniforms(b.T, -8, -4),
     advantage: Float32Array.of(1, -0.5),
@@ -88,7 +88,7 @@ describe('gradScale', () => {
 })
 
 describe.each(['f32', 'bf16'] as const)('accumulate, gradients in %s', (dtype) => {
-  const b = batch('bf16', { rowTemperature: true, validVocab: valid })
+  const b = batch('bf16', { rowTemperature: true, validVocab: valid, softcap: 6 })
   const forward = linearTokenLogprob({ ...b.linear, ...b.inputs }, b.options)
   const { logsumexp, entropy } = forward
   const inputs = { ...b.linear, ...b.inputs, logsumexp, entropy, ...b.grads }

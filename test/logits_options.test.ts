@@ -24,10 +24,14 @@ import { type Batch, batch, D, names, V, valid } from './support/option_cases.js
 import { random } from './support/random.js'
 
 const dtypes: LogitsDType[] = ['f32', 'bf16']
+// Every one of them, and every two; the logits lie between -10 and 14, where a cap of 6 bends them all.
 const settings = [
-  { rowTemperature: true, validVocab: null },
-  { rowTemperature: false, validVocab: valid },
-  { rowTemperature: true, validVocab: valid },
+  { rowTemperature: true, validVocab: null, softcap: null },
+  { rowTemperature: false, validVocab: valid, softcap: null },
+  { rowTemperature: false, validVocab: null, softcap: 6 },
+  { rowTemperature: true, validVocab: valid, softcap: null },
+  { rowTemperature: true, validVocab: null, softcap: 30 },
+  { rowTemperature: false, validVocab: valid, softcap: 6 },
 ]
 const plainOf = (b: Batch, logits: ArrayLike<number>): LogitsInputs => ({ logits, V, ...b.inputs, ...b.options })
 
@@ -50,11 +54,15 @@ function widened(x: ArrayLike<number>, columns: number): Float64Array {
 }
 const trimmed = (x: ArrayLike<number>, columns: number) => Array.from(x).filter((_, i) => i % V < columns)
 
-/** Of the operations on hidden states: exact, and by the plain float32 formula. Padding has gradient 0. */
-function linearReference(b: Batch) {
+/**
+ * Of the operations on hidden states: exact, and by the plain float32 formula. Padding has gradient 0. `given`: the
+ * logsumexp and entropy from which the gradients are formed, rounded as they are, instead of those of the logits.
+ */
+function linearReference(b: Batch, given?: { logsumexp: HostArray; entropy: HostArray }) {
   const matrices = matricesOf(b)
   const of = (round?: (x: number) => number) => {
-    const plain = plainOf(b, widened(linearLogits(matrices, round), matrices.rows))
+    const whole = given && { logsumexp: values(given.logsumexp), entropy: values(given.entropy), vocabStart: 0 }
+    const plain = { ...plainOf(b, widened(linearLogits(matrices, round), matrices.rows)), whole }
     const gradLogits = tokenLogprobBackwardReference(plain, b.grads.gradLogp, b.grads.gradEntropy, round)
     const gradients = linearGradients(matrices, trimmed(gradLogits, matrices.rows), round)
     const padded = (x: Float64Array, n: number) => Float64Array.from({ length: n }, (_, i) => x[i] ?? 0)
@@ -75,7 +83,7 @@ function linearReference(b: Batch) {
 }
 
 describe.each(dtypes)('%s', (dtype) => {
-  describe.each(settings)('own temperatures: $rowTemperature, columns: $validVocab', (setting) => {
+  describe.each(settings)('own temperatures: $rowTemperature, columns: $validVocab, soft-cap: $softcap', (setting) => {
     test('of logits, forward and backward', () => {
       const b = batch(dtype, setting)
       const forward = tokenLogprob({ logits: b.logits, ...b.inputs }, b.options)
@@ -147,7 +155,7 @@ describe.each(dtypes)('%s', (dtype) => {
   })
 
   test('a head split over ranks: the parts merged are the whole', () => {
-    const b = batch(dtype, { rowTemperature: true, validVocab: valid })
+    const b = batch(dtype, { rowTemperature: true, validVocab: valid, softcap: 6 })
     const cut = Math.floor(V / 2)
     const parts = [
       { begin: 0, end: cut, validVocab: null },
@@ -162,15 +170,16 @@ describe.each(dtypes)('%s', (dtype) => {
         head: rows(b.linear.head, [end - begin, D]),
         headBias: rows(b.linear.headBias, [end - begin]),
       }
-      return { linear, begin, options: { temperature: 0.8, validVocab, vocabStart: begin } }
+      return { linear, begin, options: { temperature: 0.8, softcap: 6, validVocab, vocabStart: begin } }
     })
-    const { forward, gradients } = linearReference(b)
+    const { forward } = linearReference(b)
     const merged = mergeTokenLogprob(
       parts.map(({ linear, options }) => linearTokenLogprob({ ...linear, ...b.inputs }, options)),
     )
     for (const name of names) accurate(merged[name], forward.exact[name], forward.plain[name])
 
     const { logsumexp, entropy } = merged
+    const { gradients } = linearReference(b, merged)
     const inFloat32 = (x: HostArray) => array(new Float32Array(x.data.length), [...x.shape])
     const [first, second] = parts.map(({ linear, options }) => {
       const out = { gradHidden: inFloat32(linear.hidden), gradHead: inFloat32(linear.head) }
@@ -187,35 +196,39 @@ describe.each(dtypes)('%s', (dtype) => {
 })
 
 // On sm_90 the blocks of a cluster keep such rows in shared memory.
-test.each(dtypes)('rows of 9,000 columns in %s, the last hundred padding', (dtype) => {
-  const r = random(7)
-  const [rows, columns, validVocab] = [3, 9000, 8900]
-  const data = r.normals(rows * columns, 2)
-  for (let i = 0; i < data.length; i++) if (i % columns >= validVocab) data[i] = Number.NaN
-  const logits = logitsOf(dtype, data, columns)
-  const beside = {
-    token: Int32Array.of(0, 8899, 8899, 77),
-    row: Int32Array.of(0, 2, 2, 1),
-    rowTemperature: Float32Array.of(0.5, 3, 1.5),
-  }
-  const options = { temperature: 0.7, validVocab }
-  const policy = { tokenAdvantage: Float32Array.of(1, -1, 0.5, 2), sequenceStart: Int32Array.of(0, 4) }
-  const plain = { logits: values(logits), V: columns, ...beside, ...options }
-  const forward = tokenLogprob({ logits, ...beside }, options)
-  const [expected, rounded] = [tokenLogprobReference(plain), tokenLogprobReference(plain, Math.fround)]
-  for (const name of names) accurate(forward[name], expected[name], rounded[name])
-  const { logp, entropy, logsumexp } = forward
-  const { gradLogp, gradEntropy } = policyLoss({ logp, entropy, ...policy }, { entropyCoef: 0.1 })
-  const given = { logits, ...beside, logsumexp, entropy, gradLogp, gradEntropy: gradEntropy! }
-  const { gradLogits } = tokenLogprobBackward(given, options)
-  const of = (round?: (x: number) => number) =>
-    tokenLogprobBackwardReference(plain, gradLogp.data, gradEntropy!.data, round)
-  accurate(gradLogits, of(), of(Math.fround))
-  const inPlace = { ...options, entropyCoef: 0.1, out: { gradLogits: logits } }
-  const fused = policyLossFromLogits({ logits, ...beside, ...policy }, inPlace)
-  identical(fused.gradLogits, gradLogits)
-  identical(fused.logp, logp)
-})
+const long = dtypes.flatMap((dtype) => [null, 5].map((softcap) => ({ dtype, softcap })))
+test.each(long)(
+  'rows of 9,000 columns in $dtype, the last hundred padding, soft-cap $softcap',
+  ({ dtype, softcap }) => {
+    const r = random(7)
+    const [rows, columns, validVocab] = [3, 9000, 8900]
+    const data = r.normals(rows * columns, 2)
+    for (let i = 0; i < data.length; i++) if (i % columns >= validVocab) data[i] = Number.NaN
+    const logits = logitsOf(dtype, data, columns)
+    const beside = {
+      token: Int32Array.of(0, 8899, 8899, 77),
+      row: Int32Array.of(0, 2, 2, 1),
+      rowTemperature: Float32Array.of(0.5, 3, 1.5),
+    }
+    const options = { temperature: 0.7, softcap, validVocab }
+    const policy = { tokenAdvantage: Float32Array.of(1, -1, 0.5, 2), sequenceStart: Int32Array.of(0, 4) }
+    const plain = { logits: values(logits), V: columns, ...beside, ...options }
+    const forward = tokenLogprob({ logits, ...beside }, options)
+    const [expected, rounded] = [tokenLogprobReference(plain), tokenLogprobReference(plain, Math.fround)]
+    for (const name of names) accurate(forward[name], expected[name], rounded[name])
+    const { logp, entropy, logsumexp } = forward
+    const { gradLogp, gradEntropy } = policyLoss({ logp, entropy, ...policy }, { entropyCoef: 0.1 })
+    const given = { logits, ...beside, logsumexp, entropy, gradLogp, gradEntropy: gradEntropy! }
+    const { gradLogits } = tokenLogprobBackward(given, options)
+    const of = (round?: (x: number) => number) =>
+      tokenLogprobBackwardReference(plain, gradLogp.data, gradEntropy!.data, round)
+    accurate(gradLogits, of(), of(Math.fround))
+    const inPlace = { ...options, entropyCoef: 0.1, out: { gradLogits: logits } }
+    const fused = policyLossFromLogits({ logits, ...beside, ...policy }, inPlace)
+    identical(fused.gradLogits, gradLogits)
+    identical(fused.logp, logp)
+  },
+)
 
 test('a part of a head in which no token lies, and one of -inf alone', () => {
   const hidden = array(Float32Array.of(1, 2), [1, 2])
@@ -227,6 +240,51 @@ test('a part of a head in which no token lies, and one of -inf alone', () => {
   const headBias = Float32Array.of(-Infinity, -Infinity)
   const nothing = linearTokenLogprob({ hidden, head, headBias, token }, { vocabStart: 6 })
   expect(names.map((name) => nothing[name].data[0])).toEqual([-Infinity, 0, -Infinity])
+})
+
+describe('a soft-cap', () => {
+  const of = (logits: number[], options: object, token = 0) => {
+    const inputs = { logits: array(Float32Array.from(logits), [1, logits.length]), token: Int32Array.of(token) }
+    const forward = tokenLogprob(inputs, options)
+    const { logsumexp, entropy } = forward
+    const grads = { gradLogp: Float32Array.of(1), gradEntropy: Float32Array.of(0.5) }
+    return { forward, ...tokenLogprobBackward({ ...inputs, logsumexp, entropy, ...grads }, options) }
+  }
+  test('bends logits of 1e30 and infinity to itself, and leaves -inf masked', () => {
+    const { forward, gradLogits } = of([1e30, Infinity, -Infinity, -1e30], { softcap: 3 })
+    const sum = 2 * Math.exp(3) + Math.exp(-3)
+    golden(forward.logsumexp, [Math.log(sum)])
+    golden(forward.logp, [3 - Math.log(sum)])
+    const [high, low] = [Math.exp(3) / sum, Math.exp(-3) / sum]
+    golden(forward.entropy, [-2 * high * Math.log(high) - low * Math.log(low)])
+    expect(Array.from(gradLogits.data, Math.abs)).toEqual([0, 0, 0, 0]) // tanh is flat there
+    expect(of([1e30, 0], {}).forward.logp.data[0]).toBe(0)
+  })
+  test('is seen by a NaN, and by a row of -inf alone', () => {
+    for (const logits of [
+      [1, Number.NaN],
+      [-Infinity, -Infinity],
+    ]) {
+      // biome-ignore format: two rows
+      const { forward, gradLogits } = of(logits, { softcap: 3 })
+      for (const name of names) expect(forward[name].data[0]).toBeNaN()
+      expect(Array.from(gradLogits.data, Number.isNaN)).toEqual([true, true])
+    }
+    const part = of([-Infinity, -Infinity], { softcap: 3, vocabStart: 0 }).forward
+    expect(names.map((name) => part[name].data[0])).toEqual([-Infinity, 0, -Infinity])
+  })
+  // Where c tanh(z / c) is z to the last digit, nothing is lost to the tangent.
+  test.each([1e6, 1e30])('of %d is none', (softcap) => {
+    const logits = [0.5, -1.25, 3, 1e-3, 7.5]
+    const [capped, plain] = [of(logits, { softcap }, 2), of(logits, {}, 2)]
+    for (const name of names) golden(capped.forward[name], Array.from(plain.forward[name].data))
+    golden(capped.gradLogits, Array.from(plain.gradLogits.data))
+  })
+  test('keeps the digits of small logits', () => {
+    const small = [1e-6, -2e-6, 3e-6]
+    const { forward } = of(small, { softcap: 30, temperature: 1e-6 })
+    golden(forward.logp, [1 - Math.log(Math.exp(1) + Math.exp(-2) + Math.exp(3))])
+  })
 })
 
 // Nobody waits to see what lies on a device: the numbers say it.
@@ -273,6 +331,16 @@ describe('refuses', () => {
   cpuTest('temperatures of which float32 cannot hold the product', () => {
     const expected = { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'rowTemperature' }
     both({ rowTemperature: Float32Array.of(1e-30, 1) }, { temperature: 1e-10 }, expected)
+  })
+  test.each([0, -30, Number.NaN, Infinity, 1e-39, 1e38])('a soft-cap of %d', (softcap) => {
+    both({}, { softcap }, { error: RangeError, code: 'ERR_GRPO_OPTION', argument: 'softcap' })
+  })
+  test('a soft-cap that is too large for the temperature', () => {
+    both({}, { softcap: 1e30, temperature: 1e-30 }, { error: RangeError, code: 'ERR_GRPO_OPTION', argument: 'softcap' })
+  })
+  cpuTest('a soft-cap that is too large for the temperature of a row', () => {
+    const expected = { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'rowTemperature' }
+    both({ rowTemperature: Float32Array.of(1e-30, 1) }, { softcap: 1e20 }, expected)
   })
   test('more valid columns than there are, and tokens that are padding', () => {
     both({}, { validVocab: 4 }, { error: RangeError, code: 'ERR_GRPO_OPTION', argument: 'validVocab' })

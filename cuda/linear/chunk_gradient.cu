@@ -3,6 +3,7 @@
 #include "blocks/flags.cuh"
 #include "blocks/floats.cuh"
 #include "blocks/reduce.cuh"
+#include "blocks/softcap.cuh"
 #include "linear/chunk.cuh"
 #include "linear/matmul.cuh"
 
@@ -19,7 +20,7 @@ struct CompactShared {
 };
 
 // z becomes (sum of grad_logp[t] over the tokens t of v - p coefficient - p (log p + entropy) entropy_coefficient)
-// scale; zeros past the end of the row.
+// scale, with a soft-cap times its slope; zeros past the end of the row.
 // Grid: rows of the chunk. Block: 256. Shared: 32. Work: 8 bytes per logit. Bound: issue.
 __global__ void __launch_bounds__(kThreads)
     gradient_kernel(LinearChunk chunk, Linear linear, const float* logsumexp, const float* entropy,
@@ -47,20 +48,26 @@ __global__ void __launch_bounds__(kThreads)
   const float lse = logsumexp != nullptr ? logsumexp[first] : own.logsumexp;
   // A given logsumexp that is the row's own but for its rounding counts as that: its rounding would be in every p.
   const bool as_own = isfinite(own.logsumexp) && fabsf(lse - own.logsumexp) <= 2.4e-7f * fmaxf(1, fabsf(own.logsumexp));
+  // Relative to the largest logit: scale * z would be rounded at its own size.
+  const float log_sum = as_own ? own.log_sum : static_cast<float>(lse - static_cast<double>(scale) * own.most);
   const float h = entropy != nullptr ? entropy[first] : own.entropy;
-  const float own_scale = scale * grad_scale;
+  const double softcap = linear.temperature.softcap;
+  const bool capped = softcap != 0;
+  const float slope = (capped ? static_cast<float>(scale / softcap) : scale) * grad_scale;
   float largest = 0;
   for (int64_t v = threadIdx.x; v < V; v += kThreads) {
     const float x = (z[v] - own.most) * scale;
-    const float log_p = as_own ? x - own.log_sum : z[v] * scale - lse, p = as_own ? expf(x) / own.sum : expf(log_p);
+    const float log_p = x - log_sum, p = as_own ? expf(x) / own.sum : expf(log_p);
     float own_tokens = 0;  // summed as coefficient is: with all tokens of one id and p = 1, the gradient is exactly 0
     for (int32_t j = begin; j < end; ++j)
       if (linear.token[chunk.named.tokens[j]] - linear.vocab_start == v) own_tokens += grad_logp[chunk.named.tokens[j]];
     // p = 0 where log p is -infinity.
     const bool bonus = entropy_coefficient != 0 && p > 0;
-    const float gradient = own_tokens - p * (bonus ? fmaf(entropy_coefficient, log_p + h, coefficient) : coefficient);
-    z[v] = gradient * own_scale;
-    largest = fmaxf(largest, fabsf(gradient * own_scale));
+    float gradient = own_tokens - p * (bonus ? fmaf(entropy_coefficient, log_p + h, coefficient) : coefficient);
+    gradient *= slope;
+    if (capped) gradient *= softcap_slope(z[v]);
+    z[v] = gradient;
+    largest = fmaxf(largest, fabsf(gradient));
   }
   if (threadIdx.x < chunk.stride - V) z[V + threadIdx.x] = 0;
   if (chunk.row_largest == nullptr) return;

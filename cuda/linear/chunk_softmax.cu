@@ -1,6 +1,7 @@
 // The softmax of a chunk's rows, see chunk.cuh: one block owns one row of logits, which it reads twice (maximum, then
 // sums), both times from memory: a chunk has up to a gigabyte, more than the L2 cache. float32, sums in a fixed tree.
 #include "blocks/reduce.cuh"
+#include "blocks/softcap.cuh"
 #include "linear/chunk.cuh"
 #include "linear/matmul.cuh"
 
@@ -27,9 +28,13 @@ __global__ void __launch_bounds__(kThreads)
   if (i >= *chunk.live) return;
   const int32_t r = chunk.named.row[chunk.begin + i];
   const float scale = scale_of_row(linear.temperature, r);
-  const float* z = chunk.logits + i * chunk.stride;
+  float* z = chunk.logits + i * chunk.stride;
+  const InverseCap inverse = inverse_cap(linear.temperature);
   float most = -INFINITY;
-  for (int64_t v = threadIdx.x; v < V; v += kThreads) most = z[v] > most || z[v] != z[v] ? z[v] : most;
+  for (int64_t v = threadIdx.x; v < V; v += kThreads) {
+    if (inverse.high != 0) z[v] = softcapped(z[v], inverse);  // what the gradient is formed from, too
+    most = z[v] > most || z[v] != z[v] ? z[v] : most;
+  }
   most = block_reduce(most, shared.partial, LargerOrNan{});
   float sum = 0, weighted = 0;  // of exp(x), and of that times x
   for (int64_t v = threadIdx.x; v < V; v += kThreads) {

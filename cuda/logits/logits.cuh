@@ -1,6 +1,7 @@
 // Rows of logits in memory: loads and stores are of 16 bytes where the address allows, else of one element.
 #pragma once
 
+#include "blocks/softcap.cuh"
 #include "logits/row_tokens.cuh"
 #include "native/logits/logits.h"
 
@@ -15,10 +16,11 @@ struct LogitRows {
   int64_t V;      // columns that are looked at
   int64_t width;  // all columns: those from V on are padding, and get gradient 0
   Temperature temperature;
-  float scale;   // 1 / temperature; of a row of_row(r)
+  float scale;   // scale_of_row; of a row of_row(r)
   float scale2;  // scale * log2(e)
   bool part;     // columns vocab_start.. of a vocabulary, not the whole of it
   int64_t vocab_start;
+  InverseCap inverse_cap;
 
   __device__ __forceinline__ const T* row(int64_t r) const { return data + r * stride; }
   // With the row's own temperature.
@@ -27,7 +29,14 @@ struct LogitRows {
     if (temperature.of_row != nullptr) own.scale = scale_of_row(temperature, r), own.scale2 = log2_scale(own.scale);
     return own;
   }
+  // What the derivative by what the softmax works on is multiplied by, but for the slope of a soft-cap.
+  __device__ __forceinline__ double slope() const { return inverse_cap.high == 0 ? scale : scale / temperature.softcap; }
 };
+
+// x with the soft-cap on it, if there is one.
+__device__ __forceinline__ float softcapped_if(float x, const InverseCap& inverse_cap) {
+  return inverse_cap.high == 0 ? x : softcapped(x, inverse_cap);
+}
 
 template <class G>
 struct GradRows {
@@ -83,6 +92,7 @@ struct Slice {
   const Words4* copied;  // [groups] in shared memory, null where x is read itself
   int32_t n, groups;
   bool aligned;  // x is
+  InverseCap inverse_cap;
 
   __device__ __forceinline__ int32_t tail() const { return groups * kLanes<T>; }
 
@@ -98,11 +108,20 @@ struct Slice {
     }
   }
   __device__ __forceinline__ Words4 group(int64_t g) const { return copied != nullptr ? copied[g] : group_of_x(g); }
+
+  // What the softmax works on.
+  __device__ __forceinline__ float at(int64_t i) const { return softcapped_if(to_float(x[i]), inverse_cap); }
+  __device__ __forceinline__ void unpack_group(const Words4& words, float (&values)[kLanes<T>]) const {
+    unpack<T>(words, values);
+    if (inverse_cap.high == 0) return;
+#pragma unroll
+    for (int i = 0; i < kLanes<T>; ++i) values[i] = softcapped(values[i], inverse_cap);
+  }
 };
 
 template <class T>
-__device__ __forceinline__ Slice<T> slice_of(const T* x, int64_t n) {
-  return {x, nullptr, static_cast<int32_t>(n), static_cast<int32_t>(n / kLanes<T>), aligned16(x)};
+__device__ __forceinline__ Slice<T> slice_of(const T* x, int64_t n, const InverseCap& inverse_cap) {
+  return {x, nullptr, static_cast<int32_t>(n), static_cast<int32_t>(n / kLanes<T>), aligned16(x), inverse_cap};
 }
 
 // y[n] = value, by the threads of the block.

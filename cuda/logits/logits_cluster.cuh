@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
     c = coefficients_of<kPass>(work, own, 0, s.row);
     if (c.zero) return fill(y, n, 0);
   }
-  Slice<T> slice = slice_of(logits.row(r) + begin, n);
+  Slice<T> slice = slice_of(logits.row(r) + begin, n, logits.inverse_cap);
   const int64_t bytes = int64_t{slice.groups} * 16, pieces = slice.aligned ? ceil_div(bytes, kPieceBytes) : 0;
   Words4* copied = reinterpret_cast<Words4*>(s.logits);
   if (threadIdx.x == 0) {
@@ -191,10 +191,11 @@ template <bool kGradient, class Args, class Visit>
 void with_types(const Args& args, const Axes& axes, const DLTensor* grad_logits, Visit visit) {
   const auto typed = [&]<class T>(T) {
     const int64_t start = vocab_start_of(args);
-    const float scale = static_cast<float>(1 / args.temperature);
+    const Temperature temperature = temperature_of(args);
+    const float scale = static_cast<float>(scale_of(temperature, temperature.whole));
     const LogitRows<T> logits{data<T>(args.logits), row_stride(args.logits), axes['R'], valid_columns(args, axes),
-                              axes['V'], temperature_of(args), scale, log2_scale(scale),
-                              !is_null(start), is_null(start) ? 0 : start};
+                              axes['V'], temperature, scale, log2_scale(scale),
+                              !is_null(start), is_null(start) ? 0 : start, inverse_cap(temperature)};
     if constexpr (kGradient) {
       const int64_t stride = row_stride(grad_logits);
       if (sizeof(T) == 2 && float_type(grad_logits) == Float::kF32)

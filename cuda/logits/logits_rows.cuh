@@ -73,7 +73,8 @@ __device__ __forceinline__ Online merge_block(Online own, RowShared& s, float sc
 // writing the row already when the others are asked for.
 template <class T>
 __device__ __forceinline__ float logit_of(const LogitRows<T>& logits, int64_t r, int64_t column) {
-  return column >= 0 && column < logits.V ? to_float(logits.row(r)[column]) : -INFINITY;
+  if (column < 0 || column >= logits.V) return -INFINITY;
+  return softcapped_if(to_float(logits.row(r)[column]), logits.inverse_cap);
 }
 template <class T>
 __device__ __forceinline__ int64_t column_of(const LogitRows<T>& logits, const RowWork& work, int64_t t) {
@@ -160,7 +161,8 @@ __device__ __forceinline__ void gradient_of_row(const LogitRows<T>& logits, cons
       const float x = j == threadIdx.x ? first_logit : logit_of(logits, r, column);
       const double logp = softmax.logp(x, logits.scale), p = exp(logp);
       if (p != 0) value -= p * (c.logp + c.entropy * (logp + softmax.entropy));  // not 0 * -inf
-      work.target[own.place + j] = logits.scale * value;
+      if (logits.inverse_cap.high != 0) value *= cap_slope(x);
+      work.target[own.place + j] = logits.slope() * value;
     }
   before_writing();
   if (!exists && !c.zero) return fill(y, slice.n, NAN);
@@ -168,7 +170,7 @@ __device__ __forceinline__ void gradient_of_row(const LogitRows<T>& logits, cons
     fill(y, slice.n, 0);
   else
     with_accuracy<kLong, T>(logits.V, [&](auto accurate) {
-      write_gradient<accurate>(slice, y, gradient_line(softmax, c.logp, c.entropy, logits.scale, logits.scale2));
+      write_gradient<accurate>(slice, y, gradient_line(softmax, c.logp, c.entropy, logits.slope(), logits.scale2));
     });
   if (c.zero) return;
   __syncthreads();
@@ -215,7 +217,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused ||
     c = coefficients_of<kPass>(work, own, 0, s);
     if (c.zero) return fill(y, logits.V, 0);
   }
-  const Slice<T> slice = slice_of(logits.row(r), logits.V);
+  const Slice<T> slice = slice_of(logits.row(r), logits.V, logits.inverse_cap);
   const float first_logit =
       static_cast<int>(threadIdx.x) < own.count ? logit_of(logits, r, column_of(logits, work, own[threadIdx.x])) : 0;
   SoftmaxOfRow softmax;

@@ -98,13 +98,13 @@ __device__ __forceinline__ void add_groups(Online& o, const Slice<T>& slice, int
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       float x[kLanes<T>];
-      unpack<T>(words[i], x);
+      slice.unpack_group(words[i], x);
       add<kAccurate>(o, x, scale2);
     }
   }
   for (; g < end; g += blockDim.x) {
     float x[kLanes<T>];
-    unpack<T>(slice.group(g), x);
+    slice.unpack_group(slice.group(g), x);
     add<kAccurate>(o, x, scale2);
   }
 }
@@ -112,7 +112,7 @@ __device__ __forceinline__ void add_groups(Online& o, const Slice<T>& slice, int
 template <bool kAccurate, class T>
 __device__ __forceinline__ void add_ends(Online& o, const Slice<T>& slice, float scale2) {
   const auto one = [&](int64_t i) {
-    const float x[1] = {to_float(slice.x[i])};
+    const float x[1] = {slice.at(i)};
     add<kAccurate>(o, x, scale2);
   };
   for (int64_t i = slice.tail() + threadIdx.x; i < slice.n; i += blockDim.x) one(i);
@@ -173,12 +173,12 @@ struct GradientLine {
 };
 
 // Of a loss with derivatives `logp` and `entropy` by the row's logp and entropy, but for the tokens' own entries.
-__device__ __forceinline__ GradientLine gradient_line(const SoftmaxOfRow& row, double logp, double entropy, float scale,
-                                                      float scale2) {
+__device__ __forceinline__ GradientLine gradient_line(const SoftmaxOfRow& row, double logp, double entropy,
+                                                      double slope, float scale2) {
   const double p_of_max = exp(-row.log_sum);
   return {static_cast<float>(row.max), scale2,
-          static_cast<float>(-scale * (logp + entropy * (row.entropy - row.log_sum)) * p_of_max),
-          static_cast<float>(-scale * entropy * 0.6931471805599453 * p_of_max)};
+          static_cast<float>(-slope * (logp + entropy * (row.entropy - row.log_sum)) * p_of_max),
+          static_cast<float>(-slope * entropy * 0.6931471805599453 * p_of_max)};
 }
 
 // y[n] from the slice, by the threads of the block; y may be where the slice was read from.
@@ -186,12 +186,17 @@ template <bool kAccurate, class T, class G>
 __device__ __forceinline__ void write_gradient(const Slice<T>& slice, G* y, const GradientLine& line) {
   constexpr int kAhead = 2;
   const bool whole = aligned16(y);
-  const auto one = [&](int64_t i) { y[i] = from_float<G>(line.template at<kAccurate>(to_float(slice.x[i]))); };
+  const bool capped = slice.inverse_cap.high != 0;
+  const auto gradient = [&](float x) {
+    const float by_capped = line.template at<kAccurate>(x);
+    return capped ? by_capped * softcap_slope(x) : by_capped;
+  };
+  const auto one = [&](int64_t i) { y[i] = from_float<G>(gradient(slice.at(i))); };
   const auto group = [&](int64_t g, const Words4& words) {
     float x[kLanes<T>];
-    unpack<T>(words, x);
+    slice.unpack_group(words, x);
 #pragma unroll
-    for (int i = 0; i < kLanes<T>; ++i) x[i] = line.template at<kAccurate>(x[i]);
+    for (int i = 0; i < kLanes<T>; ++i) x[i] = gradient(x[i]);
     G* to = y + g * kLanes<T>;
     if (whole) {
 #pragma unroll

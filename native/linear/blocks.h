@@ -31,7 +31,7 @@ inline float* product_scratch(const ChunkMemory& memory, int worker) {
   return memory.product + worker * vector_kernels().matmul_scratch;
 }
 
-// Row i is the i-th of the chunk.
+// Row i is the i-th of the chunk; with a soft-cap they are capped where they lie, see chunk_softmax.
 inline Logits logits_of(const Linear& linear, const ChunkMemory& memory, const Block& block, int64_t rows) {
   return {.data = reinterpret_cast<const char*>(block.logits),
           .type = Float::kF32,
@@ -40,7 +40,8 @@ inline Logits logits_of(const Linear& linear, const ChunkMemory& memory, const B
           .V = block.width,
           .width = block.width,
           .temperature = {linear.temperature.whole,
-                          linear.temperature.of_row == nullptr ? nullptr : memory.temperature},
+                          linear.temperature.of_row == nullptr ? nullptr : memory.temperature,
+                          linear.temperature.softcap},
           .token = linear.token,
           .part = true,
           .vocab_start = linear.vocab_start + block.first};

@@ -47,9 +47,10 @@ void logits_to_gradient(const Linear& linear, const RowTokens& kept, const Chunk
     for (int64_t b = 0; b < blocks(linear.V); ++b) {
       const Block block = block_of(linear, memory, b);
       const GradLogits grad_logits{reinterpret_cast<char*>(block.logits), Float::kF32, block.width, scale};
+      const Logits logits = logits_of(linear, memory, block, kept.count);
       for (int64_t i = begin; i < end; ++i)
-        gradient_of_row(logits_of(linear, memory, block, kept.count), memory.softmax[i], kept, i, grad_logp,
-                        grad_entropy, grad_logits, memory.targets);
+        gradient_of_row(logits, logits.row(i), memory.softmax[i], kept, i, grad_logp, grad_entropy, grad_logits,
+                        memory.targets);
     }
   });
 }

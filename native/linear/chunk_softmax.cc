@@ -66,9 +66,12 @@ void chunk_softmax(const Linear& linear, const RowTokens& chunk, const ChunkMemo
                               {head_row(linear, block.first), linear.head_type, 1, D}, block.logits, block.width,
                               chunk.count, block.width, D, false, product_scratch(memory, worker));
       if (linear.bias != nullptr) add_bias(linear, block, chunk.count);
+      if (linear.temperature.softcap != 0)
+        vector_kernels().softcap(block.logits, Float::kF32, chunk.count * block.width, linear.temperature.softcap,
+                                 block.logits);
       const Logits logits = logits_of(linear, memory, block, chunk.count);
       for (int64_t i = 0; i < chunk.count; ++i) {
-        memory.parts[i * count + b] = softmax_of_row(logits, i);
+        memory.parts[i * count + b] = softmax_of_row(logits, i, logits.row(i));
         if (logit == nullptr) continue;
         for (int32_t j = chunk.start[i]; j < chunk.start[i + 1]; ++j) {
           const int64_t column = logits.column(chunk.t[j]);

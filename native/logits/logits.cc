@@ -28,9 +28,9 @@ void store(double value, char* y, Float type, int64_t i) {
   vector_kernels().convert(&rounded, Float::kF32, y + i * size_of(type), type, 1);
 }
 
-bool only_minus_infinity(const Logits& logits, int64_t r) {
-  for (int64_t v = 0; v < logits.V; ++v)
-    if (load(logits.row(r), logits.type, v) != -INFINITY) return false;
+bool only_minus_infinity(const LogitRow& row, int64_t V) {
+  for (int64_t v = 0; v < V; ++v)
+    if (load(row.x, row.type, v) != -INFINITY) return false;
   return true;
 }
 
@@ -76,6 +76,15 @@ int check_valid_vocab(int64_t valid_vocab, const Axes& axes, const char* columns
                   std::to_string(axes['V']) + " from {" + columns + "})");
 }
 
+int check_softcap(double softcap, double temperature) {
+  if (is_null(softcap) || has_inverse(softcap / temperature)) return GRPO_OK;
+  char value[32];
+  std::snprintf(value, sizeof value, "%.9g", softcap);
+  return fail(GRPO_OPTION, "softcap",
+              std::string("is ") + value +
+                  ", expected a number that, divided by {temperature}, float32 can hold with its inverse");
+}
+
 int check_row_temperature(const Temperature& temperature, const RowTokens& tokens) {
   for (int64_t i = 0; i < tokens.count; ++i) {
     const int32_t r = tokens.row[i];
@@ -94,9 +103,16 @@ int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy) {
   return fail(GRPO_MISSING, "entropy", "is missing, expected the entropy of each token, since {grad_entropy} is given");
 }
 
-RowSoftmax softmax_of_row(const Logits& logits, int64_t r) {
-  const SoftmaxStats stats = vector_kernels().softmax_stats(logits.row(r), logits.type, logits.V, logits.scale(r));
-  if (logits.part && stats.max == -INFINITY && only_minus_infinity(logits, r)) return {0, -INFINITY, 0};
+LogitRow Logits::open(int64_t r, int worker) const {
+  if (temperature.softcap == 0) return row(r);
+  float* x = capped + worker * V;
+  vector_kernels().softcap(row(r).x, type, V, temperature.softcap, x);
+  return {reinterpret_cast<const char*>(x), Float::kF32};
+}
+
+RowSoftmax softmax_of_row(const Logits& logits, int64_t r, const LogitRow& row) {
+  const SoftmaxStats stats = vector_kernels().softmax_stats(row.x, row.type, logits.V, logits.scale(r));
+  if (logits.part && stats.max == -INFINITY && only_minus_infinity(row, logits.V)) return {0, -INFINITY, 0};
   return row_softmax(stats);
 }
 
@@ -107,11 +123,11 @@ RowSoftmax with_given(RowSoftmax softmax, float scale, float logsumexp, const fl
   return softmax;
 }
 
-double logp_of_token(const Logits& logits, int64_t r, const RowSoftmax& softmax, int64_t t) {
+double logp_of_token(const Logits& logits, int64_t r, const LogitRow& row, const RowSoftmax& softmax, int64_t t) {
   if (std::isnan(softmax.log_sum)) return softmax.log_sum;
   const int64_t column = logits.column(t);
   if (column < 0 || column >= logits.V) return -INFINITY;
-  const double logit = load(logits.row(r), logits.type, column);
+  const double logit = load(row.x, row.type, column);
   // In a part that is all -inf, log_sum is -inf too.
   return logit == -INFINITY ? -INFINITY : softmax.logp(static_cast<float>(logit), logits.scale(r));
 }
@@ -120,13 +136,13 @@ void write_zero_row(const Logits& logits, const GradLogits& grad_logits, int64_t
   std::memset(grad_logits.row(r), 0, logits.width * size_of(grad_logits.type));
 }
 
-void gradient_of_row(const Logits& logits, const RowSoftmax& softmax, const RowTokens& tokens, int64_t i,
-                     const float* grad_logp, const float* grad_entropy, const GradLogits& grad_logits,
+void gradient_of_row(const Logits& logits, const LogitRow& row, const RowSoftmax& softmax, const RowTokens& tokens,
+                     int64_t i, const float* grad_logp, const float* grad_entropy, const GradLogits& grad_logits,
                      Target* targets) {
   const int64_t r = tokens.row[i];
-  const char* row = logits.row(r);
   char* grad_row = grad_logits.row(r);
   const float scale = logits.scale(r);
+  const double softcap = logits.temperature.softcap, slope = softcap == 0 ? scale : scale / softcap;
   const int64_t size = size_of(grad_logits.type);
   std::memset(grad_row + logits.V * size, 0, (logits.width - logits.V) * size);
   if (!std::isfinite(softmax.log_sum)) {  // NaN, or every part of the vocabulary is -inf
@@ -138,16 +154,17 @@ void gradient_of_row(const Logits& logits, const RowSoftmax& softmax, const RowT
   Target* own = targets + tokens.start[i];
   const int64_t count = targets_of_row(logits, tokens, i, grad_logp, own);
   for (int64_t j = 0; j < count; ++j) {
-    const double logp = softmax.logp(static_cast<float>(load(row, logits.type, own[j].column)), scale);
+    const double x = load(row.x, row.type, own[j].column), logp = softmax.logp(static_cast<float>(x), scale);
     const double p = std::exp(logp);
     // Not 0 * -inf.
     const double spread = p == 0 ? 0 : p * (gradient.logp + gradient.entropy * (logp + softmax.entropy));
-    own[j].value = scale * (grad_logits.scale * own[j].value - spread);
+    own[j].value = slope * (grad_logits.scale * own[j].value - spread);
+    if (softcap != 0) own[j].value *= cap_slope(x);
   }
   if (gradient.logp == 0 && gradient.entropy == 0)
     write_zero_row(logits, grad_logits, r);
   else
-    softmax_gradient(softmax, gradient, scale, row, logits.type, grad_row, grad_logits.type, logits.V);
+    softmax_gradient(softmax, gradient, scale, softcap, row.x, row.type, grad_row, grad_logits.type, logits.V);
   for (int64_t j = 0; j < count; ++j) store(own[j].value, grad_row, grad_logits.type, own[j].column);
 }
 

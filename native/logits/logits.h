@@ -11,6 +11,12 @@
 
 namespace grpo {
 
+// A row as its softmax takes it: the logits, or with a soft-cap c their tanh(logit / c) in float32.
+struct LogitRow {
+  const char* x;  // [V]
+  Float type;
+};
+
 struct Logits {
   const char* data;  // [R,V]
   Float type;
@@ -21,8 +27,11 @@ struct Logits {
   const int32_t* token;     // [T]
   bool part = false;     // columns vocab_start.. of a vocabulary, not the whole of it
   int64_t vocab_start = 0;
+  float* capped = nullptr;  // [threads,V], scratch for rows with a soft-cap
 
-  const char* row(int64_t r) const { return data + r * stride * size_of(type); }
+  LogitRow row(int64_t r) const { return {data + r * stride * size_of(type), type}; }
+  // The same with the soft-cap on them, until the thread opens another one.
+  LogitRow open(int64_t r, int worker) const;
   float scale(int64_t r) const { return scale_of_row(temperature, r); }
   // Below 0 or not below V for a token of another part of the vocabulary, or one that another thread has written since it
   // was checked.
@@ -58,6 +67,11 @@ Logits logits_of(const Args& args, const Axes& axes) {
           .token = data<int32_t>(args.token)};
 }
 
+// Floats of Logits::capped.
+inline int64_t capped_scratch(const Logits& logits) {
+  return logits.temperature.softcap == 0 ? 0 : thread_count() * logits.V;
+}
+
 inline GradLogits grad_logits_of(DLTensor* tensor) {
   return {data<char>(tensor), float_type(tensor), row_stride(tensor)};
 }
@@ -65,11 +79,13 @@ inline GradLogits grad_logits_of(DLTensor* tensor) {
 // Without `row`, token t is of row t of `rows`.
 int check_rows(const DLTensor* row, const Axes& axes, const char* rows);
 int check_valid_vocab(int64_t valid_vocab, const Axes& axes, const char* columns);
-// Both; before any memory is looked at.
+int check_softcap(double softcap, double temperature);
+// All three; before any memory is looked at.
 template <class Args>
 int check_vocabulary(const Args& args, const Axes& axes) {
   constexpr bool kLogits = requires { args.logits; };
   if (const int status = check_rows(args.row, axes, kLogits ? "logits" : "hidden")) return status;
+  if (const int status = check_softcap(args.softcap, args.temperature)) return status;
   return check_valid_vocab(args.valid_vocab, axes, kLogits ? "logits" : "head");
 }
 // Of the rows that tokens name.
@@ -79,14 +95,14 @@ int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy);
 
 // log_sum and entropy are NaN where there is no softmax: a NaN or +inf among the logits, or only -inf. In a part of a
 // vocabulary only -inf is no fault: log_sum is -inf and the entropy 0.
-RowSoftmax softmax_of_row(const Logits& logits, int64_t r);
+RowSoftmax softmax_of_row(const Logits& logits, int64_t r, const LogitRow& row);
 
 // The softmax with the logsumexp and the entropy that are given: those of the whole vocabulary, where the row is a part
 // of it. Where they are the row's own but for their rounding to float32, the unrounded ones are taken: the last bit of
 // a logsumexp of 1e4 is worth 1e-3 of every probability.
 RowSoftmax with_given(RowSoftmax softmax, float scale, float logsumexp, const float* entropy);
 
-double logp_of_token(const Logits& logits, int64_t r, const RowSoftmax& softmax, int64_t t);
+double logp_of_token(const Logits& logits, int64_t r, const LogitRow& row, const RowSoftmax& softmax, int64_t t);
 
 // An entry of a row of gradients that is formed in double and rounded once.
 struct Target {
@@ -96,7 +112,8 @@ struct Target {
 
 // The derivative of the loss with respect to the row of tokens.row[i]: the sum over its tokens, of which not all
 // coefficients are 0.
-void gradient_of_row(const Logits& logits, const RowSoftmax& softmax, const RowTokens& tokens, int64_t i,
+void gradient_of_row(const Logits& logits, const LogitRow& row, const RowSoftmax& softmax, const RowTokens& tokens,
+                     int64_t i,
                      const float* grad_logp,     // [T]
                      const float* grad_entropy,  // [T], may be null
                      const GradLogits& grad_logits,
@@ -104,11 +121,11 @@ void gradient_of_row(const Logits& logits, const RowSoftmax& softmax, const RowT
 
 void write_zero_row(const Logits& logits, const GradLogits& grad_logits, int64_t r);
 
-// Calls visit(r, i) on all threads for the rows that tokens name, r = tokens.row[i].
+// Calls visit(r, i, worker) on all threads for the rows that tokens name, r = tokens.row[i].
 template <class Visit>
 void for_named_rows(const Logits& logits, const RowTokens& tokens, Visit&& visit) {
-  parallel_for(tokens.count, logits.piece(), [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) visit(int64_t{tokens.row[i]}, i);
+  parallel_for(tokens.count, logits.piece(), [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t i = begin; i < end; ++i) visit(int64_t{tokens.row[i]}, i, worker);
   });
 }
 
@@ -116,11 +133,11 @@ void for_named_rows(const Logits& logits, const RowTokens& tokens, Visit&& visit
 // no memory, have no gradient to be written.
 template <class Visit>
 void for_rows(const Logits& logits, const RowTokens& tokens, Visit&& visit) {
-  parallel_for(logits.width == 0 ? 0 : logits.R, logits.piece(), [&](int64_t begin, int64_t end, int) {
+  parallel_for(logits.width == 0 ? 0 : logits.R, logits.piece(), [&](int64_t begin, int64_t end, int worker) {
     int64_t i = std::lower_bound(tokens.row, tokens.row + tokens.count, begin) - tokens.row;
     for (int64_t r = begin; r < end; ++r) {
       const bool named = i < tokens.count && tokens.row[i] == r;
-      visit(r, named ? i++ : -1);
+      visit(r, named ? i++ : -1, worker);
     }
   });
 }

@@ -33,7 +33,8 @@ RowTokens row_tokens(const int32_t* row,   // [T], null: token t is of row t
 
 // ---- the softmax of a row -------------------------------------------------------------------------------------------
 
-// Of u = scale * x, x the logits of a row and scale = 1 / temperature.
+// Of u = scale * x: x the logits of a row and scale = 1 / temperature, or with a soft-cap c x = tanh(logit / c) and
+// scale = c / temperature.
 struct RowSoftmax {
   float max;       // of x
   double log_sum;  // logsumexp - scale * max
@@ -71,15 +72,18 @@ inline RowGradient row_gradient(const RowTokens& tokens, int64_t i,
 }
 
 // The derivative of the loss with respect to n of the row's logits, but for the tokens' own entries, to each of which
-// scale * grad_logp[t] is still to be added. y may be x itself.
-inline void softmax_gradient(const RowSoftmax& row, const RowGradient& gradient, float scale,
+// 1 / temperature * grad_logp[t] is still to be added. softcap: 0 without one. y may be x itself.
+inline void softmax_gradient(const RowSoftmax& row, const RowGradient& gradient, float scale, double softcap,
                              const void* x,  // [n]
                              Float type,
                              void* y,  // [n]
                              Float y_type, int64_t n) {
   const double logsumexp = row.logsumexp(scale);
-  vector_kernels().softmax_gradient(x, type, n, scale, row.max, logsumexp, static_cast<float>(-scale * gradient.logp),
-                                    static_cast<float>(-scale * gradient.entropy), logsumexp - row.entropy, y, y_type);
+  const bool capped = softcap != 0;
+  const double slope = capped ? scale / softcap : scale;
+  vector_kernels().softmax_gradient(x, type, n, scale, row.max, logsumexp, static_cast<float>(-slope * gradient.logp),
+                                    static_cast<float>(-slope * gradient.entropy), logsumexp - row.entropy, capped, y,
+                                    y_type);
 }
 
 }  // namespace grpo

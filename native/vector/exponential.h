@@ -88,15 +88,19 @@ GRPO_INLINE Wide times_power(const Wide& p, const Wide& shifted, const Wide& n) 
   return result;
 }
 
-// e^r. Minimax with the first two coefficients held at 1: relative error 3.1e-9.
+// (e^r - 1) / r. Minimax for e^r, with its first two coefficients held at 1: relative error 3.1e-9 of that.
 template <class T>
-GRPO_INLINE T exponential_of_remainder(const T& r) {
+GRPO_INLINE T growth_of_remainder(const T& r) {
   const T p6 = multiply_add(r, broadcast(0x1.6a4cb4p-10f), broadcast(0x1.123986p-7f));
   const T p5 = multiply_add(p6, r, broadcast(0x1.5558b0p-5f));
   const T p4 = multiply_add(p5, r, broadcast(0x1.555492p-3f));
   const T p3 = multiply_add(p4, r, broadcast(0x1.fffffcp-2f));
-  const T p2 = multiply_add(p3, r, broadcast(1.0f));
-  return multiply_add(p2, r, broadcast(1.0f));
+  return multiply_add(p3, r, broadcast(1.0f));
+}
+
+template <class T>
+GRPO_INLINE T exponential_of_remainder(const T& r) {
+  return multiply_add(growth_of_remainder(r), r, broadcast(1.0f));
 }
 
 // e^x for x <= 0 or NaN. Relative error below 1e-7; 0 below 2^-126.
@@ -119,4 +123,27 @@ GRPO_INLINE T exponential(const T& x) {
   const T r = multiply_add(n, broadcast(-kLn2Low), multiply_add(n, broadcast(-kLn2High), limited));
   const T half = times_power(exponential_of_remainder(r), shifted, less);
   return zero_below(broadcast(kLowestExponent), x, half + half);
+}
+
+// tanh(x / c), to two or three units in its last place however small x is: with e = e^-2|x/c| = s + s q, s a power of 2,
+//   tanh |x/c| = (1 - e) / (1 + e), 1 - e = (1 - s) - s q, or, where that is nearly 1, = 1 - 2 e / (1 + e)
+// 2 / c is in two parts, so that x / c is rounded once. NaN for NaN.
+struct Tangent {
+  F32 high, low;
+  F32 saturated;  // -x from which on the result is 1 to the last digit
+};
+
+GRPO_INLINE F32 hyperbolic_tangent(F32 x, const Tangent& tangent) {
+  const U32 sign = bits_of(broadcast(-0.0f));
+  const F32 magnitude = larger(tangent.saturated, float_of(bits_of(x) | sign));
+  const F32 minus = multiply_add(magnitude, tangent.high, magnitude * tangent.low);
+  const F32 shifted = multiply_add(minus, broadcast(kLog2E), broadcast(kShifter));
+  const F32 n = shifted - broadcast(kShifter);
+  const F32 r = multiply_add(n, broadcast(-kLn2Low), multiply_add(n, broadcast(-kLn2High), minus));
+  const F32 s = times_power(broadcast(1.0f), shifted, n);
+  const F32 q = growth_of_remainder(r) * r, e = multiply_add(s, q, s), one = broadcast(1.0f);
+  const Mask small = not_below(minus, broadcast(-1.0f));
+  const F32 quotient = select(small, multiply_add(s, -q, one - s), e) / (one + e);
+  const F32 t = select(small, quotient, multiply_add(broadcast(-2.0f), quotient, one));
+  return float_of(bits_of(t) | (bits_of(x) & sign));
 }

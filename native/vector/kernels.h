@@ -12,6 +12,7 @@ static constexpr VectorKernels kernels_named(const char* name) {
   return {.name = name,
           .softmax_stats = softmax_stats,
           .softmax_gradient = softmax_gradient,
+          .softcap = softcap,
           .matmul_tile = matmul_tile,
           .matmul = matmul,
           .matmul_scratch = kMatmulScratch,

@@ -117,45 +117,80 @@ static SoftmaxStats softmax_stats(const void* x, Float type, int64_t n, float sc
   return softmax_stats_of<Float::kF16>(x, n, scale);
 }
 
-// y = e^(scale * (x - max)) * (a + b * (x - max)): the constants of the row are folded into a and b.
-template <class T>
+// y = e^(scale * (x - max)) * (a + b * (x - max)): the constants of the row are folded into a and b. kCapped: times
+// 1 - x^2, where x is the hyperbolic tangent of a logit.
+template <bool kCapped, class T>
 GRPO_INLINE T gradient_of(const T& x, const Row& row, F32 a, F32 b) {
   const T offset = x - row.origin;
-  return zero_below(row.lowest, offset, exponential_of(offset, row) * multiply_add(offset, b, a));
+  T y = exponential_of(offset, row) * multiply_add(offset, b, a);
+  if (kCapped) y = y * multiply_add(x * broadcast(-1.0f), x, broadcast(1.0f));
+  return zero_below(row.lowest, offset, y);
 }
 
-template <Float kType, Float kResult>
+template <Float kType, Float kResult, bool kCapped = false>
 static void softmax_gradient_of(const void* x, int64_t n, float scale, float max, float a, float b, void* y) {
   constexpr bool kPaired = kType == Float::kBf16 && kResult == Float::kBf16;
   const Row row = Row::of(max, scale);
   const F32 row_a = broadcast(a), row_b = broadcast(b);
   int64_t i = 0;
   for (; i + kStep <= n; i += kStep)
-    store_wide<kResult, kPaired>(y, i, gradient_of(load_wide<kType, kPaired>(x, i), row, row_a, row_b));
-  for (; i + kLanes <= n; i += kLanes) store<kResult>(y, i, gradient_of(load<kType>(x, i), row, row_a, row_b));
+    store_wide<kResult, kPaired>(y, i, gradient_of<kCapped>(load_wide<kType, kPaired>(x, i), row, row_a, row_b));
+  for (; i + kLanes <= n; i += kLanes)
+    store<kResult>(y, i, gradient_of<kCapped>(load<kType>(x, i), row, row_a, row_b));
   if (i == n) return;
   const int count = static_cast<int>(n - i);
-  store<kResult>(y, i, gradient_of(load<kType>(x, i, count), row, row_a, row_b), count);
+  store<kResult>(y, i, gradient_of<kCapped>(load<kType>(x, i, count), row, row_a, row_b), count);
 }
 
-template <Float kType>
+template <Float kType, bool kCapped = false>
 static void softmax_gradient_from(const void* x, int64_t n, float scale, float max, float a, float b, void* y,
                                   Float y_type) {
-  if (y_type == Float::kF32) return softmax_gradient_of<kType, Float::kF32>(x, n, scale, max, a, b, y);
-  if (y_type == Float::kBf16) return softmax_gradient_of<kType, Float::kBf16>(x, n, scale, max, a, b, y);
-  softmax_gradient_of<kType, Float::kF16>(x, n, scale, max, a, b, y);
+  if (y_type == Float::kF32) return softmax_gradient_of<kType, Float::kF32, kCapped>(x, n, scale, max, a, b, y);
+  if (y_type == Float::kBf16) return softmax_gradient_of<kType, Float::kBf16, kCapped>(x, n, scale, max, a, b, y);
+  softmax_gradient_of<kType, Float::kF16, kCapped>(x, n, scale, max, a, b, y);
 }
 
 static void softmax_gradient(const void* x, Float type, int64_t n, float scale, float max, double logsumexp, float a,
-                             float b, double shift, void* y, Float y_type) {
+                             float b, double shift, bool capped, void* y, Float y_type) {
   // exp(u - logsumexp) = exp(u - scale * max) * exp(scale * max - logsumexp), the second factor once per row in double.
   const double offset = static_cast<double>(max) * scale;
   const double inverse = exp(offset - logsumexp);
   const float row_a = static_cast<float>(inverse * (a - b * (shift - offset)));
   const float row_b = static_cast<float>(inverse * b * scale);
+  if (capped) return softmax_gradient_from<Float::kF32, true>(x, n, scale, max, row_a, row_b, y, y_type);
   if (type == Float::kF32) return softmax_gradient_from<Float::kF32>(x, n, scale, max, row_a, row_b, y, y_type);
   if (type == Float::kBf16) return softmax_gradient_from<Float::kBf16>(x, n, scale, max, row_a, row_b, y, y_type);
   softmax_gradient_from<Float::kF16>(x, n, scale, max, row_a, row_b, y, y_type);
+}
+
+// What a soft-cap makes of a logit; -inf, which masks one, stays.
+GRPO_INLINE F32 capped(F32 x, const Tangent& tangent) {
+  return select(equal(x, broadcast(-kInfinity)), x, hyperbolic_tangent(x, tangent));
+}
+
+template <Float kType>
+static void softcap_of(const void* x, int64_t n, double cap, float* y) {
+  const float high = static_cast<float>(2 / cap);
+  const double saturated = kLowestExponent / 2 * cap;
+  const Tangent tangent = {broadcast(high), broadcast(static_cast<float>(2 / cap - high)),
+                           broadcast(saturated > -3e38 ? static_cast<float>(saturated) : -3e38f)};
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    Wide value = load_wide<kType, false>(x, i);
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide; ++v) value.v[v] = capped(value.v[v], tangent);
+    store_wide<Float::kF32, false>(y, i, value);
+  }
+  for (; i + kLanes <= n; i += kLanes) store<Float::kF32>(y, i, capped(load<kType>(x, i), tangent));
+  if (i == n) return;
+  const int count = static_cast<int>(n - i);
+  store<Float::kF32>(y, i, capped(load<kType>(x, i, count), tangent), count);
+}
+
+static void softcap(const void* x, Float type, int64_t n, double cap, float* y) {
+  if (type == Float::kF32) return softcap_of<Float::kF32>(x, n, cap, y);
+  if (type == Float::kBf16) return softcap_of<Float::kBf16>(x, n, cap, y);
+  softcap_of<Float::kF16>(x, n, cap, y);
 }
 
 template <Float kType, Float kResult>

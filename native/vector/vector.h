@@ -46,9 +46,13 @@ struct VectorKernels {
   // y[i] = p[i] * (a + b * (u[i] - shift)),  p[i] = exp(u[i] - logsumexp),  u[i] = scale * x[i];
   // 0 where x = -inf. y may be x itself. (A loss with gradient g of the log-probability and h of the entropy H
   // calls this with a = -g * scale, b = -h * scale, shift = logsumexp - H.)
-  // max as softmax_stats gave it: exponents are formed relative to it.
+  // max as softmax_stats gave it: exponents are formed relative to it. capped: x is float32, from softcap, and y is
+  // multiplied by 1 - x^2.
   void (*softmax_gradient)(const void* x, Float type, int64_t n, float scale, float max, double logsumexp,
-                           float a, float b, double shift, void* y, Float y_type);
+                           float a, float b, double shift, bool capped, void* y, Float y_type);
+
+  // y[i] = tanh(x[i] / cap), but -inf for -inf. y may be x itself.
+  void (*softcap)(const void* x, Float type, int64_t n, double cap, float* y);
 
   // c[m,n] (row-major, leading dimension ldc) = or += A[m,k] B[k,n]. For tiles that stay in cache:
   // nothing is packed, B's rows are contiguous (stride ldb), A may have any strides; all float32.

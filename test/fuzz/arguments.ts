@@ -139,6 +139,7 @@ function forwardNumbers(c: OperationCase, made: Arguments) {
     row: inputs.row && values(inputs.row),
     mask: inputs.mask && values(inputs.mask),
     temperature: (options.temperature as number) ?? 1,
+    softcap: options.softcap as number | undefined,
     rowTemperature: inputs.rowTemperature && values(inputs.rowTemperature),
     validVocab: options.validVocab as number | undefined,
   })
@@ -211,10 +212,10 @@ const withOwnForward: Special = (c, made, r, forward) => {
     ...(rowTemperature && { rowTemperature }),
     ...(mask && { mask }),
   } as Inputs
-  const { temperature, validVocab = null } = made.options
+  const { temperature, softcap = null, validVocab = null } = made.options
   const own = forward('linearTokenLogprob', {
     inputs,
-    options: { validVocab, ...(temperature !== undefined && { temperature }) },
+    options: { softcap, validVocab, ...(temperature !== undefined && { temperature }) },
     sizes: {},
   })
   for (const name of ['logsumexp', 'entropy'] as const)

@@ -41,8 +41,8 @@ const zeros = (n: number) => new Float64Array(n)
 
 const logitsInputs = (args: Arguments, logits: Numbers, V: number) => {
   const { token, row, rowTemperature, mask } = numbersOf(args)
-  const { temperature = 1, validVocab } = args.options as { temperature?: number; validVocab?: number | null }
-  return { logits, V, token: token as Numbers, row, rowTemperature, mask, temperature, validVocab }
+  const { temperature = 1, softcap, validVocab } = args.options as Record<string, number | undefined>
+  return { logits, V, token: token as Numbers, row, rowTemperature, mask, temperature, softcap, validVocab }
 }
 
 function linear(args: Arguments, round: Round) {
@@ -80,7 +80,7 @@ function lossFrom(args: Arguments, logits: Numbers, V: number, round: Round) {
   const { token, row, rowTemperature, ...policy } = numbersOf(args)
   const inputs = logitsInputs(args, logits, V)
   const { logp, entropy } = tokenLogprobReference(inputs, round)
-  const { temperature, chunkRows, validVocab, gradScale, ...objective } = args.options
+  const { temperature, softcap, chunkRows, validVocab, gradScale, ...objective } = args.options
   const given = { ...policy, logp, entropy } as unknown as PolicyCase
   const { loss, gradLogp, gradEntropy, ...counted } = policyObjective(given, objective as Objective, round)
   const gradLogits = tokenLogprobBackwardReference(inputs, gradLogp, gradEntropy, round)

@@ -11,6 +11,8 @@ export interface LogitsInputs {
   row?: Numbers | undefined
   mask?: Numbers | undefined
   temperature?: number | undefined
+  /** Before the temperature a logit z is softcap tanh(z / softcap). */
+  softcap?: number | null | undefined
   /** Multiplies the temperature, row by row. */
   rowTemperature?: Numbers | undefined
   /** Columns from there on have probability 0. */
@@ -21,6 +23,16 @@ export interface LogitsInputs {
 
 const exact: Round = (x) => x
 
+const tanhOf = (x: number, softcap: number, round: Round) => round(Math.tanh(round(x / softcap)))
+/** A logit of -Infinity is masked, and stays. */
+const cap = (x: number, softcap: number | null | undefined, round: Round) =>
+  softcap == null || x === -Infinity ? x : round(softcap * tanhOf(x, softcap, round))
+const capSlope = (x: number, softcap: number | null | undefined, round: Round) => {
+  if (softcap == null) return 1
+  const t = tanhOf(x, softcap, round)
+  return round(1 - round(t * t))
+}
+
 function softmax(
   inputs: LogitsInputs,
   r: number,
@@ -30,7 +42,8 @@ function softmax(
   const { logits, V, validVocab } = inputs
   const u = new Float64Array(V).fill(-Infinity)
   const divisor = temperatureOf(inputs, r, round)
-  for (let v = 0; v < (validVocab ?? V); v++) u[v] = round((logits[r * V + v] as number) / divisor)
+  for (let v = 0; v < (validVocab ?? V); v++)
+    u[v] = round(cap(logits[r * V + v] as number, inputs.softcap, round) / divisor)
   const max = u.reduce((most, x) => Math.max(most, x), -Infinity)
   const sum = u.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
   const logsumexp = (whole?.logsumexp[whole.t] as number | undefined) ?? round(max + round(Math.log(sum)))
@@ -82,7 +95,8 @@ export function tokenLogprobBackwardReference(
       const p = row.p[v] as number
       const onehot = v + start === token[t] ? 1 : 0
       const spread = p === 0 ? 0 : round(round(b * p) * round((row.logp[v] as number) + row.entropy))
-      const own = round(round(round(a * round(onehot - p)) - spread) / divisor)
+      const ofCapped = round(round(round(a * round(onehot - p)) - spread) / divisor)
+      const own = round(ofCapped * capSlope(inputs.logits[r * V + v] as number, inputs.softcap, round))
       gradient[r * V + v] = round((gradient[r * V + v] as number) + own)
     }
   }

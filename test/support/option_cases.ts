@@ -8,8 +8,14 @@ export const names = ['logp', 'entropy', 'logsumexp'] as const
 // On the CPU more columns than a block of the linear operations has.
 export const [R, V, D, valid] = backend === 'cpu' ? [13, 611, 24, 602] : [9, 83, 8, 77]
 
+export interface Setting {
+  rowTemperature: boolean
+  validVocab: number | null
+  softcap: number | null
+}
+
 /** 17 tokens on 13 rows; row 0 has several, the last one none, and its temperature is no number. */
-export function batch(dtype: LogitsDType, setting: { rowTemperature: boolean; validVocab: number | null }, seed = 5) {
+export function batch(dtype: LogitsDType, setting: Setting, seed = 5) {
   const r = random(seed)
   const T = 17
   const rowTemperature = r.uniforms(R, 0.4, 2.5)
@@ -30,7 +36,7 @@ export function batch(dtype: LogitsDType, setting: { rowTemperature: boolean; va
     headBias.data.fill(Number.NaN, setting.validVocab)
     ;(head.data as Float32Array).fill(dtype === 'f32' ? Number.NaN : 0x7fc0, setting.validVocab * D)
   }
-  const options = { temperature: 0.8, validVocab: setting.validVocab }
+  const options = { temperature: 0.8, validVocab: setting.validVocab, softcap: setting.softcap }
   const grads = { gradLogp: r.normals(T), gradEntropy: r.normals(T) }
   return { T, inputs, options, logits: logitsOf(dtype, logits, V), linear: { hidden, head, headBias }, grads }
 }

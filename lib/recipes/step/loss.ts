@@ -13,14 +13,12 @@ import { type Context, checkLength, extended, masked } from './context.js'
 import { gaussianKl } from './gaussian.js'
 import type { Forward, GradientsOf, PolicyGradients } from './gradients.js'
 import { checkPolicyNames } from './names.js'
-import { forwardOf, type Policy, policyKind } from './policy.js'
+import { forwardOf, type LogitsOptions, logitsOptions, type Policy, policyKind } from './policy.js'
 import type { AnyRecipe, OwnLoss, Weights } from './recipe.js'
 import { isSeparate, separateLoss, wanted } from './separate_loss.js'
 
 /** Options of a step that belong to the trainer, not to the method. */
-export interface StepOptions {
-  /** Of the logits; 1 by default. */
-  readonly temperature?: number
+export interface StepOptions extends LogitsOptions {
   /** Fields of the objective in place of the method's: a `normalizer` for micro-batches and ranks, say. */
   readonly objective?: Objective
   readonly chunkRows?: number | null
@@ -157,7 +155,7 @@ function gaussianLoss(given: GaussianLossArguments): StepLoss {
   return { ...loss, ...gradients, loss: loss.loss + kl.loss, logp: c.logp }
 }
 
-const stepOptions = ['temperature', 'objective', 'chunkRows', 'out']
+const stepOptions = ['temperature', 'softcap', 'validVocab', 'objective', 'chunkRows', 'out']
 
 /** The options of an update: what it leaves out, or undefined, is as it was for the step. */
 export function mergeOptions(step: StepOptions, { objective, ...own }: StepOptions): StepOptions {
@@ -176,7 +174,8 @@ export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy,
     throw grpoError('kind', method, 'policy', `is ${describe(policy)}, expected one of logp, logits, hidden, mean`)
   }
   checkPolicyNames(method, policy)
-  const { temperature = 1, chunkRows = null, out = {} } = options
+  const { chunkRows = null, out = {} } = options
+  const ofLogits = logitsOptions(options)
   if (recipe.objective === null) {
     throw grpoError(
       'kind',
@@ -185,7 +184,7 @@ export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy,
       'does not exist: the method changes no parameters, expected prepareStep alone',
     )
   }
-  const forward = forwardOf(prepared, policy, { temperature, chunkRows, gaussian })
+  const forward = forwardOf(prepared, policy, { ofLogits, chunkRows, gaussian })
   if (forward === undefined) throw grpoError('missing', method, 'policy', 'is missing, expected one of logp, logits, hidden, mean') // biome-ignore format: one text
   const c = withPolicy(prepared, policy, forward)
 
@@ -208,15 +207,15 @@ export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy,
     const through = kind === 'logp' ? undefined : forward()
     return lossOfTerms({ c, inputs, forward: through, objective, out, weights })
   }
-  const { logits, hidden, head, headBias, row } = policy
+  const { logits, hidden, head, headBias, row, rowTemperature } = policy
   if (kind === 'logits') {
-    const given = { logits: logits!, token: c.token, row, ...inputs }
-    return finished(policyLossFromLogits(given, { temperature, out, ...objective }), weights)
+    const given = { logits: logits!, token: c.token, row, rowTemperature, ...inputs }
+    return finished(policyLossFromLogits(given, { ...ofLogits, out, ...objective }), weights)
   }
   if (kind === 'hidden') {
     if (head === undefined) throw grpoError('missing', method, 'head', 'is missing, but hidden is given')
-    const given = { hidden: hidden!, head, headBias, token: c.token, row, ...inputs }
-    return finished(linearPolicyLoss(given, { temperature, chunkRows, out, ...objective }), weights)
+    const given = { hidden: hidden!, head, headBias, token: c.token, row, rowTemperature, ...inputs }
+    return finished(linearPolicyLoss(given, { ...ofLogits, chunkRows, out, ...objective }), weights)
   }
   if (kind === 'mean') {
     return gaussianLoss({ c, policy, inputs, isRatio, forward: forward(), objective, out, weights })

@@ -6,7 +6,17 @@ import { describe } from '../../arrays/array.js'
 
 /** Of the policy, in the batch of a step or the argument of `prepared.loss`. */
 export const policyKinds = ['logp', 'logits', 'hidden', 'mean'] as const
-export const policyFields = [...policyKinds, 'head', 'headBias', 'row', 'x', 'std', 'oldMean', 'refMean'] as const
+export const policyFields = [
+  ...policyKinds,
+  'head',
+  'headBias',
+  'row',
+  'rowTemperature',
+  'x',
+  'std',
+  'oldMean',
+  'refMean',
+] as const
 const policyNames: readonly string[] = [...policyFields, 'entropy']
 
 /** Columns of every method and of each one: a batch for several methods has columns that not all of them read. */

@@ -26,6 +26,22 @@ export interface Policy extends GaussianPolicy {
   readonly headBias?: Values
   /** i32[T]  the row that predicts each token */
   readonly row?: ArrayInput<'i32'>
+  /** f32[R]  multiplies the temperature, row by row */
+  readonly rowTemperature?: ArrayInput<'f32'>
+}
+
+/** What all operations on logits take; the options of a step have it. */
+export interface LogitsOptions {
+  /** Of the logits; 1 by default. */
+  readonly temperature?: number
+  /** null by default; else a logit z is softcap tanh(z / softcap) before the temperature. */
+  readonly softcap?: number | null
+  /** null by default; else columns of the vocabulary from there on are padding. */
+  readonly validVocab?: number | null
+}
+
+export function logitsOptions({ temperature = 1, softcap = null, validVocab = null }: LogitsOptions) {
+  return { temperature, softcap, validVocab }
 }
 
 export type PolicyKind = (typeof policyKinds)[number]
@@ -44,7 +60,7 @@ export function policyKind(method: string, policy: Policy): PolicyKind | undefin
 }
 
 export interface ForwardOptions {
-  readonly temperature: number
+  readonly ofLogits: LogitsOptions
   readonly chunkRows: number | null
   readonly gaussian: GaussianKind | undefined
 }
@@ -53,7 +69,7 @@ export interface ForwardOptions {
 export function forwardOf(
   c: Context,
   policy: Policy,
-  { temperature, chunkRows, gaussian = 'logp' }: ForwardOptions,
+  { ofLogits, chunkRows, gaussian = 'logp' }: ForwardOptions,
 ): (() => Forward) | undefined {
   const { method, mask } = c
   const kind = policyKind(method, policy)
@@ -77,31 +93,31 @@ export function forwardOf(
       }
     }
     if (kind === 'mean') return gaussianForward(method, policy, mask, gaussian)
-    const common = { token: c.token, row: policy.row, mask }
+    const common = { token: c.token, row: policy.row, rowTemperature: policy.rowTemperature, mask }
     const gradients = (gradLogp: Float32Array, gradEntropy: Float32Array | undefined) => ({ gradLogp, gradEntropy })
     if (kind === 'logits') {
       const inputs = { logits: policy.logits as Values, ...common }
-      const { logp, entropy, logsumexp } = tokenLogprob(inputs, { temperature })
+      const { logp, entropy, logsumexp } = tokenLogprob(inputs, ofLogits)
       return {
         logp: logp.data,
         entropy: entropy.data,
         backward: (gradLogp, gradEntropy, out = {}) =>
           tokenLogprobBackward(
             { ...inputs, logsumexp, entropy, ...gradients(gradLogp, gradEntropy) },
-            { temperature, out },
+            { ...ofLogits, out },
           ) as PolicyGradients,
       }
     }
     if (policy.head === undefined) throw grpoError('missing', method, 'head', 'is missing, but hidden is given')
     const inputs = { hidden: policy.hidden as Values, head: policy.head, headBias: policy.headBias, ...common }
-    const { logp, entropy, logsumexp } = linearTokenLogprob(inputs, { temperature, chunkRows })
+    const { logp, entropy, logsumexp } = linearTokenLogprob(inputs, { ...ofLogits, chunkRows })
     return {
       logp: logp.data,
       entropy: entropy.data,
       backward: (gradLogp, gradEntropy, out = {}) =>
         linearTokenLogprobBackward(
           { ...inputs, logsumexp, entropy, ...gradients(gradLogp, gradEntropy) },
-          { temperature, chunkRows, out },
+          { ...ofLogits, chunkRows, out },
         ),
     }
   }

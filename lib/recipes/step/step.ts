@@ -12,7 +12,7 @@ import {
   withPolicy,
 } from './loss.js'
 import { policyIn } from './names.js'
-import { forwardOf, type Policy } from './policy.js'
+import { forwardOf, logitsOptions, type Policy } from './policy.js'
 import { type Advantages, type AnyRecipe, checkRecipe, type StateOf } from './recipe.js'
 import { openState, type SavedState, saved } from './state.js'
 
@@ -81,10 +81,10 @@ export function prepareStep<R extends AnyRecipe>(
   const { name } = method
   const before = openState(method, state)
   checkStepOptions(name, options)
-  const { temperature = 1, chunkRows = null } = options
+  const { chunkRows = null } = options
   const { gaussian, description } = method
   let c = createContext(name, description.columns, batch as never, before)
-  const forward = forwardOf(c, batch, { temperature, chunkRows, gaussian })
+  const forward = forwardOf(c, batch, { ofLogits: logitsOptions(options), chunkRows, gaussian })
   if (forward !== undefined) c = withPolicy(c, batch as Policy, forward)
   const given = c.advantage !== undefined || c.tokenAdvantage !== undefined
   if (c.advantage !== undefined && c.tokenAdvantage !== undefined) {

@@ -1,6 +1,6 @@
 // Options of a step: those of prepareStep hold for every update that does not replace them.
 import { describe, expect, test } from 'vitest'
-import { array } from '../../../lib/index.js'
+import { array, linearPolicyLoss, policyLossFromLogits } from '../../../lib/index.js'
 import { optimizationStep, prepareStep, recipes, type StepOptions } from '../../../lib/recipes/index.js'
 import { advantage, fixture } from '../fixture.js'
 
@@ -38,6 +38,57 @@ describe('a loss by way of log-probabilities', () => {
         expect(Math.max(...own!.map(Math.abs))).toBeGreaterThan(0.01)
       }
     }
+  })
+})
+
+// Of the fused losses the operation's own bits; of losses by way of log-probabilities the gradients of differences.
+describe('what models make of logits', () => {
+  const options = { temperature: 2, softcap: 2.5, validVocab: V - 1 }
+  const rowTemperature = Float32Array.from({ length: T }, (_, r) => 0.5 + r / 4)
+  const valid = token.map((id) => id % (V - 1))
+  const eye = array(Float32Array.from({ length: V * V }, (_, i) => Number(i % (V + 1) === 0)), [V, V]) // biome-ignore format: short
+  const { oldLogp, sequenceStart, mask } = fixture
+  const given = {
+    token: valid,
+    rowTemperature,
+    oldLogp,
+    sequenceStart,
+    mask: Uint8Array.from(mask),
+    advantage: Float32Array.from(advantage),
+  }
+  const plain = recipes.grpo({ klCoef: 0 })
+
+  test('goes to the fused losses', () => {
+    const step = (policy: object) =>
+      prepareStep(plain, { ...batch, token: valid }, undefined, options).loss(policy as never)
+    const fromLogits = step({ logits: logits(), rowTemperature }) as unknown as { loss: number; gradLogits: object }
+    const objective = { aggregate: 'sequence_mean' } as const
+    const expected = policyLossFromLogits({ logits: logits(), ...given }, { ...options, ...objective })
+    expect(fromLogits.loss).toBe(expected.loss.data[0])
+    expect(fromLogits.gradLogits).toEqual(expected.gradLogits)
+    const fromHidden = step({ hidden: logits(), head: eye, rowTemperature }) as unknown as {
+      loss: number
+      gradHidden: object
+    }
+    const linear = linearPolicyLoss({ hidden: logits(), head: eye, ...given }, { ...options, ...objective })
+    expect(fromHidden.loss).toBe(linear.loss.data[0])
+    expect(fromHidden.gradHidden).toEqual(linear.gradHidden)
+  })
+
+  test.each(['logits', 'hidden'] as const)('and to losses by way of log-probabilities, from %s', (kind) => {
+    const pairs = { ...rest, rewards: [1, 0], token: valid, chosen: [0], rejected: [1] }
+    const of = (z: Float32Array) => {
+      const policy = kind === 'logits' ? { logits: array(z, [T, V]) } : { hidden: array(z, [T, V]), head: eye }
+      return optimizationStep(recipes.simpo(), { ...pairs, ...policy, rowTemperature } as never, undefined, options) as unknown as { loss: number; gradLogits?: { data: Float32Array }; gradHidden?: { data: Float32Array } } // biome-ignore format: one type
+    }
+    const z = logits().data as Float32Array
+    const { gradLogits, gradHidden } = of(z)
+    const gradient = (gradLogits ?? gradHidden)!.data
+    const moved = (i: number, by: number) => of(z.map((x, j) => (j === i ? x + by : x))).loss
+    for (const i of [0, 1, 6, 13])
+      expect((moved(i, 2 ** -6) - moved(i, -(2 ** -6))) * 2 ** 5).toBeCloseTo(gradient[i]!, 3)
+    expect(gradient[V - 1]).toBe(0)
+    expect(Math.max(...gradient.map(Math.abs))).toBeGreaterThan(0.01)
   })
 })
 
