@@ -58,7 +58,11 @@ const plainDtypes: ReadonlyMap<string | undefined, DType> = new Map([
 /** The dtype that a plain typed array stands for; a Uint16Array could be bf16 or f16 and stands for none. */
 const plainDtype = (data: unknown): DType | undefined => plainDtypes.get(typedArrayName(data))
 
-export const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1)
+export function sizeOf(shape: readonly number[]): number {
+  let product = 1
+  for (const size of shape) product *= size
+  return product
+}
 
 /**
  * Wraps a typed array as a host array, without a copy.

@@ -23,16 +23,31 @@ import { needed, type Placed, type Side, type Slot } from './placed.js'
 
 type Bag = Record<string, unknown>
 
-/** The numbers of a call, as native/node/addon.cc reads them. */
-function pack(slots: readonly (Slot | undefined)[], numbers: readonly number[], device: (slot: Slot) => number) {
-  const width = 8
-  const packed = new Float64Array(width * slots.length + numbers.length)
-  slots.forEach((slot, i) => {
-    if (slot === undefined) return
-    packed.set([dtypes.indexOf(slot.dtype), slot.shape.length, ...slot.shape], width * i)
-    packed.set([slot.stride, device(slot)], width * i + 6)
-  })
-  packed.set(numbers, width * slots.length)
+/** Numbers of an array in `pack`. */
+const width = 8
+
+/** Room for the numbers of a call. */
+const roomFor = (slots: readonly unknown[], numbers: readonly unknown[]) =>
+  new Float64Array(width * slots.length + numbers.length)
+
+/** The numbers of a call, as native/node/addon.cc reads them. What stands at an array that is not given is not read. */
+function pack(
+  slots: readonly (Slot | undefined)[],
+  numbers: readonly number[],
+  device: (slot: Slot) => number,
+  packed = roomFor(slots, numbers),
+) {
+  for (let i = 0; i < slots.length; i++) {
+    const slot = slots[i]
+    if (slot === undefined) continue
+    const at = width * i
+    packed[at] = dtypes.indexOf(slot.dtype)
+    packed[at + 1] = slot.shape.length
+    for (let axis = 0; axis < slot.shape.length; axis++) packed[at + 2 + axis] = slot.shape[axis] as number
+    packed[at + 6] = slot.stride
+    packed[at + 7] = device(slot)
+  }
+  for (let i = 0; i < numbers.length; i++) packed[width * slots.length + i] = numbers[i] as number
   return packed
 }
 
@@ -53,6 +68,11 @@ export function checkFixed(operation: string, name: string, { data }: HostArray)
   throw grpoError('value', operation, name, problem)
 }
 
+const onHostAlone = () => -1
+
+/** Of each operation, for calls that have read it when they return. */
+const rooms: ReturnType<typeof roomFor>[] = []
+
 export function onCpu(
   name: OperationName,
   slots: readonly (Slot | undefined)[],
@@ -60,15 +80,18 @@ export function onCpu(
   outputs: Bag,
 ): Call<Bag> {
   const index = operationNumbers.get(name) as number
-  const packed = pack(slots, numbers, () => -1)
   const arrays = () => slots.map((slot) => slot && memory(name, slot, slot.x as HostArray))
   const finish = (error: NativeError | undefined): Bag => {
     if (error !== undefined) throw nativeError(name, error)
     return outputs
   }
   return {
-    now: () => finish(native.run(index, arrays(), packed)),
+    now: () => {
+      const room = (rooms[index] ??= roomFor(slots, numbers))
+      return finish(native.run(index, arrays(), pack(slots, numbers, onHostAlone, room)))
+    },
     later: async (signal) => {
+      const packed = pack(slots, numbers, onHostAlone)
       for (const slot of slots) if (slot !== undefined) checkFixed(name, slot.name, slot.x as HostArray)
       return finish(await queued(signal, () => native.runAsync(index, arrays(), packed)))
     },

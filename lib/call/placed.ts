@@ -112,22 +112,23 @@ const mayStay = (spec: ArraySpec, x: HostArray, isInput: boolean): boolean =>
   isInput && (x.dtype === 'i32' || spec.dtypes[0] === 'f64')
 
 /** The device of a call, if any of its arrays lies on one. @throws TypeError naming two arrays that lie apart */
-function deviceOf(
-  operation: string,
-  given: readonly { spec: ArraySpec; x: Placed; isInput: boolean }[],
-): number | undefined {
-  const first = given.find(({ x }) => isDeviceArray(x))
-  if (first === undefined) return undefined
-  const { device } = first.x as DeviceArray
-  for (const { spec, x, isInput } of given) {
-    if (isDeviceArray(x) ? x.device === device : mayStay(spec, x, isInput)) continue
+function deviceOf(operation: string, specs: readonly ArraySpec[], arrays: Arrays, inputs: number): number | undefined {
+  const at = arrays.findIndex(isDeviceArray)
+  if (at < 0) return undefined
+  const { device } = arrays[at] as DeviceArray
+  arrays.forEach((x, i) => {
+    const spec = specs[i] as ArraySpec
+    if (x === undefined || (isDeviceArray(x) ? x.device === device : mayStay(spec, x, i < inputs))) return
     const where = isDeviceArray(x) ? `lies on device ${x.device}` : 'lies on the host'
     const rule = isDeviceArray(x) ? '' : '; only i32 inputs may stay on the host'
-    const problem = `${where}, but ${first.spec.name} lies on device ${device}${rule}`
+    const problem = `${where}, but ${(specs[at] as ArraySpec).name} lies on device ${device}${rule}`
     throw grpoError('device', operation, spec.name, problem)
-  }
+  })
   return device
 }
+
+/** By the places of inputs or outputs; undefined: not given. */
+type Arrays = readonly (Placed | undefined)[]
 
 export interface Side {
   readonly device: number
@@ -138,16 +139,14 @@ export interface Side {
 export function sideOf(
   operation: string,
   { inputs, outputs }: Signature,
-  arrays: ReadonlyMap<string, Placed>,
-  own: ReadonlyMap<string, Placed>,
+  arrays: Arrays,
+  own: Arrays,
   stream: unknown,
   given: number | undefined,
 ): Side | undefined {
-  const placed = (specs: readonly ArraySpec[], of: ReadonlyMap<string, Placed>, isInput: boolean) =>
-    specs.flatMap((spec) => {
-      const x = of.get(spec.name)
-      return x === undefined ? [] : [{ spec, x, isInput }]
-    })
-  const device = deviceOf(operation, [...placed(inputs, arrays, true), ...placed(outputs, own, false)]) ?? given
+  const onHost = !arrays.some(isDeviceArray) && !own.some(isDeviceArray)
+  const device = onHost
+    ? given
+    : (deviceOf(operation, [...inputs, ...outputs], [...arrays, ...own], inputs.length) ?? given)
   return device === undefined ? undefined : { device, stream: checkStream(operation, stream, device) }
 }

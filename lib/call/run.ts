@@ -1,9 +1,9 @@
 // The one way from a public function to a kernel: looks at what only JavaScript knows (kinds of values, names), sizes and
 // allocates the outputs, and hands everything to the C interface, which checks the rest before anything is written.
 
-import { type DType, elementBytes } from '../addon/dtypes.js'
+import { elementBytes } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
-import { type ArraySpec, type OptionSpec, type Signature, signatures } from '../addon/signatures.js'
+import type { ArraySpec } from '../addon/signatures.js'
 import { throwIfAborted } from '../addon/turns.js'
 import { allocate, describe, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
 import { isDeviceArray, lastEntry } from '../arrays/device_memory.js'
@@ -12,6 +12,7 @@ import type { OperationName } from '../ops.js'
 import type { Call } from './calls.js'
 import { onCpu, onGpu } from './execute.js'
 import { checkDense, checkStride, isCopied, type Placed, read, type Slot, sameMemory, sideOf } from './placed.js'
+import { optionNumber, planOf } from './plan.js'
 import type {
   CallOptions,
   InputsOf,
@@ -26,8 +27,6 @@ export { type Call, chain, map, renamed, toHost, value, withErrors } from './cal
 
 type Axes = Map<string, number>
 type Bag = Record<string, unknown>
-
-const commonOptions = ['out', 'stream', 'signal', 'stride']
 
 /** Throws unless `bag` is an object whose own names are all allowed. */
 export function checkNames(operation: string, bag: unknown, allowed: readonly string[], what: string): Bag {
@@ -57,41 +56,6 @@ function checkCommon(operation: string, { signal, stream }: Bag): void {
   }
 }
 
-/** The number that stands for an option in the C struct. */
-function optionNumber(operation: string, spec: OptionSpec, given: unknown): number {
-  const value = given === undefined ? spec.fallback : given
-  const refuse = (kind: 'kind' | 'option', expected: string) =>
-    grpoError(kind, operation, spec.name, `is ${describe(value)}, expected ${expected}`)
-  const orNull = spec.nullable ? ' or null' : ''
-  if (value === null && spec.nullable) return Number.NaN
-  if (value === undefined) throw grpoError('missing', operation, spec.name, `is missing, expected ${spec.spec}`)
-  if (spec.kind === 'enum') {
-    const list = `one of ${spec.choices.join(', ')}${orNull}`
-    if (typeof value !== 'string') throw refuse('kind', list)
-    const index = spec.choices.indexOf(value)
-    if (index < 0) throw refuse('option', list)
-    return index
-  }
-  if (spec.kind === 'boolean') {
-    if (typeof value !== 'boolean') throw refuse('kind', 'true or false')
-    return value ? 1 : 0
-  }
-  if (typeof value !== 'number') throw refuse('kind', `a number${orNull}`)
-  if (spec.kind === 'integer' && !Number.isSafeInteger(value)) throw refuse('option', `a whole number${orNull}`)
-  if (!Number.isFinite(value)) throw refuse('option', `a finite number${orNull}`)
-  // No integer option is negative: one may size an array, and -1 stands for null in the C struct.
-  if (spec.kind === 'integer' && value < 0) throw refuse('option', `at least 0${orNull}`)
-  // Of others the C checker says it; an output of this size would be at fault first.
-  const [least, most] = spec.range ?? []
-  if (spec.axis !== undefined && value > Number(most)) throw refuse('option', `${least} to ${most}`)
-  return value
-}
-
-function maskOf(operation: string, { inputs }: Signature, given: Bag) {
-  const spec = inputs.find(({ name }) => name === 'mask')
-  return spec && { spec, x: read(operation, spec, given.mask, false, true) }
-}
-
 /** Gives the axes of an array that have no size yet the array's sizes. Contradictions are the C checker's to report. */
 function bind(axes: Axes, spec: ArraySpec, shape: readonly number[]): void {
   spec.axes.forEach(({ letter, plus }, i) => {
@@ -100,8 +64,8 @@ function bind(axes: Axes, spec: ArraySpec, shape: readonly number[]): void {
   })
 }
 
-function shapeOf(axes: Axes, spec: ArraySpec, rankOf: (name: string) => number | undefined): number[] {
-  const rank = (spec.like !== undefined ? rankOf(spec.like) : undefined) ?? spec.axes.length
+/** `rank`: of the array that it is like, if there is one. */
+function shapeOf(axes: Axes, spec: ArraySpec, rank = spec.axes.length): number[] {
   return spec.axes
     .filter(({ maybe }, i) => !maybe || i < rank)
     .map(({ letter, plus }) => (letter === '' ? plus : (axes.get(letter) ?? 0) + plus))
@@ -121,88 +85,90 @@ export function call<Name extends OperationName>(
   sizes: Record<string, number> = {},
   device?: number,
 ): Call<OutputsOf<Name>> {
-  const signature = signatures[name]
-  const inputNames = signature.inputs.map((spec) => spec.name)
-  const optionNames = signature.options.map((spec) => spec.name)
+  const { signature, inputNames, optionNames, outputNames, mask, fallbacks, outputs: outputPlans } = planOf(name)
   const givenInputs = checkNames(name, inputs, inputNames, 'input')
-  const strided = signature.inputs.some((spec) => spec.strided)
-  const common = strided ? commonOptions : commonOptions.slice(0, 3)
-  const givenOptions = checkNames(name, options ?? {}, [...optionNames, ...common], 'option')
+  const givenOptions = checkNames(name, options ?? {}, optionNames, 'option')
   checkCommon(name, givenOptions)
-  const out = checkNames(
-    name,
-    givenOptions.out ?? {},
-    signature.outputs.map((spec) => spec.name),
-    'output',
-  )
+  const out = checkNames(name, givenOptions.out ?? {}, outputNames, 'output')
 
   const axes: Axes = new Map(Object.entries(sizes))
-  const arrays = new Map<string, Placed>()
-  const strides = new Map<Placed, number>()
+  // By place: the arrays that are given, and their strides.
+  const arrays: (Placed | undefined)[] = []
+  const slots: (Slot | undefined)[] = []
   // Each is read once and in this order, for a getter may change others: but for the mask, as soon as it says which of
   // the ids are to be copied.
-  let mask: { spec: ArraySpec; x: Placed | undefined } | undefined
+  let early: { x: Placed | undefined } | undefined
   for (const spec of signature.inputs) {
-    const value = spec === mask?.spec ? undefined : givenInputs[spec.name]
-    if (spec.ids && isCopied(spec, value)) mask ??= maskOf(name, signature, givenInputs)
-    const x = spec === mask?.spec ? mask.x : read(name, spec, value, spec.strided, true, mask?.x)
-    if (x === undefined) continue
-    if (spec.strided) strides.set(x, checkStride(name, spec.name, x, givenOptions.stride))
-    arrays.set(spec.name, x)
-    bind(axes, spec, x.shape)
+    const isEarly = early !== undefined && spec === mask
+    const value = isEarly ? undefined : givenInputs[spec.name]
+    if (mask !== undefined && spec.ids && isCopied(spec, value))
+      early ??= { x: read(name, mask, givenInputs.mask, false, true) }
+    const x = isEarly ? early?.x : read(name, spec, value, spec.strided, true, early?.x)
+    arrays.push(x)
+    const stride = x === undefined || !spec.strided ? 0 : checkStride(name, spec.name, x, givenOptions.stride)
+    slots.push(x && { name: spec.name, dtype: x.dtype, shape: x.shape, stride, x })
+    if (x !== undefined) bind(axes, spec, x.shape)
   }
-  const numbers = signature.options.map((spec) => {
-    const value = optionNumber(name, spec, givenOptions[spec.name])
+  const numbers: number[] = []
+  for (const spec of signature.options) {
+    const given = givenOptions[spec.name]
+    const value = (given === undefined ? fallbacks[numbers.length] : undefined) ?? optionNumber(name, spec, given)
     if (spec.axis !== undefined) axes.set(spec.axis, value)
-    return value
-  })
-  const own = new Map<string, Placed>()
-  for (const spec of signature.outputs) {
+    numbers.push(value)
+  }
+  const own: (Placed | undefined)[] = []
+  const strides: number[] = []
+  for (const { spec, over, condition } of outputPlans) {
+    const i = own.push(undefined) - 1
+    strides.push(0)
     const given = out[spec.name]
     if (given === undefined || given === null) continue
-    if (spec.condition !== undefined && !arrays.has(spec.condition)) {
+    if (spec.condition !== undefined && arrays[condition] === undefined) {
       throw grpoError('missing', name, spec.condition, `is missing, but out has ${spec.name}`)
     }
     const x = read(name, spec, given, spec.over !== undefined, false) as Placed
-    own.set(spec.name, x)
+    own[i] = x
     if (spec.over === undefined) continue
     // Rows lie apart, and the array is longer than its shape, only where the gradient is written over the logits.
-    const model = arrays.get(spec.over)
+    const model = arrays[over]
     if (model !== undefined && sameMemory(x, model)) {
-      strides.set(x, checkStride(name, spec.name, x, givenOptions.stride))
+      strides[i] = checkStride(name, spec.name, x, givenOptions.stride)
     } else checkDense(name, spec.name, x)
   }
   const side = sideOf(name, signature, arrays, own, givenOptions.stream, device)
-  for (const spec of signature.inputs) {
-    if (spec.offsets === undefined || axes.has(spec.offsets)) continue
-    const x = arrays.get(spec.name)
+  signature.inputs.forEach((spec, i) => {
+    if (spec.offsets === undefined || axes.has(spec.offsets)) return
+    const x = arrays[i]
     // Other dtypes and shapes are the C checker's to refuse: their memory is not what it would be read as.
     const offsets = x?.dtype === 'i32' && x.shape.length === 1 ? x : undefined
     axes.set(spec.offsets, Math.max(0, offsets === undefined ? 0 : lastOf(name, spec.name, offsets)))
-  }
+  })
 
-  const slotOf = (spec: ArraySpec, x: Placed | undefined): Slot | undefined =>
-    x && { name: spec.name, dtype: x.dtype, shape: x.shape, stride: strides.get(x) ?? 0, x }
-  const slots = signature.inputs.map((spec) => slotOf(spec, arrays.get(spec.name)))
   const outputs: Bag = {}
-  for (const spec of signature.outputs) {
+  for (const [i, { spec, like, condition }] of outputPlans.entries()) {
     const given = out[spec.name]
-    const wanted = given !== null && (spec.condition === undefined || arrays.has(spec.condition))
+    const wanted = given !== null && (spec.condition === undefined || arrays[condition] !== undefined)
     if (!wanted) {
       slots.push(undefined)
       continue
     }
-    const mine = own.get(spec.name)
+    const mine = own[i]
     if (spec.accumulates && givenOptions.accumulate === true && mine === undefined) {
       const problem = `is missing in out, expected the array to whose contents accumulate adds the gradient`
       throw grpoError('missing', name, spec.name, problem)
     }
-    const shape = () => shapeOf(axes, spec, (like) => arrays.get(like)?.shape.length)
-    const dtype = dtypeOf(spec, arrays)
+    if (mine !== undefined) {
+      slots.push({ name: spec.name, dtype: mine.dtype, shape: mine.shape, stride: strides[i] as number, x: mine })
+      outputs[spec.name] = !isDeviceArray(mine) && 'data' in (given as object) ? given : mine
+      continue
+    }
+    const model = arrays[like]
+    const dtype = (spec.like !== undefined ? model?.dtype : spec.dtypes[0]) ?? 'f32'
+    const shape = shapeOf(axes, spec, model?.shape.length)
     const onDevice = side !== undefined && signature.inputs.length > 0
-    const x = mine ?? (onDevice ? undefined : allocate(name, spec.name, dtype, shape()))
-    slots.push(slotOf(spec, x) ?? { name: spec.name, dtype, shape: shape(), stride: 0, x: undefined })
-    outputs[spec.name] = mine !== undefined && !isDeviceArray(mine) && 'data' in (given as object) ? given : x
+    const x = onDevice ? undefined : allocate(name, spec.name, dtype, shape)
+    slots.push({ name: spec.name, dtype, shape, stride: 0, x })
+    outputs[spec.name] = x
   }
   return (
     side === undefined ? onCpu(name, slots, numbers, outputs) : onGpu(name, side, slots, numbers, outputs)
@@ -216,10 +182,6 @@ const lastOf = (operation: string, name: string, x: Placed): number =>
 export function checkLength(operation: string, name: string, x: unknown, length: number, why: string): void {
   if (!isDeviceArray(x) || x.shape.length !== 1 || x.shape[0] === length) return
   throw grpoError('shape', operation, name, `has length ${x.shape[0]}, expected ${length}, ${why}`)
-}
-
-function dtypeOf(spec: ArraySpec, arrays: ReadonlyMap<string, Placed>): DType {
-  return (spec.like !== undefined ? arrays.get(spec.like)?.dtype : spec.dtypes[0]) ?? 'f32'
 }
 
 /** A public function: called, it computes; its `later` returns a promise and computes on another thread. */

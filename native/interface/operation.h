@@ -39,8 +39,8 @@ class OwnInputs {
  public:
   OwnInputs() = default;
   ~OwnInputs() {
-    if (values_ != nullptr) scratch_release(values_, bytes_);
-    ::operator delete(own_);
+    if (bytes_ > 0) scratch_release(values_, bytes_);
+    if (own_ != room_) ::operator delete(own_);
   }
   OwnInputs(const OwnInputs&) = delete;
   OwnInputs& operator=(const OwnInputs&) = delete;
@@ -51,9 +51,12 @@ class OwnInputs {
 
  private:
   const void* args_ = nullptr;
-  void* own_ = nullptr;     // args and tensors. Members of std::vector here end nvcc 13.0 with an internal error
-  void* values_ = nullptr;  // scratch
-  int64_t bytes_ = 0;
+  // Args and tensors, and the values. Members of std::vector here end nvcc 13.0 with an internal error.
+  void *own_ = room_, *values_ = few_;
+  int64_t bytes_ = 0;  // of scratch
+  // A call of a few groups allocates nothing.
+  alignas(16) char room_[640];
+  int32_t few_[64];
 };
 
 // The value as it is now, and the same one at every use: a plain read of memory that changes may be done again.

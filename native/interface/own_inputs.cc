@@ -33,14 +33,16 @@ void OwnInputs::take(const grpo_operation& operation, const void* args) {
     if (const int64_t values = values_of(args, field); values > 0) count += values, ++tensors;
   if (tensors == 0) return;
   const size_t offset = (operation.args_size + alignof(DLTensor) - 1) / alignof(DLTensor) * alignof(DLTensor);
-  own_ = ::operator new(offset + tensors * sizeof(DLTensor));
+  if (const size_t size = offset + tensors * sizeof(DLTensor); size > sizeof room_) own_ = ::operator new(size);
   char* own_args = static_cast<char*>(own_);
   std::memcpy(own_args, args, operation.args_size);
   args_ = own_args;
   DLTensor* copy = reinterpret_cast<DLTensor*>(own_args + offset);
   const int64_t bytes = count * int64_t{sizeof(int32_t)};
-  values_ = scratch_allocate(bytes);
-  bytes_ = bytes;
+  if (bytes > int64_t{sizeof few_}) {
+    values_ = scratch_allocate(bytes);
+    bytes_ = bytes;
+  }
   int32_t* to = static_cast<int32_t*>(values_);
   for (const Field& field : fields) {
     const int64_t values = values_of(args, field);

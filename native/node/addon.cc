@@ -26,13 +26,14 @@ const grpo_api& api() { return *grpo_kernels_api(GRPO_API_VERSION); }
 
 // Everything that an operation reads, in memory that stays put while it runs, on whichever thread.
 struct Call {
-  const grpo_operation& operation;
-  std::vector<char> args, objective;
   struct Array {
     DLTensor tensor;
     int64_t shape[kMaxAxes], strides[kMaxAxes];
   };
-  std::vector<Array> arrays;
+  const grpo_operation& operation;
+  std::vector<Array> arrays;  // the inputs and outputs, whether given or not
+  grpo_objective objective{};
+  std::vector<char> args;
   std::shared_ptr<std::atomic<bool>> cancel;
   const bool on_cuda;
   void* stream;
@@ -45,27 +46,26 @@ struct Call {
   Call(Napi::Env env, const grpo_operation& called, const Napi::Array& values, const double* numbers,
        const Napi::Value& given_stream)
       : operation(called),
+        arrays(values.Length()),
         args(called.args_size),
-        objective(sizeof(grpo_objective)),
-        arrays(called.field_count),
         on_cuda(given_stream.IsBigInt()),
         stream(on_cuda ? pointer_of(env, given_stream) : nullptr) {
     std::memcpy(args.data(), &operation.args_size, sizeof(size_t));
     if (operation.objective_offset >= 0) {
-      const void* pointer = objective.data();
-      const size_t size = objective.size();
-      std::memcpy(objective.data(), &size, sizeof size);
+      objective.size = sizeof objective;
+      const void* pointer = &objective;
       std::memcpy(args.data() + operation.objective_offset, &pointer, sizeof pointer);
     }
     uint32_t array_index = 0;
     for (int32_t i = 0; i < operation.field_count; ++i) {
       const grpo_field& field = operation.fields[i];
-      char* at = (field.in_objective ? objective : args).data() + field.offset;
+      char* at = (field.in_objective ? reinterpret_cast<char*>(&objective) : args.data()) + field.offset;
       if (field.role == GRPO_OPTION_FIELD) {
         set_option(field, *numbers++, at);
       } else {
-        const Napi::Value value = values[array_index++];
-        if (!value.IsUndefined()) set_array(env, value, numbers, arrays[i], at);
+        const Napi::Value value = values[array_index];
+        if (!value.IsUndefined()) set_array(env, value, numbers, arrays[array_index], at);
+        ++array_index;
         numbers += kNumbersPerArray;
       }
     }

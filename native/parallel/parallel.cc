@@ -164,7 +164,9 @@ int64_t scratch_bytes() { return scratch_now.load(); }
 int64_t scratch_peak(bool reset) { return reset ? scratch_high.exchange(scratch_now.load()) : scratch_high.load(); }
 
 void* scratch_allocate(int64_t bytes) {
-  void* pointer = std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64 + (bytes == 0) * 64));
+  alignas(64) static char nothing[64];
+  if (bytes == 0) return nothing;
+  void* pointer = std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64));
   if (pointer == nullptr) throw std::bad_alloc();
   const int64_t now = scratch_now += bytes;
   int64_t high = scratch_high.load();
@@ -174,6 +176,7 @@ void* scratch_allocate(int64_t bytes) {
 }
 
 void scratch_release(void* pointer, int64_t bytes) {
+  if (bytes == 0) return;
   std::free(pointer);
   scratch_now -= bytes;
 }
