@@ -7,8 +7,8 @@
 //   f32|bf16|f16[R,V]   one of these dtypes; `any` takes all; `=q` has the dtype of q; `~logits` too, or f32 on request
 //   axes                N rollouts (or parts of a vocabulary beside the first), G groups, T loss tokens, S sequences,
 //                       R rows (of logits, or any), V vocabulary, P packed tokens, H query heads, K key/value heads,
-//                       D and E head or hidden sizes, B segments, M selected; G+1 is one more than G; D? may be missing.
-//                       The first array that mentions an axis gives it its size.
+//                       D and E head or hidden sizes, B segments, M selected or kept; G+1 is one more than G; D? may be
+//                       missing. The first array that mentions an axis gives it its size.
 //   ?                   may be absent                  strided      its rows may lie apart (option `stride`)
 //   offsets N           rises from 0 to N              below R      values from 0 to R - 1, where unmasked
 //   vocabulary V        below V, or any part of it     over logits  this output may be that input
@@ -64,7 +64,13 @@ const policyInputs = {
 
 const ratioBounds = { ratioLow: 'f32[T] ?', ratioHigh: 'f32[T] ?' } as const
 const logits = 'f32|bf16|f16[R,V] strided'
-const tokens = { token: 'i32[T] vocabulary V', row: 'i32[T] ? below R', rowTemperature: 'f32[R] ?' } as const
+const tokens = {
+  token: 'i32[T] vocabulary V',
+  row: 'i32[T] ? below R',
+  rowTemperature: 'f32[R] ?',
+  keptStart: 'i32[R+1] ? offsets M',
+  kept: 'i32[M] ?',
+} as const
 const linear = { hidden: 'f32|bf16|f16[R,D]', head: 'f32|bf16|f16[V,D]', headBias: 'f32|bf16|f16[V] ?' } as const
 const temperature = 'number = 1 > 0 f32 inverse'
 const validVocab = 'integer? = null >= 0'
@@ -206,6 +212,7 @@ export const ops = {
       chunkRows,
       sequences: 'integer? = null 0..2147483647',
       ratio: objective.ratio,
+      kept: 'integer? = null 0..2147483647',
     },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },

@@ -156,6 +156,7 @@ typedef struct {
   int64_t vocab_start;
   const DLTensor* row_temperature;
   int64_t valid_vocab;
+  const DLTensor *kept_start, *kept;
 } grpo_token_logprob_args;
 
 typedef struct {
@@ -167,6 +168,7 @@ typedef struct {
   const DLTensor* row_temperature;
   int64_t valid_vocab;
   double grad_scale;
+  const DLTensor *kept_start, *kept;
 } grpo_token_logprob_backward_args;
 
 typedef struct {
@@ -207,6 +209,7 @@ typedef struct {
   const DLTensor* row_temperature;
   int64_t valid_vocab;
   double grad_scale;
+  const DLTensor *kept_start, *kept;
 } grpo_policy_loss_from_logits_args;
 
 typedef struct {
@@ -221,6 +224,7 @@ typedef struct {
   int64_t valid_vocab;
   double grad_scale;
   int32_t accumulate;
+  const DLTensor *kept_start, *kept;
 } grpo_linear_policy_loss_args;
 
 typedef struct {
@@ -230,6 +234,7 @@ typedef struct {
   int32_t dtype;
   int64_t threads, chunk_rows, sequences;
   int32_t ratio;
+  int64_t kept;
 } grpo_linear_policy_loss_plan_args;
 
 typedef struct {
@@ -240,6 +245,7 @@ typedef struct {
   int64_t chunk_rows;
   const DLTensor* row_temperature;
   int64_t valid_vocab, vocab_start;
+  const DLTensor *kept_start, *kept;
 } grpo_linear_token_logprob_args;
 
 typedef struct {
@@ -252,6 +258,7 @@ typedef struct {
   int64_t valid_vocab, vocab_start;
   double grad_scale;
   int32_t accumulate;
+  const DLTensor *kept_start, *kept;
 } grpo_linear_token_logprob_backward_args;
 
 // ---- layouts and attention ------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // Log-probabilities of tokens and the entropy of the policy there, and the way back. A row of logits is read from
 // memory once, whatever the number of its tokens, and not at all without one. Forward: one exponential per logit.
 // Backward: two, the second one while the row is in cache, and one write.
-#include "logits/logits.h"
+#include "logits/kept_rows.h"
 
 namespace grpo {
 namespace {
@@ -11,14 +11,15 @@ void token_logprob(const Logits& logits, const RowTokens& tokens,
                    float* logp,       // [T]
                    float* entropy,    // [T]
                    float* logsumexp,  // [T]
-                   int64_t T) {
+                   int64_t T, const KeptMemory& memory) {
   for (float* output : {logp, entropy, logsumexp})
     if (output != nullptr) std::fill(output, output + T, 0.0f);  // what masked tokens keep
   for_named_rows(logits, tokens, [&](int64_t r, int64_t i) {
-    const RowSoftmax softmax = softmax_of_row(logits, r);
+    const Logits own = own_row(logits, r, memory);
+    const RowSoftmax softmax = softmax_of_row(own, r);
     for (int32_t j = tokens.start[i]; j < tokens.start[i + 1]; ++j) {
       const int32_t t = tokens.t[j];
-      if (logp != nullptr) logp[t] = static_cast<float>(logp_of_token(logits, r, softmax, t));
+      if (logp != nullptr) logp[t] = static_cast<float>(logp_of_token(own, r, softmax, t));
       if (entropy != nullptr) entropy[t] = static_cast<float>(softmax.entropy);
       if (logsumexp != nullptr) logsumexp[t] = static_cast<float>(softmax.logsumexp(logits.scale(r)));
     }
@@ -31,20 +32,24 @@ void token_logprob_backward(const Logits& logits, const RowTokens& tokens,
                             const float* grad_logp,     // [T]
                             const float* grad_entropy,  // [T], may be null
                             const GradLogits& grad_logits,
-                            Target* targets) {  // [T], scratch
+                            Target* targets,  // [T], scratch
+                            const KeptMemory& memory) {
   for_rows(logits, tokens, [&](int64_t r, int64_t i) {
-    if (i < 0 || row_gradient(tokens, i, grad_logp, grad_entropy).zero) return write_zero_row(logits, grad_logits, r);
+    if (i < 0) return write_zero_row(logits, grad_logits, r);
+    const float* coefficients = coefficients_of_row(logits.kept, tokens, i, grad_logp, memory);
+    if (row_gradient(tokens, i, coefficients, grad_entropy).zero) return write_zero_row(logits, grad_logits, r);
     const int32_t t = tokens.t[tokens.start[i]];
-    const RowSoftmax softmax = with_given(softmax_of_row(logits, r), logits.scale(r), logsumexp[t],
+    const Logits own = own_row(logits, r, memory);
+    const RowSoftmax softmax = with_given(softmax_of_row(own, r), logits.scale(r), logsumexp[t],
                                           entropy == nullptr ? nullptr : entropy + t);
-    gradient_of_row(logits, softmax, tokens, i, grad_logp, grad_entropy, grad_logits, targets);
+    gradient_of_own_row(logits, own, softmax, tokens, i, coefficients, grad_entropy, grad_logits, targets, memory);
   });
 }
 
 template <class Args>
 Logits maybe_part(const Args& args, const Axes& axes) {
   Logits logits = logits_of(args, axes);
-  logits.part = !is_null(args.vocab_start);
+  logits.part = is_part(args);
   if (logits.part) logits.vocab_start = args.vocab_start;
   return logits;
 }
@@ -54,9 +59,12 @@ int run(const grpo_token_logprob_args& args, const Axes& axes) {
   const int64_t T = axes['T'], R = axes['R'];
   Scratch<int32_t> scratch(row_tokens_scratch(T));
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
-  if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
-  token_logprob(maybe_part(args, axes), tokens, data<float>(args.logp), data<float>(args.entropy),
-                data<float>(args.logsumexp), T);
+  const KeptSets kept = kept_sets_of(args, axes);
+  if (const int status = check_named_rows(args, axes, kept, tokens)) return status;
+  KeptScratch kept_scratch(kept, axes, false);
+  const KeptMemory memory = kept_scratch.memory();
+  token_logprob(with_sets(maybe_part(args, axes), kept, tokens, memory), tokens, data<float>(args.logp),
+                data<float>(args.entropy), data<float>(args.logsumexp), T, memory);
   return GRPO_OK;
 }
 
@@ -68,13 +76,16 @@ int run(const grpo_token_logprob_backward_args& args, const Axes& axes) {
   Scratch<int32_t> scratch(row_tokens_scratch(T));
   Scratch<Target> targets(T);
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
-  if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
+  const KeptSets kept = kept_sets_of(args, axes);
+  if (const int status = check_named_rows(args, axes, kept, tokens)) return status;
+  KeptScratch kept_scratch(kept, axes, true);
+  const KeptMemory memory = kept_scratch.memory();
   const float* grad_entropy = data<float>(args.grad_entropy);
   GradLogits grad_logits = grad_logits_of(args.grad_logits);
   grad_logits.scale = args.grad_scale;
-  token_logprob_backward(maybe_part(args, axes), tokens, data<float>(args.logsumexp),
+  token_logprob_backward(with_sets(maybe_part(args, axes), kept, tokens, memory), tokens, data<float>(args.logsumexp),
                          grad_entropy == nullptr ? nullptr : data<float>(args.entropy), data<float>(args.grad_logp),
-                         grad_entropy, grad_logits, targets.data());
+                         grad_entropy, grad_logits, targets.data(), memory);
   return GRPO_OK;
 }
 
@@ -85,6 +96,8 @@ const grpo_field kFields[] = {
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
     GRPO_IN(row_temperature, "f32[R] ?"),
+    GRPO_IN(kept_start, "i32[R+1] ? offsets M"),
+    GRPO_IN(kept, "i32[M] ?"),
     GRPO_IN(mask, "u8[T] ?"),
     GRPO_OUT(logp, "f32[T]"),
     GRPO_OUT(entropy, "f32[T]"),
@@ -102,6 +115,8 @@ const grpo_field kFields[] = {
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
     GRPO_IN(row_temperature, "f32[R] ?"),
+    GRPO_IN(kept_start, "i32[R+1] ? offsets M"),
+    GRPO_IN(kept, "i32[M] ?"),
     GRPO_IN(mask, "u8[T] ?"),
     GRPO_IN(logsumexp, "f32[T]"),
     GRPO_IN(entropy, "f32[T] ?"),

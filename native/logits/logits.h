@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "interface/operation.h"
+#include "logits/kept_sets.h"
 #include "logits/softmax_rows.h"
 #include "logits/temperature.h"
 
@@ -21,6 +22,7 @@ struct Logits {
   const int32_t* token;     // [T]
   bool part = false;     // columns vocab_start.. of a vocabulary, not the whole of it
   int64_t vocab_start = 0;
+  KeptSets kept{};
 
   const char* row(int64_t r) const { return data + r * stride * size_of(type); }
   float scale(int64_t r) const { return scale_of_row(temperature, r); }
@@ -47,6 +49,19 @@ int64_t valid_columns(const Args& args, const Axes& axes) {
 }
 
 template <class Args>
+bool is_part(const Args& args) {
+  if constexpr (requires { args.vocab_start; }) return !is_null(args.vocab_start);
+  else return false;
+}
+
+template <class Args>
+KeptSets kept_sets_of(const Args& args, const Axes& axes) {
+  if constexpr (requires { args.vocab_start; })
+    return kept_sets_of(args, is_null(args.vocab_start) ? 0 : args.vocab_start, valid_columns(args, axes));
+  else return kept_sets_of(args, 0, valid_columns(args, axes));
+}
+
+template <class Args>
 Logits logits_of(const Args& args, const Axes& axes) {
   return {.data = data<char>(args.logits),
           .type = float_type(args.logits),
@@ -65,15 +80,22 @@ inline GradLogits grad_logits_of(DLTensor* tensor) {
 // Without `row`, token t is of row t of `rows`.
 int check_rows(const DLTensor* row, const Axes& axes, const char* rows);
 int check_valid_vocab(int64_t valid_vocab, const Axes& axes, const char* columns);
-// Both; before any memory is looked at.
+// All three; before any memory is looked at.
 template <class Args>
 int check_vocabulary(const Args& args, const Axes& axes) {
   constexpr bool kLogits = requires { args.logits; };
   if (const int status = check_rows(args.row, axes, kLogits ? "logits" : "hidden")) return status;
+  if (const int status = check_kept_inputs(args.kept_start, args.kept)) return status;
   return check_valid_vocab(args.valid_vocab, axes, kLogits ? "logits" : "head");
 }
 // Of the rows that tokens name.
 int check_row_temperature(const Temperature& temperature, const RowTokens& tokens);
+// Of the rows that tokens name: their temperatures and their sets.
+template <class Args>
+int check_named_rows(const Args& args, const Axes& axes, const KeptSets& kept, const RowTokens& tokens) {
+  if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
+  return check_kept(kept, tokens, is_part(args), axes['V']);
+}
 // The gradient of an entropy needs the entropy.
 int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy);
 

@@ -17,6 +17,9 @@ export interface LogitsInputs {
   validVocab?: number | null | undefined
   /** The columns are those of tokens from there on. */
   vocabStart?: number | null | undefined
+  /** kept[keptStart[r]].. are the ids that row r was sampled from; none: all of them. */
+  keptStart?: Numbers | undefined
+  kept?: Numbers | undefined
 }
 
 const exact: Round = (x) => x
@@ -30,7 +33,9 @@ function softmax(
   const { logits, V, validVocab } = inputs
   const u = new Float64Array(V).fill(-Infinity)
   const divisor = temperatureOf(inputs, r, round)
-  for (let v = 0; v < (validVocab ?? V); v++) u[v] = round((logits[r * V + v] as number) / divisor)
+  const set = setOf(inputs, r)
+  const start = inputs.vocabStart ?? 0
+  for (let v = 0; v < (validVocab ?? V); v++) if (set?.has(v + start) ?? true) u[v] = round((logits[r * V + v] as number) / divisor)
   const max = u.reduce((most, x) => Math.max(most, x), -Infinity)
   const sum = u.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
   const logsumexp = (whole?.logsumexp[whole.t] as number | undefined) ?? round(max + round(Math.log(sum)))
@@ -42,6 +47,11 @@ function softmax(
 
 const temperatureOf = ({ temperature = 1, rowTemperature }: LogitsInputs, r: number, round: Round) =>
   rowTemperature ? round(round(temperature) * (rowTemperature[r] as number)) : round(temperature)
+
+const setOf = ({ keptStart, kept }: LogitsInputs, r: number) => {
+  const ids = keptStart && kept && Array.from(kept).slice(keptStart[r], keptStart[r + 1])
+  return ids === undefined || ids.length === 0 ? undefined : new Set(ids)
+}
 
 const tokensOf = ({ token, row, mask }: LogitsInputs) =>
   Array.from({ length: token.length }, (_, t) => ({ t, r: row?.[t] ?? t })).filter(({ t }) => mask?.[t] !== 0)
@@ -74,7 +84,9 @@ export function tokenLogprobBackwardReference(
   for (const { t, r } of tokensOf(inputs)) {
     const row = rows.get(r) ?? softmax(inputs, r, round, whole && { t, ...whole })
     rows.set(r, row)
-    const a = gradLogp[t] as number
+    const set = setOf(inputs, r)
+    // Outside its row's set the logp of a token is a constant.
+    const a = (set?.has(token[t] as number) ?? true) ? (gradLogp[t] as number) : 0
     const b = gradEntropy?.[t] ?? 0
     if (a === 0 && b === 0) continue
     const divisor = temperatureOf(inputs, r, round)
