@@ -94,7 +94,7 @@ __global__ void column_largest_kernel(LinearChunk chunk, int64_t V) {
 // Grid: ceil(V / 256). Block: 256. Shared: 0. Work: 4 bytes per logit of the chunk. Bound: memory.
 __global__ void bias_kernel(LinearChunk chunk, float* sum, int64_t V) {
   const int64_t v = thread_index();
-  if (v >= V) return;
+  if (v >= V || *chunk.kept_count == 0) return;
   double total = sum[v];
   for (int32_t j = 0; j < *chunk.kept_count; ++j) total += chunk.logits[int64_t{chunk.kept[j]} * chunk.stride + v];
   sum[v] = static_cast<float>(total);

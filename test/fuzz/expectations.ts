@@ -40,9 +40,10 @@ const sum = (x: number[], round: Round) => x.reduce((total, v) => round(total + 
 const zeros = (n: number) => new Float64Array(n)
 
 const logitsInputs = (args: Arguments, logits: Numbers, V: number) => {
-  const { token, row, rowTemperature, mask } = numbersOf(args)
-  const { temperature = 1, validVocab } = args.options as { temperature?: number; validVocab?: number | null }
-  return { logits, V, token: token as Numbers, row, rowTemperature, mask, temperature, validVocab }
+  const { token, row, rowTemperature, keptStart, kept, mask } = numbersOf(args)
+  const { temperature = 1, validVocab, vocabStart } = args.options as Record<string, number | undefined>
+  const beside = { row, rowTemperature, keptStart, kept, mask, temperature, validVocab, vocabStart }
+  return { logits, V, token: token as Numbers, ...beside }
 }
 
 function linear(args: Arguments, round: Round) {
@@ -77,7 +78,7 @@ function termsOf(args: Arguments, gradLogp: Numbers, gradEntropy: Numbers = [], 
 
 /** The loss from logits: its policy's log-probabilities are float32, as they are handed over. */
 function lossFrom(args: Arguments, logits: Numbers, V: number, round: Round) {
-  const { token, row, rowTemperature, ...policy } = numbersOf(args)
+  const { token, row, rowTemperature, keptStart, kept, ...policy } = numbersOf(args)
   const inputs = logitsInputs(args, logits, V)
   const { logp, entropy } = tokenLogprobReference(inputs, round)
   const { temperature, chunkRows, validVocab, gradScale, ...objective } = args.options
@@ -120,11 +121,7 @@ const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Referen
   },
   tokenLogprob: (args, round) => {
     const inputs = logitsInputs(args, numbersOf(args).logits!, size(args.inputs.logits, 1))
-    const start = (args.options.vocabStart as number) ?? 0
-    const token = Array.from(inputs.token, (id) => id - start)
-    const { logp, ...rest } = tokenLogprobReference({ ...inputs, token }, round)
-    // A token that another part of the vocabulary has.
-    return { ...rest, logp: logp.map((x) => x ?? -Infinity) }
+    return tokenLogprobReference(inputs, round)
   },
   tokenLogprobBackward: (args, round) => {
     const { logits, gradLogp, gradEntropy } = numbersOf(args)

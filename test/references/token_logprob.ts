@@ -36,6 +36,10 @@ function softmax(
   const set = setOf(inputs, r)
   const start = inputs.vocabStart ?? 0
   for (let v = 0; v < (validVocab ?? V); v++) if (set?.has(v + start) ?? true) u[v] = round((logits[r * V + v] as number) / divisor)
+  // A part of a vocabulary in which no id of the set lies.
+  if (set !== undefined && inputs.vocabStart != null && u.every((x) => x === -Infinity)) {
+    return { logp: u, p: new Float64Array(V), entropy: 0, logsumexp: -Infinity }
+  }
   const max = u.reduce((most, x) => Math.max(most, x), -Infinity)
   const sum = u.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
   const logsumexp = (whole?.logsumexp[whole.t] as number | undefined) ?? round(max + round(Math.log(sum)))
