@@ -138,12 +138,11 @@ __global__ void __launch_bounds__(kThreads) no_columns_kernel(uint32_t* column, 
 }
 
 // The gradient of a row's set in place of its logits, then gradHidden: each thread has 16 bytes of every row of the head.
-// Grid: R or T, the fewer. Block: 128. Shared: 48. Work: 2 D operations per id. Bound: memory.
+// Grid: R or T, the fewer. Block: 128. Shared: 0. Work: 2 D operations per id. Bound: memory.
 template <class Y>
 __global__ void __launch_bounds__(kThreads)
     kept_gradient_kernel(Linear linear, KeptRows kept, const float* logsumexp, const float* entropy,
                          const float* grad_logp, const float* grad_entropy, LinearGradients gradients) {
-  DYN_SMEM(Shared, shared);
   const int64_t i = blockIdx.x;
   if (i >= *kept.named.count) return;
   const int64_t r = kept.named.row[i], D = linear.D;
@@ -284,7 +283,7 @@ void kept_gradient(const Linear& linear, const KeptRows& kept, const LinearChunk
   const int64_t M = kept.sets.M;
   on(no_columns_kernel, {ceil_div(M, kThreads), kThreads}, kept.column, M);
   with_head_type(linear.head_type, [&]<class Y>(Y) {
-    on(kept_gradient_kernel<Y>, {most_named(linear), kThreads, sizeof(Shared)}, linear, kept, logsumexp, entropy,
+    on(kept_gradient_kernel<Y>, {most_named(linear), kThreads}, linear, kept, logsumexp, entropy,
        grad_logp, grad_entropy, gradients);
   });
   if (gradients.head == nullptr && gradients.bias == nullptr) return;
