@@ -2,6 +2,7 @@
 // package; the peers do the same work on the same inputs under the same name, in bench/peers/.
 import { array, type HostArray, type TypedArray, toBf16 } from '../lib/index.js'
 import { random } from '../test/support/random.js'
+import { setsOf } from '../test/support/sets_of.js'
 
 export type Arrays = Record<string, HostArray>
 export type Outputs = Record<string, HostArray | TypedArray | number | null | undefined>
@@ -122,10 +123,10 @@ export function keptSetsOf(R: number, V: number) {
     const ids = Array.from({ length: uniform() < 0.46 ? 1 : 2 + integer(25) }, () => integer(V))
     return [...new Set(ids)].sort((x, y) => x - y)
   })
-  const start = lists.reduce((ends, list) => [...ends, ends[ends.length - 1]! + list.length], [0])
+  const { keptStart, kept } = setsOf(lists)
   return {
     token: array(Int32Array.from(lists, (list) => list[integer(list.length)]!)),
-    keptStart: array(Int32Array.from(start)),
-    kept: array(Int32Array.from(lists.flat())),
+    keptStart: array(keptStart),
+    kept: array(kept),
   }
 }

@@ -37,7 +37,10 @@ const kept = (dtype: 'f32' | 'bf16', shape: typeof linearShape): Case => ({
       const { refLogp, ...policy } = policyOf(linearTokenLogprob(model).logp.data, S)
       const gradHead = array(new Float32Array(shape.V * shape.D), [shape.V, shape.D])
       const inputs = { ...model, ...policy }
-      return { inputs, run: () => ({ ...linearPolicyLoss(inputs, { ...options, accumulate: true, out: { gradHead } }) }) }
+      return {
+        inputs,
+        run: () => ({ ...linearPolicyLoss(inputs, { ...options, accumulate: true, out: { gradHead } }) }),
+      }
     }
     const [sets, whole] = [prepare({ ...dense, keptStart, kept } as typeof dense), prepare(dense)]
     const { loss, logp } = sets.run()

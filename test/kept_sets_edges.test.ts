@@ -25,9 +25,15 @@ afterEach(() => {
 })
 
 const three = () => ({
-  logits: array(Float32Array.from({ length: 15 }, (_, i) => Math.sin(i)), [3, 5]),
+  logits: array(
+    Float32Array.from({ length: 15 }, (_, i) => Math.sin(i)),
+    [3, 5],
+  ),
   hidden: array(Float32Array.of(1, 2, 3, 4, 5, 6), [3, 2]),
-  head: array(Float32Array.from({ length: 10 }, (_, i) => Math.cos(i)), [5, 2]),
+  head: array(
+    Float32Array.from({ length: 10 }, (_, i) => Math.cos(i)),
+    [5, 2],
+  ),
 })
 const token = Int32Array.of(1, 2, 3)
 const keptStart = Int32Array.of(0, 2, 4, 6)
@@ -124,16 +130,16 @@ if (backend !== 'cpu') {
     [[0, 1, 2, 2 ** 31 - 1, 3, 4]],
   ])('on a device a bad set %j makes its row NaN, and is counted', (ids) => {
     const sets = { keptStart, kept: Int32Array.from(ids) }
-    const isNaN = (x: unknown) => Array.from((x as { data: Float32Array }).data, Number.isNaN)
+    const areNaN = (x: unknown) => Array.from((x as { data: Float32Array }).data, Number.isNaN)
     for (const name of ['tokenLogprob', 'linearTokenLogprob']) {
       const outputs = calls[name]!(sets)
-      for (const key of ['logp', 'entropy', 'logsumexp']) expect(isNaN(outputs[key])).toEqual([false, true, false])
+      for (const key of ['logp', 'entropy', 'logsumexp']) expect(areNaN(outputs[key])).toEqual([false, true, false])
     }
     for (const name of ['policyLossFromLogits', 'linearPolicyLoss']) {
       const { loss, stats, logp } = calls[name]!(sets) as ReturnType<typeof policyLossFromLogits>
       expect(loss.data[0]).toBeNaN()
       expect(lossStats(stats).badIndex).toBe(1)
-      expect(isNaN(logp)).toEqual([false, true, false])
+      expect(areNaN(logp)).toEqual([false, true, false])
       const masked = calls[name]!({ ...sets, mask: Uint8Array.of(1, 0, 1) }) as ReturnType<typeof policyLossFromLogits>
       expect(lossStats(masked.stats).badIndex).toBe(0)
       expect(masked.loss.data[0]).not.toBeNaN()

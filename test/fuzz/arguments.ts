@@ -10,6 +10,7 @@ import { linearLogits } from '../references/linear.js'
 import { tokenLogprobReference } from '../references/token_logprob.js'
 import { values } from '../support/numbers.js'
 import { random } from '../support/random.js'
+import { setsOf } from '../support/sets_of.js'
 import type { OperationCase } from './cases.js'
 
 export type Inputs = Record<string, HostArray>
@@ -161,11 +162,7 @@ function sets(c: OperationCase, { inputs, options }: Arguments, r: Random): void
     const drawn = Array.from({ length: bounds[i + 1]! - bounds[i]! }, () => r.integer(ids))
     return [...new Set(drawn)].sort((x, y) => x - y)
   })
-  put(
-    keptStart,
-    lists.reduce((ends, list) => [...ends, ends.at(-1)! + list.length], [0]),
-  )
-  inputs.kept = array(Int32Array.from(lists.flat()))
+  for (const [name, data] of Object.entries(setsOf(lists))) inputs[name] = array(data)
   const rows = row && values(row)
   for (let t = 0; t < token!.data.length; t++) {
     const list = lists[rows?.[t] ?? t] ?? []
@@ -180,13 +177,14 @@ function besideLogits(c: OperationCase, { inputs, options }: Arguments, r: Rando
   delete options.accumulate // gradient_options.test.ts
   if (inputs.hidden) delete options.vocabStart // a head split over ranks: logits_options.test.ts
   if (options.vocabStart != null || V === 0) delete options.validVocab
-  if (options.validVocab == null) return sets(c, { inputs, options, sizes: {} }, r)
-  const valid = (options.validVocab = 1 + ((options.validVocab as number) % V))
-  const token = inputs.token as HostArray
-  put(
-    token,
-    Array.from(values(token), (id) => id % valid),
-  )
+  if (options.validVocab != null) {
+    const valid = (options.validVocab = 1 + ((options.validVocab as number) % V))
+    const token = inputs.token as HostArray
+    put(
+      token,
+      Array.from(values(token), (id) => id % valid),
+    )
+  }
   sets(c, { inputs, options, sizes: {} }, r)
 }
 

@@ -35,7 +35,8 @@ function softmax(
   const divisor = temperatureOf(inputs, r, round)
   const set = setOf(inputs, r)
   const start = inputs.vocabStart ?? 0
-  for (let v = 0; v < (validVocab ?? V); v++) if (set?.has(v + start) ?? true) u[v] = round((logits[r * V + v] as number) / divisor)
+  for (let v = 0; v < (validVocab ?? V); v++)
+    if (set?.has(v + start) ?? true) u[v] = round((logits[r * V + v] as number) / divisor)
   // A part of a vocabulary in which no id of the set lies.
   if (set !== undefined && inputs.vocabStart != null && u.every((x) => x === -Infinity)) {
     return { logp: u, p: new Float64Array(V), entropy: 0, logsumexp: -Infinity }

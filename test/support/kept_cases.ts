@@ -2,6 +2,7 @@
 import type { Batch } from './option_cases.js'
 import { R, V } from './option_cases.js'
 import { random } from './random.js'
+import { setsOf } from './sets_of.js'
 
 /**
  * Row 0 has a set with the ids of most of its tokens, row 1 that of its first token alone, row 2 one id that is none of
@@ -22,9 +23,5 @@ export function setsFor(b: Batch, { most = 20, whole = [3, 4] }: { most?: number
     const kept = own.filter(() => r.uniform() < 0.8)
     return [...new Set([...drawn, ...kept])].sort((x, y) => x - y)
   })
-  return {
-    keptStart: Int32Array.from(lists.reduce((ends, list) => [...ends, (ends.at(-1) as number) + list.length], [0])),
-    kept: Int32Array.from(lists.flat()),
-    lists,
-  }
+  return { ...setsOf(lists), lists }
 }
