@@ -16,11 +16,13 @@ export interface LinearTokenLogprobInputs {
   mask?: ArrayInput<'u8'> | undefined
 }
 
-export interface LinearTokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {
+export interface LinearTokenLogprobOptions
+  extends CallOptions<'logp' | 'entropy' | 'logsumexp' | 'fullLogp' | 'fullLogsumexp'> {
   temperature?: number
   validVocab?: number | null
   vocabStart?: number | null
   chunkRows?: number | null
+  full?: boolean
 }
 
 export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, LinearTokenLogprobOptions> = true
@@ -56,7 +58,9 @@ export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, Li
  * @param options.vocabStart  null (default): the head has the whole vocabulary; else its rows are tokens vocabStart.. of a
  *                            vocabulary split over ranks, as in tokenLogprob
  * @param options.chunkRows   rows that go through the product together; more take more memory, and time if far too few
- * @returns logp, entropy, logsumexp f32[T], in nats, of logits / temperature; the last two repeated for the tokens of a row
+ * @param options.full        false; true: fullLogp and fullLogsumexp too, of the whole vocabulary whatever the sets are: the
+ *                            whole product for the rows that have sets
+ * @returns logp, entropy, logsumexp (with full also fullLogp, fullLogsumexp) f32[T], in nats, of logits / temperature; the last two repeated for the tokens of a row
  * @throws RangeError if an unmasked token or row is out of range, a token is padding of the vocabulary, or a
  *         temperature is not positive
  * @see Cut Your Losses, arXiv:2411.09009

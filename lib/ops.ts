@@ -12,7 +12,7 @@
 //   ?                   may be absent                  strided      its rows may lie apart (option `stride`)
 //   offsets N           rises from 0 to N              below R      values from 0 to R - 1, where unmasked
 //   vocabulary V        below V, or any part of it     over logits  this output may be that input
-//   if entropy          this output exists when that input does
+//   if entropy          this output exists when that input does, or that option is true
 //   accumulates         with the option of that name the caller gives it, and the gradient is added to what it holds
 // An option:   kind = default range
 //   number = 0.0001 >= 0     number? = null > 1 (null allowed)     integer = 1 0..1     boolean = false
@@ -76,6 +76,14 @@ const temperature = 'number = 1 > 0 f32 inverse'
 const validVocab = 'integer? = null >= 0'
 const vocabStart = 'integer? = null 0..2147483647'
 const gradScale = 'number = 1 f32'
+const tokenOutputs = {
+  logp: 'f32[T]',
+  entropy: 'f32[T]',
+  logsumexp: 'f32[T]',
+  fullLogp: 'f32[T] if full',
+  fullLogsumexp: 'f32[T] if full',
+} as const
+const full = 'boolean = false'
 const accumulate = 'boolean = false'
 const chunkRows = 'integer? = null >= 1'
 const segments = {
@@ -132,8 +140,8 @@ export const ops = {
   },
   tokenLogprob: {
     inputs: { logits, ...tokens, mask: 'u8[T] ?' },
-    outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
-    options: { temperature, validVocab, vocabStart },
+    outputs: tokenOutputs,
+    options: { temperature, validVocab, vocabStart, full },
     paper: 'Milakov and Gimelshein, arXiv:1805.02867',
   },
   tokenLogprobBackward: {
@@ -218,8 +226,8 @@ export const ops = {
   },
   linearTokenLogprob: {
     inputs: { ...linear, ...tokens, mask: 'u8[T] ?' },
-    outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
-    options: { temperature, validVocab, vocabStart, chunkRows },
+    outputs: tokenOutputs,
+    options: { temperature, validVocab, vocabStart, chunkRows, full },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   linearTokenLogprobBackward: {

@@ -12,10 +12,12 @@ export interface TokenLogprobInputs {
   mask?: ArrayInput<'u8'> | undefined
 }
 
-export interface TokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {
+export interface TokenLogprobOptions
+  extends CallOptions<'logp' | 'entropy' | 'logsumexp' | 'fullLogp' | 'fullLogsumexp'> {
   temperature?: number
   validVocab?: number | null
   vocabStart?: number | null
+  full?: boolean
   stride?: number
 }
 
@@ -59,8 +61,9 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  * @param options.temperature  divides the logits; 1 by default
  * @param options.validVocab   null (default): all V columns; else that many of them, the rest is padding
  * @param options.vocabStart   null (default): the V columns are the whole vocabulary
+ * @param options.full         false; true: fullLogp and fullLogsumexp too, of the whole vocabulary whatever the sets are
  * @param options.stride       elements from one row of logits to the next, where they lie apart
- * @returns logp, entropy, logsumexp f32[T], in nats, of the logits divided by the temperature; entropy and logsumexp
+ * @returns logp, entropy, logsumexp (with full also fullLogp, fullLogsumexp) f32[T], in nats, of the logits divided by the temperature; entropy and logsumexp
  *          repeat for the tokens of a row
  * @throws RangeError if an unmasked token or row is out of range, T differs from R without `row`, a token or an id of
  *         a set is padding of the vocabulary, a temperature is not positive, or the ids of a set that is looked at do not

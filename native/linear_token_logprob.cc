@@ -57,16 +57,42 @@ void linear_token_logprob_backward(const Linear& linear, const RowTokens& tokens
 
 namespace {
 
+// The same of the whole vocabulary, from logp and logsumexp of rows without sets: one product for those that have one.
+void full_token_logprob(Linear linear, const RowTokens& tokens, const float* logp, const float* logsumexp,
+                        float* full_logp,       // [T]
+                        float* full_logsumexp,  // [T], may be null
+                        int64_t chunk_rows) {
+  std::copy(logp, logp + linear.T, full_logp);
+  if (full_logsumexp != nullptr) std::copy(logsumexp, logsumexp + linear.T, full_logsumexp);
+  if (linear.kept.start == nullptr) return;
+  Scratch<int32_t> split(split_scratch(linear.T));
+  const RowSplit rows = split_rows(tokens, linear.kept, split.data());
+  linear.kept = {};
+  for_softmax_chunks(linear, rows.kept, full_logp, chunk_rows, [&](const RowTokens& chunk, const RowSoftmax* softmax) {
+    write_token_logprob(chunk, softmax, linear.temperature, full_logp, nullptr, full_logsumexp);
+  });
+}
+
 int run(const grpo_linear_token_logprob_args& args, const Axes& axes) {
   if (const int status = check_vocabulary(args, axes)) return status;
+  if (const int status = check_full(args)) return status;
   const Linear linear = linear_of(args, axes);
   Scratch<int32_t> scratch(row_tokens_scratch(linear.T));
-  Scratch<float> logp(args.logp == nullptr ? linear.T : 0);
+  const bool full = args.full_logp != nullptr || args.full_logsumexp != nullptr;
+  const auto memory = [&](const DLTensor* given, bool needed) { return given == nullptr && needed ? linear.T : 0; };
+  Scratch<float> own_logp(memory(args.logp, true)), own_full_logp(memory(args.full_logp, full));
+  Scratch<float> own_logsumexp(memory(args.logsumexp, args.full_logsumexp != nullptr));
   const RowTokens tokens =
       row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), linear.T, linear.R);
   if (const int status = check_named_rows(args, axes, linear.kept, tokens)) return status;
-  linear_token_logprob(linear, tokens, args.logp == nullptr ? logp.data() : data<float>(args.logp),
-                       data<float>(args.entropy), data<float>(args.logsumexp), args.chunk_rows);
+  float* logp = args.logp == nullptr ? own_logp.data() : data<float>(args.logp);
+  float* logsumexp = args.full_logsumexp != nullptr && args.logsumexp == nullptr ? own_logsumexp.data()
+                                                                                 : data<float>(args.logsumexp);
+  linear_token_logprob(linear, tokens, logp, data<float>(args.entropy), logsumexp, args.chunk_rows);
+  if (full)
+    full_token_logprob(linear, tokens, logp, logsumexp,
+                       args.full_logp == nullptr ? own_full_logp.data() : data<float>(args.full_logp),
+                       data<float>(args.full_logsumexp), args.chunk_rows);
   return GRPO_OK;
 }
 
@@ -104,10 +130,13 @@ const grpo_field kFields[] = {
     GRPO_OUT(logp, "f32[T]"),
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(logsumexp, "f32[T]"),
+    GRPO_OUT(full_logp, "f32[T] if full"),
+    GRPO_OUT(full_logsumexp, "f32[T] if full"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
     GRPO_OPT(valid_vocab, "integer? = null >= 0"),
     GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
+    GRPO_OPT(full, "boolean = false"),
 };
 }  // namespace forward
 

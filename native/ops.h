@@ -157,6 +157,8 @@ typedef struct {
   const DLTensor* row_temperature;
   int64_t valid_vocab;
   const DLTensor *kept_start, *kept;
+  DLTensor *full_logp, *full_logsumexp;
+  int32_t full;
 } grpo_token_logprob_args;
 
 typedef struct {
@@ -246,6 +248,8 @@ typedef struct {
   const DLTensor* row_temperature;
   int64_t valid_vocab, vocab_start;
   const DLTensor *kept_start, *kept;
+  DLTensor *full_logp, *full_logsumexp;
+  int32_t full;
 } grpo_linear_token_logprob_args;
 
 typedef struct {

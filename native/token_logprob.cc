@@ -7,21 +7,29 @@ namespace grpo {
 namespace {
 
 // Null outputs are not wanted.
-void token_logprob(const Logits& logits, const RowTokens& tokens,
-                   float* logp,       // [T]
-                   float* entropy,    // [T]
-                   float* logsumexp,  // [T]
+struct Outputs {
+  float *logp, *entropy, *logsumexp;  // [T] each
+  float *full_logp, *full_logsumexp;  // [T] each, of the whole vocabulary whatever a row's set is
+};
+
+// `whole`: without sets.
+void token_logprob(const Logits& logits, const Logits& whole, const RowTokens& tokens, const Outputs& outputs,
                    int64_t T, const KeptMemory& memory) {
-  for (float* output : {logp, entropy, logsumexp})
+  const auto& [logp, entropy, logsumexp, full_logp, full_logsumexp] = outputs;
+  for (float* output : {logp, entropy, logsumexp, full_logp, full_logsumexp})
     if (output != nullptr) std::fill(output, output + T, 0.0f);  // what masked tokens keep
+  const bool full = full_logp != nullptr || full_logsumexp != nullptr;
   for_named_rows(logits, tokens, [&](int64_t r, int64_t i) {
     const Logits own = own_row(logits, r, memory);
     const RowSoftmax softmax = softmax_of_row(own, r);
+    const RowSoftmax of_whole = full && has_set(logits.kept, r) ? softmax_of_row(whole, r) : softmax;
     for (int32_t j = tokens.start[i]; j < tokens.start[i + 1]; ++j) {
       const int32_t t = tokens.t[j];
       if (logp != nullptr) logp[t] = static_cast<float>(logp_of_token(own, r, softmax, t));
       if (entropy != nullptr) entropy[t] = static_cast<float>(softmax.entropy);
       if (logsumexp != nullptr) logsumexp[t] = static_cast<float>(softmax.logsumexp(logits.scale(r)));
+      if (full_logp != nullptr) full_logp[t] = static_cast<float>(logp_of_token(whole, r, of_whole, t));
+      if (full_logsumexp != nullptr) full_logsumexp[t] = static_cast<float>(of_whole.logsumexp(logits.scale(r)));
     }
   });
 }
@@ -56,6 +64,7 @@ Logits maybe_part(const Args& args, const Axes& axes) {
 
 int run(const grpo_token_logprob_args& args, const Axes& axes) {
   if (const int status = check_vocabulary(args, axes)) return status;
+  if (const int status = check_full(args)) return status;
   const int64_t T = axes['T'], R = axes['R'];
   Scratch<int32_t> scratch(row_tokens_scratch(T));
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), T, R);
@@ -63,8 +72,11 @@ int run(const grpo_token_logprob_args& args, const Axes& axes) {
   if (const int status = check_named_rows(args, axes, kept, tokens)) return status;
   KeptScratch kept_scratch(kept, axes, false);
   const KeptMemory memory = kept_scratch.memory();
-  token_logprob(with_sets(maybe_part(args, axes), kept, tokens, memory), tokens, data<float>(args.logp),
-                data<float>(args.entropy), data<float>(args.logsumexp), T, memory);
+  const Logits whole = maybe_part(args, axes);
+  token_logprob(with_sets(whole, kept, tokens, memory), whole, tokens,
+                {data<float>(args.logp), data<float>(args.entropy), data<float>(args.logsumexp),
+                 data<float>(args.full_logp), data<float>(args.full_logsumexp)},
+                T, memory);
   return GRPO_OK;
 }
 
@@ -102,9 +114,12 @@ const grpo_field kFields[] = {
     GRPO_OUT(logp, "f32[T]"),
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(logsumexp, "f32[T]"),
+    GRPO_OUT(full_logp, "f32[T] if full"),
+    GRPO_OUT(full_logsumexp, "f32[T] if full"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
     GRPO_OPT(valid_vocab, "integer? = null >= 0"),
     GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
+    GRPO_OPT(full, "boolean = false"),
 };
 }  // namespace forward
 

@@ -240,54 +240,6 @@ describe.each(dtypes)('%s', (dtype) => {
   })
 })
 
-// Of the rows of the head that a set keeps, in the order of its ids: pieces of 16 bytes and what is left of a row.
-describe.each([7, 24, 40])('hidden states of %i columns', (width) => {
-  const types = ['f32', 'bf16', 'f16'] as const
-  test.each(types.flatMap((hidden) => types.map((head) => ({ hidden, head }))))(
-    '$hidden and a head of $head',
-    (type) => {
-      const r = random(31)
-      const [rows, columns, T] = [15, 37, 45]
-      const five = [[1, 5, 36], [], [0, 2, 3, 5, 8, 13, 21, 34], [5], [4, 5]]
-      const lists = Array.from({ length: rows }, (_, i) => (five[i % 5] as number[]).map((id) => (id + i) % columns).sort((x, y) => x - y)) // biome-ignore format: a line
-      const linear = {
-        hidden: floats(type.hidden, r.normals(rows * width), [rows, width]),
-        head: floats(type.head, r.normals(columns * width, 0.4), [columns, width]),
-        headBias: floats(type.head, r.normals(columns), [columns]),
-      }
-      const inputs = {
-        token: Int32Array.from({ length: T }, (_, t) => (lists[t % rows] as number[])[t % 4] ?? t % 37),
-        row: Int32Array.from({ length: T }, (_, t) => t % rows),
-        keptStart: Int32Array.of(0, ...lists.map((_, i) => lists.slice(0, i + 1).flat().length)),
-        kept: Int32Array.from(lists.flat()),
-      }
-      const grads = { gradLogp: r.normals(T), gradEntropy: r.normals(T) }
-      const matrices = { hidden: values(linear.hidden), head: values(linear.head), headBias: values(linear.headBias), D: width } // biome-ignore format: a line
-      const of = (round?: (x: number) => number) => {
-        const plain = { logits: linearLogits(matrices, round), V: columns, temperature: 0.7, ...inputs }
-        const gradLogits = tokenLogprobBackwardReference(plain, grads.gradLogp, grads.gradEntropy, round)
-        const scaled = gradLogits.map((g) => -8 * g)
-        return { ...tokenLogprobReference(plain, round), ...linearGradients(matrices, scaled, round) }
-      }
-      const [exact, plain] = [of(), of(Math.fround)]
-      const forward = linearTokenLogprob({ ...linear, ...inputs }, { temperature: 0.7 })
-      for (const name of names) accurate(forward[name], exact[name], plain[name])
-      const given = { ...linear, ...inputs, ...forwardOf(forward), ...grads }
-      const result = linearTokenLogprobBackward(given, { temperature: 0.7, gradScale: -8 })
-      for (const name of gradientNames) accurate(result[name]!, exact[name], plain[name])
-      const gradHead = array(new Float32Array(columns * width), [columns, width])
-      const wide = linearTokenLogprobBackward(given, { temperature: 0.7, gradScale: -8, out: { gradHead } })
-      accurate(wide.gradHead, exact.gradHead, plain.gradHead)
-      // No row of the head is looked at that no set keeps, where every row has one.
-      const all = { ...inputs, row: inputs.row.map((row) => (row % 5 === 1 ? 0 : row)) }
-      const poisoned = Float32Array.from(values(linear.head), (x, i) => inputs.kept.includes(Math.floor(i / width)) ? x : Number.NaN) // biome-ignore format: a line
-      const head = floats(type.head, poisoned, [columns, width])
-      const [clean, blind] = [linear.head, head].map((x) => linearTokenLogprob({ ...linear, ...all, head: x }))
-      for (const name of names) identical(blind![name], clean![name])
-    },
-  )
-})
-
 test('gradScale multiplies the gradients of sets', () => {
   const b = keptBatch('f32', settings[1]!)
   const policy = { advantage: Float32Array.of(1, -0.5), sequenceStart: Int32Array.of(0, 9, b.T), oldLogp: random(2).uniforms(b.T, -8, -4) } // biome-ignore format: a line

@@ -30,7 +30,17 @@ __global__ void __launch_bounds__(kThreads)
   bad[r] = !good;
 }
 
+// Grid: ceil(T / 256). Block: 256. Shared: 0. Work: 8 bytes per token. Bound: memory.
+__global__ void __launch_bounds__(kThreads) copy_outputs_kernel(const float* from, float* to, int64_t T) {
+  const int64_t t = thread_index();
+  if (t < T) to[t] = from[t];
+}
+
 }  // namespace
+
+void copy_outputs(const float* from, float* to, int64_t T, Launch& on) {
+  on(copy_outputs_kernel, {ceil_div(T, kThreads), kThreads}, from, to, T);
+}
 
 RowSets row_sets(const KeptSets& kept, int64_t R, int64_t M, bool part, int64_t width, Launch& on) {
   if (kept.start == nullptr) return {};

@@ -28,4 +28,7 @@ __device__ __forceinline__ bool in_set(const KeptSets& kept, int64_t r, int64_t 
 // rows are bad: two sets that meet would write to one place.
 RowSets row_sets(const KeptSets& kept, int64_t R, int64_t M, bool part, int64_t width, Launch& on);
 
+// What tokens of rows without sets have of the whole vocabulary too.
+void copy_outputs(const float* from, float* to, int64_t T, Launch& on);  // [T] each
+
 }  // namespace grpo::cuda

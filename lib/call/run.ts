@@ -156,12 +156,16 @@ export function call<Name extends OperationName>(
     if (spec.axis !== undefined) axes.set(spec.axis, value)
     return value
   })
+  const exists = ({ condition }: ArraySpec) =>
+    condition === undefined || arrays.has(condition) || givenOptions[condition] === true
   const own = new Map<string, Placed>()
   for (const spec of signature.outputs) {
     const given = out[spec.name]
     if (given === undefined || given === null) continue
-    if (spec.condition !== undefined && !arrays.has(spec.condition)) {
-      throw grpoError('missing', name, spec.condition, `is missing, but out has ${spec.name}`)
+    if (!exists(spec)) {
+      const option = optionNames.includes(spec.condition as never)
+      const problem = `is ${option ? 'false' : 'missing'}, but out has ${spec.name}`
+      throw grpoError(option ? 'option' : 'missing', name, spec.condition as string, problem)
     }
     const x = read(name, spec, given, spec.over !== undefined, false) as Placed
     own.set(spec.name, x)
@@ -187,8 +191,7 @@ export function call<Name extends OperationName>(
   const outputs: Bag = {}
   for (const spec of signature.outputs) {
     const given = out[spec.name]
-    const wanted = given !== null && (spec.condition === undefined || arrays.has(spec.condition))
-    if (!wanted) {
+    if (given === null || !exists(spec)) {
       slots.push(undefined)
       continue
     }

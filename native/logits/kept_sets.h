@@ -60,6 +60,15 @@ KeptSets kept_sets_of(const Args& args, int64_t vocab_start, int64_t V) {
 // The two inputs belong together; before any memory is looked at.
 int check_kept_inputs(const DLTensor* kept_start, const DLTensor* kept);
 
+// What is asked for beside the sets: outputs of the whole vocabulary where `full` says so.
+template <class Args>
+int check_full(const Args& args) {
+  if (args.full != 0 || (args.full_logp == nullptr && args.full_logsumexp == nullptr)) return GRPO_OK;
+  return fail(GRPO_OPTION, "full",
+              std::string("is false, but {") + (args.full_logp != nullptr ? "full_logp" : "full_logsumexp") +
+                  "} is given");
+}
+
 // ---- on the host ----------------------------------------------------------------------------------------------------
 
 // The sets of the rows that tokens name: ids rise within the vocabulary, of `width` columns from kept.first on or of

@@ -14,7 +14,7 @@ import { type PolicyCase, policyObjective } from '../references/policy_objective
 import { reference as selectRollouts } from '../references/select_rollouts.js'
 import { reference as selectTokens } from '../references/select_tokens.js'
 import { reference as standardize } from '../references/standardize.js'
-import { tokenLogprobBackwardReference, tokenLogprobReference } from '../references/token_logprob.js'
+import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from '../references/token_logprob.js'
 import { ulp, values } from '../support/numbers.js'
 import { random } from '../support/random.js'
 import { type Arguments, scaleOf } from './arguments.js'
@@ -44,6 +44,12 @@ const logitsInputs = (args: Arguments, logits: Numbers, V: number) => {
   const { temperature = 1, validVocab, vocabStart } = args.options as Record<string, number | undefined>
   const beside = { row, rowTemperature, keptStart, kept, mask, temperature, validVocab, vocabStart }
   return { logits, V, token: token as Numbers, ...beside }
+}
+
+/** And what option `full` adds, of the whole vocabulary. */
+function withFull({ keptStart, kept, ...whole }: LogitsInputs, round: Round): Expected {
+  const { logp: fullLogp, logsumexp: fullLogsumexp } = tokenLogprobReference(whole, round)
+  return { ...tokenLogprobReference({ keptStart, kept, ...whole }, round), fullLogp, fullLogsumexp }
 }
 
 function linear(args: Arguments, round: Round) {
@@ -121,7 +127,7 @@ const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Referen
   },
   tokenLogprob: (args, round) => {
     const inputs = logitsInputs(args, numbersOf(args).logits!, size(args.inputs.logits, 1))
-    return tokenLogprobReference(inputs, round)
+    return withFull(inputs, round)
   },
   tokenLogprobBackward: (args, round) => {
     const { logits, gradLogp, gradEntropy } = numbersOf(args)
@@ -174,7 +180,7 @@ const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Referen
   },
   linearTokenLogprob: (args, round) => {
     const { logits, V } = linear(args, round)
-    return { ...tokenLogprobReference(logitsInputs(args, logits, V), round) }
+    return withFull(logitsInputs(args, logits, V), round)
   },
   linearTokenLogprobBackward: (args, round) => {
     const { logits, V, gradients } = linear(args, round)
