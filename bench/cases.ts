@@ -2,6 +2,7 @@
 // package; the peers do the same work on the same inputs under the same name, in bench/peers/.
 import { array, type HostArray, type TypedArray, toBf16 } from '../lib/index.js'
 import { random } from '../test/support/random.js'
+import { setsOf } from '../test/support/sets_of.js'
 
 export type Arrays = Record<string, HostArray>
 export type Outputs = Record<string, HostArray | TypedArray | number | null | undefined>
@@ -105,13 +106,27 @@ export function policyOf(logp: Float32Array, sequences: number) {
 /** Hidden states and the output layer of a small model: rows, hidden size, vocabulary. */
 export const linearShape = { R: 512, D: 1024, V: 32000 }
 
-export function linearOf(dtype: 'f32' | 'bf16') {
-  const { R, D, V } = linearShape
+export function linearOf(dtype: 'f32' | 'bf16', { R, D, V } = linearShape) {
   const make = (values: Float32Array, shape: number[]): HostArray<'f32' | 'bf16'> =>
     dtype === 'f32' ? array(values, shape) : array(toBf16(values), shape, 'bf16')
   return {
     hidden: make(normals(R * D), [R, D]),
     head: make(normals(V * D, 0.08), [V, D]),
     token: array(integers(R, V)),
+  }
+}
+
+/** The ids that rows were sampled from, 8 on average and one alone in 46 of 100 rows, as of top-p; a token of each. */
+export function keptSetsOf(R: number, V: number) {
+  const { uniform, integer } = random(R)
+  const lists = Array.from({ length: R }, () => {
+    const ids = Array.from({ length: uniform() < 0.46 ? 1 : 2 + integer(25) }, () => integer(V))
+    return [...new Set(ids)].sort((x, y) => x - y)
+  })
+  const { keptStart, kept } = setsOf(lists)
+  return {
+    token: array(Int32Array.from(lists, (list) => list[integer(list.length)]!)),
+    keptStart: array(keptStart),
+    kept: array(kept),
   }
 }

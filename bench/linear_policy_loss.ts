@@ -1,5 +1,5 @@
-import { linearPolicyLoss, linearTokenLogprob } from '../lib/index.js'
-import { type Case, linearOf, linearShape, policyOf, thousands } from './cases.js'
+import { array, linearPolicyLoss, linearTokenLogprob } from '../lib/index.js'
+import { type Case, keptSetsOf, linearOf, linearShape, policyOf, thousands } from './cases.js'
 
 const { R, D, V } = linearShape
 const S = 4
@@ -24,4 +24,44 @@ const loss = (dtype: 'f32' | 'bf16'): Case => ({
   },
 })
 
-export const cases: Case[] = [loss('f32'), loss('bf16')]
+/** Rows that were sampled from few ids, beside the same rows with the whole vocabulary; gradHead is added to what is there. */
+const kept = (dtype: 'f32' | 'bf16', shape: typeof linearShape): Case => ({
+  operation: 'linearPolicyLoss',
+  size: `${shape.R} x ${thousands(shape.D)} x ${thousands(shape.V)}, sets of 8 ids, ${dtype}`,
+  goals: [{ against: 'grpo-kernels, whole vocabulary', times: 20 }],
+  prepare() {
+    const { keptStart, kept, token } = keptSetsOf(shape.R, shape.V)
+    const dense = { ...linearOf(dtype, shape), token }
+    const flops = 3 * 2 * shape.R * shape.D * shape.V
+    const prepare = (model: typeof dense & { kept?: typeof kept }) => {
+      const { refLogp, ...policy } = policyOf(linearTokenLogprob(model).logp.data, S)
+      const gradHead = array(new Float32Array(shape.V * shape.D), [shape.V, shape.D])
+      const inputs = { ...model, ...policy }
+      return {
+        inputs,
+        run: () => ({ ...linearPolicyLoss(inputs, { ...options, accumulate: true, out: { gradHead } }) }),
+      }
+    }
+    const [sets, whole] = [prepare({ ...dense, keptStart, kept } as typeof dense), prepare(dense)]
+    const { loss, logp } = sets.run()
+    return {
+      inputs: sets.inputs,
+      numbers: { ...options, sequences: S },
+      flops: 3 * 2 * shape.D * kept.data.length,
+      variants: [
+        { name: '', run: sets.run },
+        // Another policy: its numbers are for the peers to meet.
+        { name: 'whole vocabulary', inputs: whole.inputs, flops, run: whole.run, comparable: () => ({ loss, logp }) },
+      ],
+      peers: { inputs: whole.inputs, flops, variant: 1 },
+    }
+  },
+})
+
+export const cases: Case[] = [
+  loss('f32'),
+  loss('bf16'),
+  kept('f32', linearShape),
+  kept('bf16', linearShape),
+  kept('bf16', { R: 128, D: 1024, V: 151936 }),
+]

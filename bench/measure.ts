@@ -79,6 +79,7 @@ export async function measure(
   }
 
   const rounds = Math.max(...counts)
+  if (rounds === 0) return samples // benny never ends without an entry
   for (let round = 0; round < rounds; round++) {
     contenders.forEach(({ name, run, before }, i) => {
       const from = Math.floor((round * counts[i]!) / rounds)

@@ -5,6 +5,7 @@
 //
 // Which kernel runs: the products as in linear_token_logprob.cu.
 #include "launch/operation.cuh"
+#include "linear/kept.cuh"
 #include "linear/linear_policy_loss.cuh"
 #include "native/logits/logits.h"
 
@@ -36,7 +37,7 @@ int run(const grpo_linear_policy_loss_args& args, const Axes& axes, Launch& on) 
   if (const int status = check_objective(args, true)) return status;
   linear_policy_loss({linear_of(args, axes), linear_gradients_of(args), data<int32_t>(args.row),
                       loss_inputs(args, axes), objective_of(args), args.chunk_rows, data<float>(args.logp),
-                      data<float>(args.entropy), data<float>(args.loss), data<double>(args.stats)},
+                      data<float>(args.entropy), data<float>(args.loss), data<double>(args.stats), axes['M']},
                      on);
   return GRPO_OK;
 }
@@ -56,15 +57,20 @@ void linear_policy_loss(const LinearLoss& call, Launch& on) {
   LossInputs in = call.in;
   in.logp = logp;
   in.entropy = entropy;
-  const TokenIds ids{linear.token, call.row, linear.V, linear.R, linear.temperature};
-  LossPass pass = prepare_loss(in, ids, call.objective, on);
   TokenRows tokens = token_rows(linear, call.row, in.mask);
+  tokens.sets = row_sets(linear.kept, linear.R, call.M, linear.part, linear.width, on);
+  const TokenIds ids{linear.token, call.row, linear.V, linear.R, linear.temperature, tokens.sets.bad};
+  LossPass pass = prepare_loss(in, ids, call.objective, on);
   begin_token_outputs(tokens, {logp, entropy, nullptr}, on);
   LinearChunk chunk = linear_chunk(linear, gradient ? &gradients : nullptr, call.chunk_rows, on);
+  KeptRows kept{};
   const auto each_chunk = [&](bool with_gradient) {
+    kept = kept_rows(linear, tokens, with_gradient ? &gradients : nullptr, on);
+    chunk.named = named_rows(rows_without_set(tokens), on);
+    chunk.whole_rows = kept.exist() ? chunk.named.count : nullptr;
+    const bool forward = once || !with_gradient;
     if (with_gradient) begin_gradients(linear, chunk, gradients, on);
     for (int64_t begin = 0; begin < most_named(linear); begin += chunk.rows) {
-      const bool forward = once || !with_gradient;
       chunk_softmax(linear, chunk, begin, forward ? logp : nullptr, forward ? entropy : nullptr, nullptr, on);
       if (!with_gradient) continue;
       if (once)
@@ -72,15 +78,19 @@ void linear_policy_loss(const LinearLoss& call, Launch& on) {
            grad_logp, grad_entropy);
       chunk_gradient(linear, chunk, nullptr, nullptr, grad_logp, grad_entropy, gradients, on);
     }
-    if (with_gradient) end_gradients(linear, chunk, gradients, on);
+    kept_softmax(linear, kept, forward ? logp : nullptr, forward ? entropy : nullptr, nullptr, on);
+    if (!with_gradient) return;
+    if (once && kept.exist())
+      on(coefficients_kernel, {ceil_div(most_named(linear), kThreads), kThreads}, pass, kept.named, 0,
+         reinterpret_cast<const int32_t*>(kept.named.count), grad_logp, grad_entropy);
+    kept_gradient(linear, kept, chunk, nullptr, nullptr, grad_logp, grad_entropy, gradients, on);
+    end_gradients(linear, chunk, gradients, on);
   };
-  chunk.named = named_rows(tokens, on);
   each_chunk(once);
   prepare_sequences(pass, gradient, on);
   policy_loss(pass, call.loss, once ? nullptr : grad_logp, once ? nullptr : grad_entropy, call.stats, on);
   if (!gradient || once) return;
   tokens.grad_logp = grad_logp, tokens.grad_entropy = grad_entropy;
-  chunk.named = named_rows(tokens, on);
   each_chunk(true);
 }
 

@@ -12,7 +12,7 @@ int run(const grpo_linear_policy_loss_plan_args& args, const Axes&, Launch& on) 
   const int64_t S = is_null(args.sequences) ? T : args.sequences;
   const Float type = static_cast<Float>(args.dtype);
   char* const given = reinterpret_cast<char*>(uintptr_t{256});  // an array of the call; nobody reads it
-  const Linear linear{given, type, given, type, given, type, reinterpret_cast<int32_t*>(given), {1, nullptr},
+  Linear linear{given, type, given, type, given, type, reinterpret_cast<int32_t*>(given), {1, nullptr},
                       T, R, D, V, V};
   LossInputs in{};
   in.mask = reinterpret_cast<uint8_t*>(given);
@@ -23,9 +23,13 @@ int run(const grpo_linear_policy_loss_plan_args& args, const Axes&, Launch& on) 
   float* const output = reinterpret_cast<float*>(given);
   Launch rehearsal(on, Launch::Rehearsal{});
   for (const int64_t count : {T, T, S + 1}) rehearsal.scratch<int32_t>(count);  // token, row, sequence_start
+  if (!is_null(args.kept)) linear.kept = {reinterpret_cast<int32_t*>(given), reinterpret_cast<int32_t*>(given), 0, V};
+  if (!is_null(args.kept))
+    for (const int64_t count : {R + 1, args.kept}) rehearsal.scratch<int32_t>(count);
   const LinearGradients gradients{given, type, given, type, given, type, false};
   linear_policy_loss({linear, gradients, reinterpret_cast<int32_t*>(given), in, objective,
-                      args.chunk_rows, output, output, output, reinterpret_cast<double*>(given)},
+                      args.chunk_rows, output, output, output, reinterpret_cast<double*>(given),
+                      is_null(args.kept) ? 0 : args.kept},
                      rehearsal);
   *data<double>(args.peak_bytes) = static_cast<double>(rehearsal.bytes());
   return GRPO_OK;

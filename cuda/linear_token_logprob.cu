@@ -7,7 +7,7 @@
 // where head is bf16 or f16, and gradHead where hidden is. All other products take the tiles of matmul.cu, in float32
 // without matrix instructions.
 #include "launch/operation.cuh"
-#include "linear/chunk.cuh"
+#include "linear/kept.cuh"
 #include "native/logits/logits.h"
 
 namespace grpo::cuda {
@@ -15,14 +15,30 @@ namespace {
 
 int run(const grpo_linear_token_logprob_args& args, const Axes& axes, Launch& on) {
   if (const int status = check_vocabulary(args, axes)) return status;
+  if (const int status = check_full(args)) return status;
   const Linear linear = linear_of(args, axes);
-  const TokenRows tokens = token_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask));
-  float *logp = data<float>(args.logp), *entropy = data<float>(args.entropy), *logsumexp = data<float>(args.logsumexp);
+  TokenRows tokens = token_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask));
+  tokens.sets = row_sets(linear.kept, linear.R, axes['M'], linear.part, linear.width, on);
+  float *full_logp = data<float>(args.full_logp), *full_logsumexp = data<float>(args.full_logsumexp);
+  const auto memory = [&](DLTensor* given, bool needed) {
+    return given == nullptr && needed ? on.scratch<float>(linear.T) : data<float>(given);
+  };
+  float *logp = memory(args.logp, full_logp != nullptr), *entropy = data<float>(args.entropy);
+  float* logsumexp = memory(args.logsumexp, full_logsumexp != nullptr);
   begin_token_outputs(tokens, {logp, entropy, logsumexp}, on);
   LinearChunk chunk = linear_chunk(linear, nullptr, args.chunk_rows, on);
-  chunk.named = named_rows(tokens, on);
+  KeptRows kept = kept_rows(linear, tokens, nullptr, on);
+  chunk.named = named_rows(rows_without_set(tokens), on);
   for (int64_t begin = 0; begin < most_named(linear); begin += chunk.rows)
     chunk_softmax(linear, chunk, begin, logp, entropy, logsumexp, on);
+  kept_softmax(linear, kept, logp, entropy, logsumexp, on);
+  if (full_logp != nullptr) copy_outputs(logp, full_logp, linear.T, on);
+  if (full_logsumexp != nullptr) copy_outputs(logsumexp, full_logsumexp, linear.T, on);
+  if ((full_logp == nullptr && full_logsumexp == nullptr) || !kept.exist()) return GRPO_OK;
+  // And the whole product of the rows that have sets.
+  chunk.named = kept.named;
+  for (int64_t begin = 0; begin < most_named(linear); begin += chunk.rows)
+    chunk_softmax(linear, chunk, begin, full_logp, nullptr, full_logsumexp, on);
   return GRPO_OK;
 }
 
@@ -37,12 +53,17 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, L
   LinearChunk chunk = linear_chunk(linear, &gradients, args.chunk_rows, on);
   TokenRows tokens = token_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask));
   tokens.grad_logp = grad_logp, tokens.grad_entropy = grad_entropy;
-  chunk.named = named_rows(tokens, on);
+  tokens.sets = row_sets(linear.kept, linear.R, axes['M'], linear.part, linear.width, on);
+  KeptRows kept = kept_rows(linear, tokens, &gradients, on);
+  chunk.named = named_rows(rows_without_set(tokens), on);
+  if (kept.exist()) chunk.whole_rows = chunk.named.count;
   begin_gradients(linear, chunk, gradients, on);
   for (int64_t begin = 0; begin < most_named(linear); begin += chunk.rows) {
     chunk_softmax(linear, chunk, begin, nullptr, nullptr, nullptr, on);
     chunk_gradient(linear, chunk, data<float>(args.logsumexp), entropy, grad_logp, grad_entropy, gradients, on);
   }
+  kept_softmax(linear, kept, nullptr, nullptr, nullptr, on);
+  kept_gradient(linear, kept, chunk, data<float>(args.logsumexp), entropy, grad_logp, grad_entropy, gradients, on);
   end_gradients(linear, chunk, gradients, on);
   return GRPO_OK;
 }

@@ -46,11 +46,15 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   in.logp = logp;
   in.entropy = entropy;
 
-  const TokenRows tokens{data<int32_t>(args.token), data<int32_t>(args.row), in.mask, T, R, V};
-  LossPass pass = prepare_loss(in, {tokens.token, tokens.row, V, R, temperature_of(args)}, objective, on);
+  TokenRows tokens{data<int32_t>(args.token), data<int32_t>(args.row), in.mask, T, R, V};
+  tokens.sets = row_sets(kept_sets_of(args, axes), R, axes['M'], false, axes['V'], on);
+  const TokenIds ids{tokens.token, tokens.row, V, R, temperature_of(args), tokens.sets.bad};
+  LossPass pass = prepare_loss(in, ids, objective, on);
   begin_token_outputs(tokens, {logp, entropy, nullptr}, on);
   RowWork work{};
+  work.sets = tokens.sets;
   work.tokens = row_tokens(tokens, on);
+  work.gathered = gradient && work.sets.set != nullptr ? on.scratch<float>(work.sets.M) : nullptr;
   work.logp = logp, work.entropy = entropy;
   work.grad_logp = grad_logp, work.grad_entropy = grad_entropy;
   work.target = gradient ? on.scratch<double>(T) : nullptr;

@@ -23,17 +23,42 @@ TokenRows token_rows(const Args& args, const Axes& axes) {
   return rows;
 }
 
+template <class Args>
+RowSets sets_of(const Args& args, const Axes& axes, Launch& on) {
+  return row_sets(kept_sets_of(args, axes), axes['R'], axes['M'], is_part(args), axes['V'], on);
+}
+
 int run(const grpo_token_logprob_args& args, const Axes& axes, Launch& on) {
   if (const int status = check_vocabulary(args, axes)) return status;
-  float *logp = data<float>(args.logp), *entropy = data<float>(args.entropy), *logsumexp = data<float>(args.logsumexp);
-  const TokenRows tokens = token_rows(args, axes);
+  if (const int status = check_full(args)) return status;
+  const int64_t T = axes['T'];
+  float *full_logp = data<float>(args.full_logp), *full_logsumexp = data<float>(args.full_logsumexp);
+  const auto memory = [&](DLTensor* given, bool needed) {
+    return given == nullptr && needed ? on.scratch<float>(T) : data<float>(given);
+  };
+  float *logp = memory(args.logp, full_logp != nullptr), *entropy = data<float>(args.entropy);
+  float* logsumexp = memory(args.logsumexp, full_logsumexp != nullptr);
+  TokenRows tokens = token_rows(args, axes);
+  tokens.sets = sets_of(args, axes, on);
   begin_token_outputs(tokens, {logp, entropy, logsumexp}, on);
   RowWork work{};
-  work.tokens = row_tokens(tokens, on);
+  const auto launch = [&] {
+    work.tokens = row_tokens(tokens, on);
+    with_types<false>(args, axes, nullptr, [&](const auto& logits, const auto& gradient) {
+      launch_rows<RowPass::kForward>(logits, gradient, work, NoCoefficients{}, on);
+    });
+  };
+  work.sets = tokens.sets;
   work.logp = logp, work.entropy = entropy, work.logsumexp = logsumexp;
-  with_types<false>(args, axes, nullptr, [&](const auto& logits, const auto& gradient) {
-    launch_rows<RowPass::kForward>(logits, gradient, work, NoCoefficients{}, on);
-  });
+  launch();
+  if (full_logp != nullptr) copy_outputs(logp, full_logp, T, on);
+  if (full_logsumexp != nullptr) copy_outputs(logsumexp, full_logsumexp, T, on);
+  if ((full_logp == nullptr && full_logsumexp == nullptr) || work.sets.set == nullptr) return GRPO_OK;
+  // And the whole rows of those that have sets.
+  tokens.which = TokenRows::kWithSet;
+  work = {};
+  work.logp = full_logp, work.logsumexp = full_logsumexp;
+  launch();
   return GRPO_OK;
 }
 
@@ -42,7 +67,10 @@ int run(const grpo_token_logprob_backward_args& args, const Axes& axes, Launch& 
   if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
   if (args.grad_logits == nullptr) return GRPO_OK;
   RowWork work{};
-  work.tokens = row_tokens(token_rows(args, axes), on);
+  TokenRows tokens = token_rows(args, axes);
+  work.sets = tokens.sets = sets_of(args, axes, on);
+  work.tokens = row_tokens(tokens, on);
+  work.gathered = work.sets.set == nullptr ? nullptr : on.scratch<float>(work.sets.M);
   work.given_logsumexp = data<float>(args.logsumexp);
   work.grad_logp = data<float>(args.grad_logp), work.grad_entropy = data<float>(args.grad_entropy);
   work.given_entropy = work.grad_entropy == nullptr ? nullptr : data<float>(args.entropy);

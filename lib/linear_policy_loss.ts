@@ -19,6 +19,8 @@ export interface LinearPolicyLossInputs extends PolicyInputs {
   token: ArrayInput<'i32'>
   row?: ArrayInput<'i32'> | undefined
   rowTemperature?: ArrayInput<'f32'> | undefined
+  keptStart?: ArrayInput<'i32'> | undefined
+  kept?: ArrayInput<'i32'> | undefined
 }
 
 export interface LinearPolicyLossOptions
@@ -52,17 +54,20 @@ export interface LinearPolicyLossSizes {
   V: number
   /** Of hidden, head and headBias. */
   dtype: Float
+  /** Ids in all sets, the length of `kept`, for a call that has them. */
+  kept?: number
   /** A CUDA device; default: the CPU. */
   device?: number
 }
 
 function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {}) {
   const name = 'linearPolicyLoss.plan'
-  checkNames(name, sizes, ['R', 'T', 'S', 'D', 'V', 'dtype', 'device'], 'size')
+  checkNames(name, sizes, ['R', 'T', 'S', 'D', 'V', 'dtype', 'kept', 'device'], 'size')
   const optionNames = [...signatures.linearPolicyLoss.options.map((spec) => spec.name), 'out', 'stream', 'signal']
   checkNames(name, options, optionNames, 'option')
-  const { R, T, S = null, D, V, dtype, device } = sizes
-  for (const [axis, size] of Object.entries({ R, T, D, V, ...(S !== null && { S }) })) {
+  const { R, T, S = null, D, V, dtype, kept = null, device } = sizes
+  const given = { R, T, D, V, ...(S !== null && { S }), ...(kept !== null && { kept }) }
+  for (const [axis, size] of Object.entries(given)) {
     if (!Number.isInteger(size) || size < 0 || size >= 2 ** 31) {
       throw grpoError('shape', name, axis, `is ${describe(size)}, expected a whole number from 0 to 2147483647`)
     }
@@ -74,7 +79,7 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
   const { chunkRows = null, ratio = 'token' } = options
   const shape = { rows: R, tokens: T, hiddenSize: D, vocabulary: V, sequences: S, threads: cpu.threads }
   const row = 'linearPolicyLossPlan'
-  const planned = renamed(row, name, () => call(row, {}, { ...shape, dtype, chunkRows, ratio }, {}, onDevice))
+  const planned = renamed(row, name, () => call(row, {}, { ...shape, dtype, chunkRows, ratio, kept }, {}, onDevice))
   return map(planned, ({ peakBytes }) => ({ peakBytes: Math.ceil(peakBytes.data[0] as number) }))
 }
 
@@ -95,6 +100,11 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * sums over rows in float32, in the order of the rows, and rounded to the dtype of the output at the end. Nothing depends on
  * the number of threads.
  *
+ * A row with a set of ids (keptStart, kept; see tokenLogprob) costs what its set costs: it is multiplied with the rows of
+ * the head that the set keeps, and with no other; a set of one id, of which logp is 0 and which has no gradient, costs
+ * nothing. The rest of gradHead is 0, or left alone with accumulate. What all rows without a set have in common is then
+ * done for these alone.
+ *
  * Memory beside inputs and outputs, as `linearPolicyLoss.plan` says before the call: chunkRows x (V + D) float32, some 50
  * bytes per token, and, where gradHead is bf16 or f16 and the rows take more than one chunk, its sums: V x D float32. Passing
  * `out: { gradHead }` in float32 avoids those. On a device: chunkRows x V float32, some 60 bytes per token and row, and
@@ -110,6 +120,8 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * @param inputs.token        i32[T]             token ids, from 0 to V - 1
  * @param inputs.row          i32[T]             the row that predicts token t; several tokens may share one. Default: t
  * @param inputs.rowTemperature f32[R]           multiplies the temperature, row by row; rows without tokens may hold anything
+ * @param inputs.keptStart    i32[R+1]           where in kept the set of each row begins; an empty set is the whole vocabulary
+ * @param inputs.kept         i32[M]             the ids that a row was sampled from (top-p, top-k, a grammar), rising in a row
  * @param inputs              oldLogp, refLogp, advantage or tokenAdvantage, sequenceStart, mask, weight, ratioLow, ratioHigh
  *                            as in policyLoss; token and row of a masked token are not looked at
  * @param options             the Objective, as in policyLoss
@@ -150,7 +162,8 @@ export const linearPolicyLoss = Object.assign(linearPolicyLossOf, {
    * Bytes that a call with these sizes takes beside its inputs and outputs, if every row is named by a token: a call that
    * has masked rows takes less. An output of logp or entropy that is left out (`out: { logp: null }`) takes its place there.
    *
-   * @param sizes    R, T, D, V and dtype of the call; S, its sequences, for ratios of sequences; device, if it is one's
+   * @param sizes    R, T, D, V and dtype of the call; S, its sequences, for ratios of sequences; kept, the ids in its sets, if
+   *                 it has any; device, if it is one's
    * @param options  those of the call: chunkRows and ratio count, and cpu.threads as it is at the moment
    * @returns peakBytes
    * @throws RangeError for a size that is not a whole number below 2^31, TypeError for a dtype that hidden cannot have

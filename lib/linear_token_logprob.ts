@@ -11,15 +11,19 @@ export interface LinearTokenLogprobInputs {
   token: ArrayInput<'i32'>
   row?: ArrayInput<'i32'> | undefined
   rowTemperature?: ArrayInput<'f32'> | undefined
+  keptStart?: ArrayInput<'i32'> | undefined
+  kept?: ArrayInput<'i32'> | undefined
   mask?: ArrayInput<'u8'> | undefined
 }
 
-export interface LinearTokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {
+export interface LinearTokenLogprobOptions
+  extends CallOptions<'logp' | 'entropy' | 'logsumexp' | 'fullLogp' | 'fullLogsumexp'> {
   temperature?: number
   softcap?: number | null
   validVocab?: number | null
   vocabStart?: number | null
   chunkRows?: number | null
+  full?: boolean
 }
 
 export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, LinearTokenLogprobOptions> = true
@@ -33,6 +37,10 @@ export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, Li
  * in chunks of rows and blocks of the vocabulary of which a thread holds one at a time. A row's result does not depend on
  * the other rows, nor on chunkRows. Rows that no unmasked token names are never read and take part in no product.
  *
+ * A row with a set of ids (keptStart, kept; see tokenLogprob) is multiplied with the rows of the head that its set keeps,
+ * and with no other. A set of one id has logp 0 and entropy 0 whatever the hidden state, which is multiplied only for
+ * logsumexp.
+ *
  * Accuracy: against the equation in float64, results of f32, bf16 and f16 hidden states and heads are within twice
  * the largest error of the plain float32 formula, plus their last digit, on every instruction set.
  *
@@ -42,6 +50,8 @@ export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, Li
  * @param inputs.token        i32[T]             the tokens, below V; not looked at where masked
  * @param inputs.row          i32[T]             the row that predicts token t; several tokens may share one. Default: t
  * @param inputs.rowTemperature f32[R]           multiplies the temperature, row by row; rows without tokens may hold anything
+ * @param inputs.keptStart    i32[R+1]           where in kept the set of each row begins; an empty set is the whole vocabulary
+ * @param inputs.kept         i32[M]             the ids that a row was sampled from (top-p, top-k, a grammar), rising in a row
  * @param inputs.mask         u8[T]              0 = padding: the outputs are 0
  * @param options.temperature divides the logits; 1 by default
  * @param options.softcap     null (default): none; else a number above 0: a logit z becomes softcap tanh(z / softcap) before
@@ -51,7 +61,9 @@ export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, Li
  * @param options.vocabStart  null (default): the head has the whole vocabulary; else its rows are tokens vocabStart.. of a
  *                            vocabulary split over ranks, as in tokenLogprob
  * @param options.chunkRows   rows that go through the product together; more take more memory, and time if far too few
- * @returns logp, entropy, logsumexp f32[T], in nats, of logits / temperature; the last two repeated for the tokens of a row
+ * @param options.full        false; true: fullLogp and fullLogsumexp too, of the whole vocabulary whatever the sets are: the
+ *                            whole product for the rows that have sets
+ * @returns logp, entropy, logsumexp (with full also fullLogp, fullLogsumexp) f32[T], in nats, of logits / temperature; the last two repeated for the tokens of a row
  * @throws RangeError if an unmasked token or row is out of range, a token is padding of the vocabulary, or a
  *         temperature is not positive
  * @see Cut Your Losses, arXiv:2411.09009
@@ -106,10 +118,14 @@ export const matchesBackward: Matches<
  * With a vocabulary split over ranks logsumexp and entropy are the merged ones (mergeTokenLogprob), and gradHidden is
  * this rank's part of a sum.
  *
+ * Of a row with a set only the rows of the head that the set keeps have a gradient; the others are 0, or left alone with
+ * accumulate. A set of one id has none at all.
+ *
  * Accuracy: against the equation in float64, gradients in f32, bf16 and f16 are within twice the largest error of the
  * plain float32 formula, plus the last digit of their dtype.
  *
- * @param inputs               hidden, head, headBias, token, row, rowTemperature, mask as in linearTokenLogprob
+ * @param inputs               hidden, head, headBias, token, row, rowTemperature, keptStart, kept, mask as in
+ *                             linearTokenLogprob
  * @param inputs.logsumexp    f32[T]  as linearTokenLogprob returned it
  * @param inputs.entropy      f32[T]  likewise; needed with gradEntropy
  * @param inputs.gradLogp     f32[T]  derivative of the loss with respect to logp; not looked at where masked

@@ -7,12 +7,12 @@
 //   f32|bf16|f16[R,V]   one of these dtypes; `any` takes all; `=q` has the dtype of q; `~logits` too, or f32 on request
 //   axes                N rollouts (or parts of a vocabulary beside the first), G groups, T loss tokens, S sequences,
 //                       R rows (of logits, or any), V vocabulary, P packed tokens, H query heads, K key/value heads,
-//                       D and E head or hidden sizes, B segments, M selected; G+1 is one more than G; D? may be missing.
-//                       The first array that mentions an axis gives it its size.
+//                       D and E head or hidden sizes, B segments, M selected or kept; G+1 is one more than G; D? may be
+//                       missing. The first array that mentions an axis gives it its size.
 //   ?                   may be absent                  strided      its rows may lie apart (option `stride`)
 //   offsets N           rises from 0 to N              below R      values from 0 to R - 1, where unmasked
 //   vocabulary V        below V, or any part of it     over logits  this output may be that input
-//   if entropy          this output exists when that input does
+//   if entropy          this output exists when that input does, or that option is true
 //   accumulates         with the option of that name the caller gives it, and the gradient is added to what it holds
 // An option:   kind = default range
 //   number = 0.0001 >= 0     number? = null > 1 (null allowed)     integer = 1 0..1     boolean = false
@@ -64,13 +64,27 @@ const policyInputs = {
 
 const ratioBounds = { ratioLow: 'f32[T] ?', ratioHigh: 'f32[T] ?' } as const
 const logits = 'f32|bf16|f16[R,V] strided'
-const tokens = { token: 'i32[T] vocabulary V', row: 'i32[T] ? below R', rowTemperature: 'f32[R] ?' } as const
+const tokens = {
+  token: 'i32[T] vocabulary V',
+  row: 'i32[T] ? below R',
+  rowTemperature: 'f32[R] ?',
+  keptStart: 'i32[R+1] ? offsets M',
+  kept: 'i32[M] ?',
+} as const
 const linear = { hidden: 'f32|bf16|f16[R,D]', head: 'f32|bf16|f16[V,D]', headBias: 'f32|bf16|f16[V] ?' } as const
 const temperature = 'number = 1 > 0 f32 inverse'
 const softcap = 'number? = null > 0 f32 inverse'
 const validVocab = 'integer? = null >= 0'
 const vocabStart = 'integer? = null 0..2147483647'
 const gradScale = 'number = 1 f32'
+const tokenOutputs = {
+  logp: 'f32[T]',
+  entropy: 'f32[T]',
+  logsumexp: 'f32[T]',
+  fullLogp: 'f32[T] if full',
+  fullLogsumexp: 'f32[T] if full',
+} as const
+const full = 'boolean = false'
 const accumulate = 'boolean = false'
 const chunkRows = 'integer? = null >= 1'
 const segments = {
@@ -127,8 +141,8 @@ export const ops = {
   },
   tokenLogprob: {
     inputs: { logits, ...tokens, mask: 'u8[T] ?' },
-    outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
-    options: { temperature, softcap, validVocab, vocabStart },
+    outputs: tokenOutputs,
+    options: { temperature, softcap, validVocab, vocabStart, full },
     paper: 'Milakov and Gimelshein, arXiv:1805.02867',
   },
   tokenLogprobBackward: {
@@ -207,13 +221,14 @@ export const ops = {
       chunkRows,
       sequences: 'integer? = null 0..2147483647',
       ratio: objective.ratio,
+      kept: 'integer? = null 0..2147483647',
     },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   linearTokenLogprob: {
     inputs: { ...linear, ...tokens, mask: 'u8[T] ?' },
-    outputs: { logp: 'f32[T]', entropy: 'f32[T]', logsumexp: 'f32[T]' },
-    options: { temperature, softcap, validVocab, vocabStart, chunkRows },
+    outputs: tokenOutputs,
+    options: { temperature, softcap, validVocab, vocabStart, chunkRows, full },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   linearTokenLogprobBackward: {

@@ -9,6 +9,8 @@ export interface PolicyLossFromLogitsInputs extends PolicyInputs {
   token: ArrayInput<'i32'>
   row?: ArrayInput<'i32'> | undefined
   rowTemperature?: ArrayInput<'f32'> | undefined
+  keptStart?: ArrayInput<'i32'> | undefined
+  kept?: ArrayInput<'i32'> | undefined
 }
 
 export interface PolicyLossFromLogitsOptions
@@ -38,6 +40,9 @@ export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs
  * they name, whatever R and V are. `out: { gradLogits: logits }` writes the gradient over the logits;
  * `out: { gradLogits: null }` leaves it out. Logits of -inf have probability 0; a row with NaN, +inf or nothing but -inf has logp NaN, which reaches the loss.
  *
+ * A row with a set of ids (keptStart, kept; see tokenLogprob) has its softmax over these alone, and gradient 0 elsewhere. A
+ * token outside the set has logp -inf, a constant: against a finite oldLogp its ratio is 0.
+ *
  * Accuracy: the bits of tokenLogprob, policyLoss and tokenLogprobBackward one after another; against the equation in
  * float64, results of f32, bf16 and f16 logits are within twice the largest error of the plain float32 formula, plus
  * their last digit.
@@ -48,6 +53,8 @@ export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs
  * @param inputs.token         i32[T]  token ids from 0 to V - 1
  * @param inputs.row           i32[T]  the row of logits that predicts token t; default: row t (then T = R)
  * @param inputs.rowTemperature f32[R] multiplies the temperature, row by row; rows without tokens may hold anything
+ * @param inputs.keptStart     i32[R+1] where in kept the set of each row begins; an empty set is the whole vocabulary
+ * @param inputs.kept          i32[M]  the ids that a row was sampled from (top-p, top-k, a grammar), rising within a row
  * @param inputs               oldLogp, refLogp, advantage or tokenAdvantage, sequenceStart, mask, weight, ratioLow, ratioHigh
  *                             as in policyLoss; token and row of a masked token are not looked at
  * @param options              the Objective, as in policyLoss; entropies need not be given

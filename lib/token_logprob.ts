@@ -7,14 +7,18 @@ export interface TokenLogprobInputs {
   token: ArrayInput<'i32'>
   row?: ArrayInput<'i32'> | undefined
   rowTemperature?: ArrayInput<'f32'> | undefined
+  keptStart?: ArrayInput<'i32'> | undefined
+  kept?: ArrayInput<'i32'> | undefined
   mask?: ArrayInput<'u8'> | undefined
 }
 
-export interface TokenLogprobOptions extends CallOptions<'logp' | 'entropy' | 'logsumexp'> {
+export interface TokenLogprobOptions
+  extends CallOptions<'logp' | 'entropy' | 'logsumexp' | 'fullLogp' | 'fullLogsumexp'> {
   temperature?: number
   softcap?: number | null
   validVocab?: number | null
   vocabStart?: number | null
+  full?: boolean
   stride?: number
 }
 
@@ -43,6 +47,12 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  *
  * Columns from `validVocab` on are padding of the vocabulary: they are never read, and have probability 0.
  *
+ * Rows that were sampled from fewer ids have a set, kept[keptStart[r]] to kept[keptStart[r + 1]]: softmax, entropy and
+ * logsumexp run over these ids alone, and nothing else of the row is read. A token outside its row's set has logp -inf, a
+ * constant: ratio 0, and no gradient. With vocabStart the ids are those of the whole vocabulary, and so is an empty set: a
+ * row of whose set no id lies here has logsumexp -inf and entropy 0. On a device a set whose ids do not rise, or lie
+ * outside the vocabulary, makes the outputs of its row's tokens NaN, and offsets that do not rise those of all tokens.
+ *
  * Accuracy: against the equation in float64, results of f32, bf16 and f16 logits are within twice the largest error
  * of the plain float32 formula, plus their last digit; a vocabulary of 151,936 keeps float32's last digit.
  *
@@ -50,17 +60,21 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  * @param inputs.token         i32[T]  token ids, from 0 to V - 1; with vocabStart any id of the whole vocabulary
  * @param inputs.row           i32[T]  the row of logits that predicts token t; default: row t (then T = R)
  * @param inputs.rowTemperature f32[R] multiplies the temperature, row by row; rows without tokens may hold anything
+ * @param inputs.keptStart     i32[R+1] where in kept the set of each row begins; an empty set is the whole vocabulary
+ * @param inputs.kept          i32[M]  the ids that a row was sampled from (top-p, top-k, a grammar), rising within a row
  * @param inputs.mask          u8[T]   0 = skipped: its token and row may hold anything, its outputs are 0
  * @param options.temperature  divides the logits; 1 by default
  * @param options.softcap      null (default): none; else a number above 0, z becomes softcap tanh(z / softcap) before the
  *                             temperature
  * @param options.validVocab   null (default): all V columns; else that many of them, the rest is padding
  * @param options.vocabStart   null (default): the V columns are the whole vocabulary
+ * @param options.full         false; true: fullLogp and fullLogsumexp too, of the whole vocabulary whatever the sets are
  * @param options.stride       elements from one row of logits to the next, where they lie apart
- * @returns logp, entropy, logsumexp f32[T], in nats, of the logits divided by the temperature; entropy and logsumexp
+ * @returns logp, entropy, logsumexp (with full also fullLogp, fullLogsumexp) f32[T], in nats, of the logits divided by the temperature; entropy and logsumexp
  *          repeat for the tokens of a row
- * @throws RangeError if an unmasked token or row is out of range, T differs from R without `row`, a token is padding of
- *         the vocabulary, or a temperature is not positive
+ * @throws RangeError if an unmasked token or row is out of range, T differs from R without `row`, a token or an id of
+ *         a set is padding of the vocabulary, a temperature is not positive, or the ids of a set that is looked at do not
+ *         rise; TypeError if only one of keptStart and kept is given
  * @see online softmax: Milakov and Gimelshein, arXiv:1805.02867
  * @example
  * import { array, tokenLogprob } from 'grpo-kernels'
@@ -106,8 +120,8 @@ export const matchesBackward: Matches<'tokenLogprobBackward', TokenLogprobBackwa
  *
  * A row that no unmasked token names, or whose tokens all have gradLogp and gradEntropy 0, gets exactly 0 and is not read.
  * The entries of the tokens themselves are formed in float64 and rounded once. A logit of -inf has p = 0, and so has
- * padding of the vocabulary. A row whose
- * softmax does not exist (NaN, +inf, nothing but -inf) gets NaN.
+ * padding of the vocabulary, and what is not in its row's set. A row whose softmax does not exist (NaN, +inf, nothing but
+ * -inf) gets NaN. gradLogp of a token outside its row's set is not looked at.
  *
  * p is formed from the logsumexp that is given. Where that is the row's own but for its rounding to float32, the rounding
  * is undone: it alone would be an error of 1e-6 in every p at a logsumexp of 20, and 5e-4 at 1e4. With a vocabulary
@@ -117,7 +131,8 @@ export const matchesBackward: Matches<'tokenLogprobBackward', TokenLogprobBackwa
  * Accuracy: against the equation in float64, results of f32, bf16 and f16 logits are within twice the largest error
  * of the plain float32 formula, plus their last digit (that of the dtype of gradLogits).
  *
- * @param inputs               logits, token, row, rowTemperature, mask as in tokenLogprob
+ * @param inputs               logits, token, row, rowTemperature, keptStart, kept, mask as in
+ *                             tokenLogprob
  * @param inputs.logsumexp     f32[T]  as tokenLogprob gave it
  * @param inputs.entropy       f32[T]  as tokenLogprob gave it; needed with gradEntropy
  * @param inputs.gradLogp      f32[T]  derivative of the loss with respect to logp; not looked at where masked

@@ -4,6 +4,7 @@
 // policy_loss, and the three products for the rows that have a gradient.
 #include "linear/linear_policy_loss.h"
 
+#include "linear/kept.h"
 #include "loss/policy_loss_args.h"
 
 namespace grpo {
@@ -47,8 +48,8 @@ void one_pass(const Call& call) {
     for (int32_t j = chunk.start[0]; j < chunk.start[chunk.count]; ++j)
       token_gradient(call.in, call.denominators, chunk.t[j], call.grad_logp, call.grad_entropy, call.objective);
   };
-  for_gradient_chunks(call.linear, call.tokens, call.logp, call.grad_logp, call.grad_entropy, call.gradients,
-                      call.chunk_rows, take_coefficients);
+  for_gradient_rows(call.linear, call.tokens, call.logp, call.grad_logp, call.grad_entropy, call.gradients,
+                    call.chunk_rows, take_coefficients);
 }
 
 void second_pass(const Call& call, const int32_t* row, const LossMemory& memory) {
@@ -77,7 +78,7 @@ int run(const Args& args, const Axes& axes) {
   const Laid<LossShape, LossMemory> scratch(shape);
   const LossMemory& memory = *scratch;
   const RowTokens tokens = row_tokens(row, in.mask, memory.rows, linear.T, linear.R);
-  if (const int status = check_row_temperature(linear.temperature, tokens)) return status;
+  if (const int status = check_named_rows(args, axes, linear.kept, tokens)) return status;
 
   float* logp = args.logp != nullptr ? data<float>(args.logp) : memory.logp;
   float* entropy = args.entropy != nullptr ? data<float>(args.entropy) : memory.entropy;
@@ -113,6 +114,8 @@ const grpo_field kFields[] = {
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
     GRPO_IN(row_temperature, "f32[R] ?"),
+    GRPO_IN(kept_start, "i32[R+1] ? offsets M"),
+    GRPO_IN(kept, "i32[M] ?"),
     GRPO_POLICY_INPUTS,
     GRPO_RATIO_BOUNDS,
     GRPO_OUT(loss, "f32[1]"),

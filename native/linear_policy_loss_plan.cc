@@ -1,5 +1,6 @@
 // How much memory linear_policy_loss takes beyond its inputs and outputs, before it is called: the shapes go through
 // the functions that lay out the memory of a call.
+#include "linear/kept.h"
 #include "linear/linear_policy_loss.h"
 
 namespace grpo {
@@ -29,8 +30,22 @@ int run(const Args& args, const Axes&) {
   const auto pass = [&](const LinearGradients* of) {
     return std::max(pass_over(linear.R, of), pass_over(std::min(linear.R, linear.D / 2), of));
   };
-  const double passes = in_one_pass(loss) ? pass(&gradients) : std::max(pass(nullptr), pass(&gradients));
-  const double offsets = sizeof(int32_t) * (static_cast<double>(loss.S) + 1);  // the call's copy of sequence_start
+  const bool sets = !is_null(args.kept), wide = gradients.head_type == Float::kF32;
+  // A call may mix rows with sets and rows without.
+  LinearGradients sums = gradients;
+  if (sets) sums.head_type = sums.bias_type = Float::kF32;
+  const double passes = in_one_pass(loss) ? pass(&sums) : std::max(pass(nullptr), pass(&sums));
+  const KeptShape kept{.T = linear.T,
+                       .D = linear.D,
+                       .M = args.kept,
+                       .gradient = true,
+                       .head_sum = wide ? 0 : linear.V,
+                       .bias_sum = wide ? 0 : linear.V,
+                       .threads = args.threads};
+  double offsets = sizeof(int32_t) * (static_cast<double>(loss.S) + 1);  // the call's copy of sequence_start
+  if (sets)  // and of the sets
+    offsets += bytes_of<KeptShape, KeptLinearMemory>(kept) +
+               sizeof(int32_t) * (static_cast<double>(split_scratch(linear.T)) + linear.R + 1 + kept.M);
   if (args.peak_bytes != nullptr)
     *data<double>(args.peak_bytes) = bytes_of<LossShape, LossMemory>(loss) + passes + offsets;
   return GRPO_OK;
@@ -47,6 +62,7 @@ const grpo_field kFields[] = {
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
     GRPO_OPT(sequences, "integer? = null 0..2147483647"),
     GRPO_OPT(ratio, "enum token|sequence|sequence_token|sequence_product|geometric"),
+    GRPO_OPT(kept, "integer? = null 0..2147483647"),
 };
 
 }  // namespace

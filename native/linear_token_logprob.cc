@@ -1,7 +1,10 @@
 // Log-probabilities of tokens and the entropy of the policy from hidden states, and the way back, without the logits.
 // Forward: one product, of which a thread holds one block of a chunk at a time. Backward: three, of which the first
-// gives the chunk's logits again; gradHidden and gradHead are the other two.
+// gives the chunk's logits again; gradHidden and gradHead are the other two. Rows with sets go their own way, see
+// linear/kept.h.
 #include "linear/linear_token_logprob.h"
+
+#include "linear/kept.h"
 
 namespace grpo {
 
@@ -34,13 +37,9 @@ void linear_token_logprob(const Linear& linear, const RowTokens& tokens, float* 
                           int64_t chunk_rows) {
   for (float* output : {logp, entropy, logsumexp})
     if (output != nullptr) std::fill(output, output + linear.T, 0.0f);
-  const ChunkShape shape = chunk_shape(linear, nullptr, tokens.count, chunk_rows);
-  const Laid<ChunkShape, ChunkMemory> memory(shape);
-  for (int64_t begin = 0; begin < tokens.count && !cancelled(); begin += shape.rows) {
-    const RowTokens chunk = chunk_of(tokens, begin, std::min(begin + shape.rows, tokens.count));
-    chunk_softmax(linear, chunk, *memory, false, logp);
-    write_token_logprob(chunk, memory->softmax, linear.temperature, logp, entropy, logsumexp);
-  }
+  for_softmax_rows(linear, tokens, logp, logsumexp, chunk_rows, [&](const RowTokens& chunk, const RowSoftmax* softmax) {
+    write_token_logprob(chunk, softmax, linear.temperature, logp, entropy, logsumexp);
+  });
 }
 
 void linear_token_logprob_backward(const Linear& linear, const RowTokens& tokens, const float* logsumexp,
@@ -53,21 +52,47 @@ void linear_token_logprob_backward(const Linear& linear, const RowTokens& tokens
                               entropy == nullptr ? nullptr : entropy + t);
     }
   };
-  for_gradient_chunks(linear, tokens, nullptr, grad_logp, grad_entropy, gradients, chunk_rows, take_given);
+  for_gradient_rows(linear, tokens, nullptr, grad_logp, grad_entropy, gradients, chunk_rows, take_given);
 }
 
 namespace {
 
+// The same of the whole vocabulary, from logp and logsumexp of rows without sets: one product for those that have one.
+void full_token_logprob(Linear linear, const RowTokens& tokens, const float* logp, const float* logsumexp,
+                        float* full_logp,       // [T]
+                        float* full_logsumexp,  // [T], may be null
+                        int64_t chunk_rows) {
+  std::copy(logp, logp + linear.T, full_logp);
+  if (full_logsumexp != nullptr) std::copy(logsumexp, logsumexp + linear.T, full_logsumexp);
+  if (linear.kept.start == nullptr) return;
+  Scratch<int32_t> split(split_scratch(linear.T));
+  const RowSplit rows = split_rows(tokens, linear.kept, split.data());
+  linear.kept = {};
+  for_softmax_chunks(linear, rows.kept, full_logp, chunk_rows, [&](const RowTokens& chunk, const RowSoftmax* softmax) {
+    write_token_logprob(chunk, softmax, linear.temperature, full_logp, nullptr, full_logsumexp);
+  });
+}
+
 int run(const grpo_linear_token_logprob_args& args, const Axes& axes) {
   if (const int status = check_vocabulary(args, axes)) return status;
+  if (const int status = check_full(args)) return status;
   const Linear linear = linear_of(args, axes);
   Scratch<int32_t> scratch(row_tokens_scratch(linear.T));
-  Scratch<float> logp(args.logp == nullptr ? linear.T : 0);
+  const bool full = args.full_logp != nullptr || args.full_logsumexp != nullptr;
+  const auto memory = [&](const DLTensor* given, bool needed) { return given == nullptr && needed ? linear.T : 0; };
+  Scratch<float> own_logp(memory(args.logp, true)), own_full_logp(memory(args.full_logp, full));
+  Scratch<float> own_logsumexp(memory(args.logsumexp, args.full_logsumexp != nullptr));
   const RowTokens tokens =
       row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), linear.T, linear.R);
-  if (const int status = check_row_temperature(linear.temperature, tokens)) return status;
-  linear_token_logprob(linear, tokens, args.logp == nullptr ? logp.data() : data<float>(args.logp),
-                       data<float>(args.entropy), data<float>(args.logsumexp), args.chunk_rows);
+  if (const int status = check_named_rows(args, axes, linear.kept, tokens)) return status;
+  float* logp = args.logp == nullptr ? own_logp.data() : data<float>(args.logp);
+  float* logsumexp = args.full_logsumexp != nullptr && args.logsumexp == nullptr ? own_logsumexp.data()
+                                                                                 : data<float>(args.logsumexp);
+  linear_token_logprob(linear, tokens, logp, data<float>(args.entropy), logsumexp, args.chunk_rows);
+  if (full)
+    full_token_logprob(linear, tokens, logp, logsumexp,
+                       args.full_logp == nullptr ? own_full_logp.data() : data<float>(args.full_logp),
+                       data<float>(args.full_logsumexp), args.chunk_rows);
   return GRPO_OK;
 }
 
@@ -81,7 +106,7 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes) {
   const RowTokens tokens =
       tokens_with_gradient(data<int32_t>(args.row), data<uint8_t>(args.mask), grad_logp, grad_entropy,
                            has_gradient.data(), scratch.data(), linear.T, linear.R);
-  if (const int status = check_row_temperature(linear.temperature, tokens)) return status;
+  if (const int status = check_named_rows(args, axes, linear.kept, tokens)) return status;
   LinearGradients gradients = linear_gradients_of(args);
   gradients.scale = args.grad_scale;
   linear_token_logprob_backward(linear, tokens, data<float>(args.logsumexp),
@@ -99,15 +124,20 @@ const grpo_field kFields[] = {
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
     GRPO_IN(row_temperature, "f32[R] ?"),
+    GRPO_IN(kept_start, "i32[R+1] ? offsets M"),
+    GRPO_IN(kept, "i32[M] ?"),
     GRPO_IN(mask, "u8[T] ?"),
     GRPO_OUT(logp, "f32[T]"),
     GRPO_OUT(entropy, "f32[T]"),
     GRPO_OUT(logsumexp, "f32[T]"),
+    GRPO_OUT(full_logp, "f32[T] if full"),
+    GRPO_OUT(full_logsumexp, "f32[T] if full"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
     GRPO_OPT(softcap, "number? = null > 0 f32 inverse"),
     GRPO_OPT(valid_vocab, "integer? = null >= 0"),
     GRPO_OPT(vocab_start, "integer? = null 0..2147483647"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
+    GRPO_OPT(full, "boolean = false"),
 };
 }  // namespace forward
 
@@ -120,6 +150,8 @@ const grpo_field kFields[] = {
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
     GRPO_IN(row_temperature, "f32[R] ?"),
+    GRPO_IN(kept_start, "i32[R+1] ? offsets M"),
+    GRPO_IN(kept, "i32[M] ?"),
     GRPO_IN(mask, "u8[T] ?"),
     GRPO_IN(logsumexp, "f32[T]"),
     GRPO_IN(entropy, "f32[T] ?"),

@@ -157,6 +157,9 @@ typedef struct {
   const DLTensor* row_temperature;
   int64_t valid_vocab;
   double softcap;
+  const DLTensor *kept_start, *kept;
+  DLTensor *full_logp, *full_logsumexp;
+  int32_t full;
 } grpo_token_logprob_args;
 
 typedef struct {
@@ -169,6 +172,7 @@ typedef struct {
   int64_t valid_vocab;
   double grad_scale;
   double softcap;
+  const DLTensor *kept_start, *kept;
 } grpo_token_logprob_backward_args;
 
 typedef struct {
@@ -210,6 +214,7 @@ typedef struct {
   int64_t valid_vocab;
   double grad_scale;
   double softcap;
+  const DLTensor *kept_start, *kept;
 } grpo_policy_loss_from_logits_args;
 
 typedef struct {
@@ -225,6 +230,7 @@ typedef struct {
   double grad_scale;
   int32_t accumulate;
   double softcap;
+  const DLTensor *kept_start, *kept;
 } grpo_linear_policy_loss_args;
 
 typedef struct {
@@ -234,6 +240,7 @@ typedef struct {
   int32_t dtype;
   int64_t threads, chunk_rows, sequences;
   int32_t ratio;
+  int64_t kept;
 } grpo_linear_policy_loss_plan_args;
 
 typedef struct {
@@ -245,6 +252,9 @@ typedef struct {
   const DLTensor* row_temperature;
   int64_t valid_vocab, vocab_start;
   double softcap;
+  const DLTensor *kept_start, *kept;
+  DLTensor *full_logp, *full_logsumexp;
+  int32_t full;
 } grpo_linear_token_logprob_args;
 
 typedef struct {
@@ -258,6 +268,7 @@ typedef struct {
   double grad_scale;
   int32_t accumulate;
   double softcap;
+  const DLTensor *kept_start, *kept;
 } grpo_linear_token_logprob_backward_args;
 
 // ---- layouts and attention ------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 // rows: then a first pass reads the logits, and a second one forms the gradient. Either way loss and statistics come
 // from policy_loss at the end, and memory beside the outputs is some 50 bytes per token and 24 per row that one names,
 // whatever V is; with a soft-cap a row in float32 for each thread.
-#include "logits/logits.h"
+#include "logits/kept_rows.h"
 #include "loss/policy_loss_args.h"
 
 namespace grpo {
@@ -23,15 +23,16 @@ struct Call {
   GradLogits grad_logits;
   Target* targets;        // [T]
   RowSoftmax* softmaxes;  // [rows of tokens], of a first pass
+  const KeptMemory& memory;
 
   bool wants_gradient() const { return grad_logits.data != nullptr; }
 };
 
-RowSoftmax forward_row(const Call& call, int64_t r, int64_t i, const LogitRow& row) {
-  const RowSoftmax softmax = softmax_of_row(call.logits, r, row);
+RowSoftmax forward_row(const Call& call, int64_t r, int64_t i, const OwnRow& own) {
+  const RowSoftmax softmax = softmax_of_row(own.logits, r, own.row);
   for (int32_t j = call.tokens.start[i]; j < call.tokens.start[i + 1]; ++j) {
     const int32_t t = call.tokens.t[j];
-    call.logp[t] = static_cast<float>(logp_of_token(call.logits, r, row, softmax, t));
+    call.logp[t] = static_cast<float>(logp_of_token(own.logits, r, own.row, softmax, t));
     call.entropy[t] = static_cast<float>(softmax.entropy);
   }
   return softmax;
@@ -42,37 +43,39 @@ void take_coefficients(const Call& call, int64_t i) {
     token_gradient(call.in, call.denominators, call.tokens.t[j], call.grad_logp, call.grad_entropy, call.objective);
 }
 
-void backward_row(const Call& call, int64_t r, int64_t i, const LogitRow& row, const RowSoftmax& softmax) {
-  if (row_gradient(call.tokens, i, call.grad_logp, call.grad_entropy).zero)
-    write_zero_row(call.logits, call.grad_logits, r);
-  else
-    gradient_of_row(call.logits, row, softmax, call.tokens, i, call.grad_logp, call.grad_entropy, call.grad_logits,
-                    call.targets);
+// `opened`: the row, if it is; one without a gradient need not be.
+void backward_row(const Call& call, int64_t r, int64_t i, int worker, const RowSoftmax& softmax,
+                  const OwnRow* opened = nullptr) {
+  const float* grad_logp = coefficients_of_row(call.logits.kept, call.tokens, i, call.grad_logp, call.memory);
+  if (row_gradient(call.tokens, i, grad_logp, call.grad_entropy).zero)
+    return write_zero_row(call.logits, call.grad_logits, r);
+  gradient_of_own_row(call.logits, opened != nullptr ? *opened : own_row(call.logits, r, worker, call.memory), softmax,
+                      call.tokens, i, grad_logp, call.grad_entropy, call.grad_logits, call.targets, call.memory);
 }
 
 void one_pass(const Call& call) {
   if (!call.wants_gradient())
     return for_named_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
-      forward_row(call, r, i, call.logits.open(r, worker));
+      forward_row(call, r, i, own_row(call.logits, r, worker, call.memory));
     });
   for_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
     if (i < 0) return write_zero_row(call.logits, call.grad_logits, r);
-    const LogitRow row = call.logits.open(r, worker);
-    const RowSoftmax softmax = forward_row(call, r, i, row);
+    const OwnRow own = own_row(call.logits, r, worker, call.memory);
+    const RowSoftmax softmax = forward_row(call, r, i, own);
     take_coefficients(call, i);
-    backward_row(call, r, i, row, softmax);
+    backward_row(call, r, i, worker, softmax, &own);
   });
 }
 
 void first_pass(const Call& call) {
   for_named_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
-    call.softmaxes[i] = forward_row(call, r, i, call.logits.open(r, worker));
+    call.softmaxes[i] = forward_row(call, r, i, own_row(call.logits, r, worker, call.memory));
   });
 }
 
 void second_pass(const Call& call) {
   for_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
-    if (i >= 0) backward_row(call, r, i, call.logits.open(r, worker), call.softmaxes[i]);
+    if (i >= 0) backward_row(call, r, i, worker, call.softmaxes[i]);
     else write_zero_row(call.logits, call.grad_logits, r);
   });
 }
@@ -92,7 +95,10 @@ int run(const Args& args, const Axes& axes) {
   Scratch<int32_t> rows(row_tokens_scratch(T)), count(in.S);
   Scratch<double> scratch(policy_loss_scratch(T, in.S, objective));
   const RowTokens tokens = row_tokens(data<int32_t>(args.row), in.mask, rows.data(), T, R);
-  if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
+  const KeptSets kept = kept_sets_of(args, axes);
+  if (const int status = check_named_rows(args, axes, kept, tokens)) return status;
+  KeptScratch kept_scratch(kept, axes, gradient);
+  const KeptMemory memory = kept_scratch.memory();
   Scratch<RowSoftmax> softmaxes(by_token ? 0 : tokens.count);
 
   float* logp = args.logp != nullptr ? data<float>(args.logp) : own_logp.data();
@@ -103,9 +109,8 @@ int run(const Args& args, const Axes& axes) {
   in.entropy = entropy;
   Denominators denominators;
   prepare_denominators(in, count.data(), denominators, objective);
-  Logits logits = logits_of(args, axes);
-  Scratch<float> capped(capped_scratch(logits));
-  logits.capped = capped.data();
+  Logits logits = with_sets(logits_of(args, axes), kept, tokens, memory);
+  CappedRows capped(logits);
   const Call call{logits,
                   tokens,
                   in,
@@ -117,7 +122,8 @@ int run(const Args& args, const Axes& axes) {
                   gradient && objective.entropy_coef != 0 ? grad_entropy.data() : nullptr,
                   gradient ? grad_logits_of(args.grad_logits) : GradLogits{},
                   targets.data(),
-                  softmaxes.data()};
+                  softmaxes.data(),
+                  memory};
 
   if (by_token) one_pass(call);
   else first_pass(call);
@@ -132,6 +138,8 @@ const grpo_field kFields[] = {
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
     GRPO_IN(row_temperature, "f32[R] ?"),
+    GRPO_IN(kept_start, "i32[R+1] ? offsets M"),
+    GRPO_IN(kept, "i32[M] ?"),
     GRPO_POLICY_INPUTS,
     GRPO_RATIO_BOUNDS,
     GRPO_OUT(loss, "f32[1]"),

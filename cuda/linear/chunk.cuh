@@ -64,6 +64,8 @@ struct LinearChunk {
   float *row_largest, *column_largest;    // [rows], [V]: magnitudes of their gradients, null unless a product asks
   float* head_sum;      // [V,D], null where gradHead is float32 itself or not wanted
   float* bias_sum;      // [V], likewise
+  // [1], how many rows have no set, in a call with sets: the sums are of use where there is any. Null: all rows.
+  const uint32_t* whole_rows;
 };
 
 // Memory for a chunk of chunk_rows rows (null: as many as are good); gradients null where none are wanted.

@@ -101,15 +101,22 @@ __global__ void column_largest_kernel(LinearChunk chunk, int64_t V) {
 // Grid: ceil(V / 256). Block: 256. Shared: 0. Work: 4 bytes per logit of the chunk. Bound: memory.
 __global__ void bias_kernel(LinearChunk chunk, float* sum, int64_t V) {
   const int64_t v = thread_index();
-  if (v >= V) return;
+  if (v >= V || *chunk.kept_count == 0) return;
   double total = sum[v];
   for (int32_t j = 0; j < *chunk.kept_count; ++j) total += chunk.logits[int64_t{chunk.kept[j]} * chunk.stride + v];
   sum[v] = static_cast<float>(total);
 }
 
-// Grid: ceil(V D / 256). Block: 256. Shared: 0. Work: 6 bytes per element. Bound: memory.
-__global__ void convert_kernel(const float* from, void* to, Float type, int64_t n, bool add) {
+// Grid: ceil(V D / 256). Block: 256. Shared: 0. Work: 4 bytes per element. Bound: memory.
+__global__ void zero_kernel(float* sum, int64_t n, const uint32_t* rows) {
   const int64_t i = thread_index();
+  if (*rows > 0 && i < n) sum[i] = 0;
+}
+
+// Grid: ceil(V D / 256). Block: 256. Shared: 0. Work: 6 bytes per element. Bound: memory.
+__global__ void convert_kernel(const float* from, void* to, Float type, int64_t n, bool add, const uint32_t* rows) {
+  const int64_t i = thread_index();
+  if (rows != nullptr && *rows == 0) return;
   if (i < n) store_float(to, type, i, from[i] + (add ? load_float(to, type, i) : 0));
 }
 
@@ -144,11 +151,17 @@ void chunk_gradient(const Linear& linear, const LinearChunk& chunk, const float*
 
 void begin_gradients(const Linear& linear, const LinearChunk& chunk, const LinearGradients& gradients, Launch& on) {
   if (gradients.hidden != nullptr) on.zero(gradients.hidden, linear.R * linear.D * size_of(gradients.hidden_type));
-  // Where gradients are added, a sum of float32 begins with what is there.
-  if (gradients.head != nullptr && !(gradients.accumulate && chunk.head_sum == nullptr))
-    on.zero(chunk.head_sum != nullptr ? static_cast<void*>(chunk.head_sum) : gradients.head, linear.V * linear.D * 4);
-  if (gradients.bias != nullptr && !(gradients.accumulate && chunk.bias_sum == nullptr))
-    on.zero(chunk.bias_sum != nullptr ? static_cast<void*>(chunk.bias_sum) : gradients.bias, linear.V * 4);
+  const auto begin = [&](char* out, Float type, float* sum, int64_t n) {
+    if (out == nullptr) return;
+    // Where gradients are added, a sum of float32 begins with what is there.
+    if (sum == nullptr && !gradients.accumulate) on.zero(out, n * size_of(type));
+    if (sum == nullptr) return;
+    if (chunk.whole_rows == nullptr) return on.zero(sum, n * int64_t{sizeof *sum});
+    on(zero_kernel, {ceil_div(n, kThreads), kThreads}, sum, n, chunk.whole_rows);
+    if (!gradients.accumulate) on.zero(out, n * size_of(type));
+  };
+  begin(gradients.head, gradients.head_type, chunk.head_sum, linear.V * linear.D);
+  begin(gradients.bias, gradients.bias_type, chunk.bias_sum, linear.V);
   // The padding of the vocabulary has no gradient.
   if (gradients.accumulate) return;
   const auto zero_padding = [&](char* rows, Float type, int64_t size) {
@@ -163,10 +176,10 @@ void end_gradients(const Linear& linear, const LinearChunk& chunk, const LinearG
   const int64_t head = linear.V * linear.D;
   if (chunk.head_sum != nullptr)
     on(convert_kernel, {ceil_div(head, kThreads), kThreads}, chunk.head_sum, gradients.head, gradients.head_type, head,
-       gradients.accumulate);
+       gradients.accumulate, chunk.whole_rows);
   if (chunk.bias_sum != nullptr)
     on(convert_kernel, {ceil_div(linear.V, kThreads), kThreads}, chunk.bias_sum, gradients.bias, gradients.bias_type,
-       linear.V, gradients.accumulate);
+       linear.V, gradients.accumulate, chunk.whole_rows);
 }
 
 }  // namespace grpo::cuda

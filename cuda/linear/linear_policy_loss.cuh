@@ -15,6 +15,7 @@ struct LinearLoss {
   int64_t chunk_rows;  // may be null
   float *logp, *entropy, *loss;  // [T], [T], [1], may be null
   double* stats;                 // [kStatCount], may be null
+  int64_t M;                     // ids in all sets
 };
 
 void linear_policy_loss(const LinearLoss& call, Launch& on);

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "launch/operation.cuh"
-#include "logits/logits_rows.cuh"
+#include "logits/logits_kept.cuh"
 
 namespace grpo::cuda {
 
@@ -43,6 +43,7 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
   const uint32_t rank = cluster_rank(), ranks = cluster_size();
   const RowOfBlock block = row_of_block<kPass>(work.tokens, blockIdx.x / ranks);
   const int64_t r = block.r;
+  if (work.sets.has(r)) return;
   LogitRows<T> logits = given.of_row(r);
   const OwnTokens own = block.own;
   // Rows that fit a cluster's shared memory: 32 bits do, and save the registers that the call of `coefficients` needs.
@@ -166,6 +167,9 @@ void launch_rows(const LogitRows<T>& logits, const GradRows<G>& gradient, const 
   const int64_t bytes = logits.V * kSize;
   // All rows of a gradient are written, those without tokens with zeros.
   const int64_t rows = kPass == RowPass::kForward ? work.tokens.most : logits.width == 0 ? 0 : logits.R;
+  if (work.sets.set != nullptr)
+    on(kept_row_kernel<kPass, T, G, Coefficients>, {rows, kKeptThreads, sizeof(RowShared)}, logits, gradient, work,
+       coefficients);
   // Forward too: the log-probabilities of all operations have the same bits, so that the ratio of a policy to itself
   // is exactly 1.
   if constexpr (kPass != RowPass::kBackwardSaved)

@@ -34,6 +34,8 @@ struct RowWork {
   const float *grad_entropy;           // [T] for each rank
   double grad_scale = 1;               // what the gradient is multiplied by
   double* target;                      // [T or R], scratch for what the tokens' own entries become
+  RowSets sets{};                      // rows that have one are those of kept_row_kernel
+  float* gathered = nullptr;           // [M], scratch of that
 
   // Where the softmax of a row that has tokens lies.
   __device__ __forceinline__ SoftmaxOfRow& softmax_of_row(int64_t r, const OwnTokens& own) const {
@@ -204,6 +206,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused ||
   DYN_SMEM(RowShared, s);
   const RowOfBlock block = row_of_block<kPass>(work.tokens, blockIdx.x);
   const int64_t r = block.r;
+  if (work.sets.has(r)) return;
   LogitRows<T> logits = given.of_row(r);
   const OwnTokens own = block.own;
   G* y = kPass == RowPass::kForward ? nullptr : gradient.data + r * gradient.stride;

@@ -1,7 +1,7 @@
 // Which tokens each row of logits predicts, on the device.
 #pragma once
 
-#include "launch/launch.cuh"
+#include "logits/kept_sets.cuh"
 
 namespace grpo::cuda {
 
@@ -15,16 +15,20 @@ struct TokenRows {
   const float* grad_logp = nullptr;     // [T]
   const float* grad_entropy = nullptr;  // [T], may be null beside grad_logp
   int64_t padding = 0, padding_end = 0;  // ids that are none though they are below V
+  RowSets sets{};                        // a token of a row whose set is bad is bad
+  enum Which { kAll, kWithoutSet, kWithSet } which = kAll;  // rows of which tokens are listed
 
   __device__ __forceinline__ bool masked(int64_t t) const { return mask != nullptr && mask[t] == 0; }
   // The row of an unmasked token, -1 if its id or row is bad.
   __device__ __forceinline__ int64_t row_of(int64_t t) const {
     const int64_t r = row == nullptr ? t : row[t];
     const bool padded = token[t] >= padding && token[t] < padding_end;
-    return token[t] >= 0 && token[t] < V && !padded && r >= 0 && r < R ? r : -1;
+    if (token[t] < 0 || token[t] >= V || padded || r < 0 || r >= R) return -1;
+    return sets.bad != nullptr && sets.bad[r] != 0 ? -1 : r;
   }
   __device__ __forceinline__ bool listed(int64_t t) const {
     if (masked(t) || row_of(t) < 0) return false;
+    if (which != kAll && sets.has(row_of(t)) != (which == kWithSet)) return false;
     return grad_logp == nullptr || grad_logp[t] != 0 || (grad_entropy != nullptr && grad_entropy[t] != 0);
   }
 };

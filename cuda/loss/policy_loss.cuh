@@ -26,6 +26,7 @@ struct TokenIds {
   const int32_t* row;    // [T], 0 to R - 1; null: t
   int64_t V, R;
   Temperature temperature{};  // of the rows
+  const uint8_t* bad_row = nullptr;  // [R], not 0: a row that no token may name
 };
 
 // `good`: sequence_start rises from 0 to T. Where it does not, every unmasked token has a bad index: which sequence it
@@ -65,7 +66,8 @@ __device__ __forceinline__ bool unmasked(const LossInputs& in, int64_t t) {
 __device__ __forceinline__ bool good_id(const TokenIds& ids, int64_t t) {
   return (ids.token == nullptr || (ids.token[t] >= 0 && ids.token[t] < ids.V)) &&
          (ids.row == nullptr || (ids.row[t] >= 0 && ids.row[t] < ids.R)) &&
-         is_temperature(ids.temperature, ids.row == nullptr ? t : ids.row[t]);
+         is_temperature(ids.temperature, ids.row == nullptr ? t : ids.row[t]) &&
+         (ids.bad_row == nullptr || ids.bad_row[ids.row == nullptr ? t : ids.row[t]] == 0);
 }
 
 // The last of the sequences low to high that begins at or before t, `low` if none does: the token's, where the offsets

@@ -116,6 +116,8 @@ export function call<Name extends OperationName>(
     if (spec.axis !== undefined) axes.set(spec.axis, value)
     numbers.push(value)
   }
+  const exists = (spec: ArraySpec, condition: number) =>
+    spec.condition === undefined || arrays[condition] !== undefined || givenOptions[spec.condition] === true
   const own: (Placed | undefined)[] = []
   const strides: number[] = []
   for (const { spec, over, condition } of outputPlans) {
@@ -123,8 +125,10 @@ export function call<Name extends OperationName>(
     strides.push(0)
     const given = out[spec.name]
     if (given === undefined || given === null) continue
-    if (spec.condition !== undefined && arrays[condition] === undefined) {
-      throw grpoError('missing', name, spec.condition, `is missing, but out has ${spec.name}`)
+    if (!exists(spec, condition)) {
+      const option = optionNames.includes(spec.condition as string)
+      const problem = `is ${option ? 'false' : 'missing'}, but out has ${spec.name}`
+      throw grpoError(option ? 'option' : 'missing', name, spec.condition as string, problem)
     }
     const x = read(name, spec, given, spec.over !== undefined, false) as Placed
     own[i] = x
@@ -147,8 +151,7 @@ export function call<Name extends OperationName>(
   const outputs: Bag = {}
   for (const [i, { spec, like, condition }] of outputPlans.entries()) {
     const given = out[spec.name]
-    const wanted = given !== null && (spec.condition === undefined || arrays[condition] !== undefined)
-    if (!wanted) {
+    if (given === null || !exists(spec, condition)) {
       slots.push(undefined)
       continue
     }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "logits/kept_sets.h"
 #include "logits/temperature.h"
 
 namespace grpo {
@@ -21,6 +22,7 @@ struct Linear {
   int64_t width;  // all of them: those from V on are padding, and get gradient 0
   bool part = false;  // they are those of ids vocab_start.. of a vocabulary, not the whole of it
   int64_t vocab_start = 0;
+  KeptSets kept{};
 };
 
 // Null outputs are not wanted.
@@ -54,6 +56,7 @@ Linear linear_of(const Args& args, const Axes& axes) {
     linear.part = !is_null(args.vocab_start);
     if (linear.part) linear.vocab_start = args.vocab_start;
   }
+  linear.kept = kept_sets_of(args, linear.vocab_start, linear.V);
   return linear;
 }
 

@@ -105,7 +105,7 @@ int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy) {
 
 LogitRow Logits::open(int64_t r, int worker) const {
   if (temperature.softcap == 0) return row(r);
-  float* x = capped + worker * V;
+  float* x = capped + worker * capped_stride;
   vector_kernels().softcap(row(r).x, type, V, temperature.softcap, x);
   return {reinterpret_cast<const char*>(x), Float::kF32};
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "interface/operation.h"
+#include "logits/kept_sets.h"
 #include "logits/softmax_rows.h"
 #include "logits/temperature.h"
 
@@ -27,7 +28,10 @@ struct Logits {
   const int32_t* token;     // [T]
   bool part = false;     // columns vocab_start.. of a vocabulary, not the whole of it
   int64_t vocab_start = 0;
-  float* capped = nullptr;  // [threads,V], scratch for rows with a soft-cap
+  // Scratch for rows with a soft-cap: of each thread so many.
+  float* capped = nullptr;
+  int64_t capped_stride = 0;
+  KeptSets kept{};
 
   LogitRow row(int64_t r) const { return {data + r * stride * size_of(type), type}; }
   // The same with the soft-cap on them, until the thread opens another one.
@@ -56,6 +60,19 @@ int64_t valid_columns(const Args& args, const Axes& axes) {
 }
 
 template <class Args>
+bool is_part(const Args& args) {
+  if constexpr (requires { args.vocab_start; }) return !is_null(args.vocab_start);
+  else return false;
+}
+
+template <class Args>
+KeptSets kept_sets_of(const Args& args, const Axes& axes) {
+  if constexpr (requires { args.vocab_start; })
+    return kept_sets_of(args, is_null(args.vocab_start) ? 0 : args.vocab_start, valid_columns(args, axes));
+  else return kept_sets_of(args, 0, valid_columns(args, axes));
+}
+
+template <class Args>
 Logits logits_of(const Args& args, const Axes& axes) {
   return {.data = data<char>(args.logits),
           .type = float_type(args.logits),
@@ -67,10 +84,17 @@ Logits logits_of(const Args& args, const Axes& axes) {
           .token = data<int32_t>(args.token)};
 }
 
-// Floats of Logits::capped.
-inline int64_t capped_scratch(const Logits& logits) {
-  return logits.temperature.softcap == 0 ? 0 : thread_count() * logits.V;
-}
+// Gives the logits their scratch for soft-caps; none without, or where no row is opened.
+class CappedRows {
+ public:
+  explicit CappedRows(Logits& logits, bool opened = true)
+      : rows_(opened && logits.temperature.softcap != 0 ? thread_count() * logits.V : 0) {
+    logits.capped = rows_.data(), logits.capped_stride = logits.V;
+  }
+
+ private:
+  Scratch<float> rows_;
+};
 
 inline GradLogits grad_logits_of(DLTensor* tensor) {
   return {data<char>(tensor), float_type(tensor), row_stride(tensor)};
@@ -80,16 +104,23 @@ inline GradLogits grad_logits_of(DLTensor* tensor) {
 int check_rows(const DLTensor* row, const Axes& axes, const char* rows);
 int check_valid_vocab(int64_t valid_vocab, const Axes& axes, const char* columns);
 int check_softcap(double softcap, double temperature);
-// All three; before any memory is looked at.
+// All of them; before any memory is looked at.
 template <class Args>
 int check_vocabulary(const Args& args, const Axes& axes) {
   constexpr bool kLogits = requires { args.logits; };
   if (const int status = check_rows(args.row, axes, kLogits ? "logits" : "hidden")) return status;
   if (const int status = check_softcap(args.softcap, args.temperature)) return status;
+  if (const int status = check_kept_inputs(args.kept_start, args.kept)) return status;
   return check_valid_vocab(args.valid_vocab, axes, kLogits ? "logits" : "head");
 }
 // Of the rows that tokens name.
 int check_row_temperature(const Temperature& temperature, const RowTokens& tokens);
+// Of the rows that tokens name: their temperatures and their sets.
+template <class Args>
+int check_named_rows(const Args& args, const Axes& axes, const KeptSets& kept, const RowTokens& tokens) {
+  if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
+  return check_kept(kept, tokens, is_part(args), axes['V']);
+}
 // The gradient of an entropy needs the entropy.
 int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy);
 

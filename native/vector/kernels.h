@@ -7,6 +7,7 @@
 #include "vector/softmax.h"
 #include "vector/tiles.h"
 #include "vector/gaussian.h"
+#include "vector/dot.h"
 
 static constexpr VectorKernels kernels_named(const char* name) {
   return {.name = name,
@@ -19,5 +20,7 @@ static constexpr VectorKernels kernels_named(const char* name) {
           .softmax_tile = softmax_tile,
           .softmax_tile_backward = softmax_tile_backward,
           .convert = convert,
-          .gaussian_sums = gaussian_sums};
+          .gaussian_sums = gaussian_sums,
+          .dot = dot,
+          .add_scaled = add_scaled};
 }

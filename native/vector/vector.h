@@ -83,6 +83,12 @@ struct VectorKernels {
 
   // Over [n] each, in float64; old_mean may be null.
   GaussianSums (*gaussian_sums)(const float* x, const float* mean, const float* old_mean, int64_t n);
+
+  // sum_i x[i] y[i], in float32 runs that are summed in float64.
+  float (*dot)(const float* x, const void* y, Float y_type, int64_t n);
+
+  // y[i] += factor * x[i]
+  void (*add_scaled)(float factor, const void* x, Float x_type, float* y, int64_t n);
 };
 
 // The table in use: the best the processor has, unless GRPO_KERNELS_ISA or set_instruction_set names another.

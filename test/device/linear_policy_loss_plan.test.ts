@@ -5,15 +5,15 @@ import { describe, expect, test } from 'vitest'
 import { backend } from '../support/backend_kind.js'
 import { few } from '../support/sweep.js'
 
-const [R, D, V, T, S] = [90, 32, 1501, 120, 9]
+const [R, D, V, T, S, M] = [90, 32, 1501, 120, 9, 900]
 
 /** Prints how a call ends on a simulated GPU with room for its inputs, its outputs and this part of what the plan says. */
 const program = `
   const g = require('./dist/index.js')
-  const [R, D, V, T, S] = ${JSON.stringify([R, D, V, T, S])}
-  const { dtype, ratio, chunkRows, part } = JSON.parse(process.argv[1])
+  const [R, D, V, T, S, M] = ${JSON.stringify([R, D, V, T, S, M])}
+  const { dtype, ratio, chunkRows, sets } = JSON.parse(process.argv[1])
   if (process.argv[2] === 'plan') {
-    console.log(g.linearPolicyLoss.plan({ R, T, S, D, V, dtype, device: 0 }, { ratio, chunkRows }).peakBytes)
+    console.log(g.linearPolicyLoss.plan({ R, T, S, D, V, dtype, ...(sets && { kept: M }), device: 0 }, { ratio, chunkRows }).peakBytes)
     process.exit()
   }
   const numbers = (n, shape = [n]) => {
@@ -27,6 +27,10 @@ const program = `
     advantage: g.cuda.upload(Float32Array.from({ length: S }, (_, s) => s - 4)),
     mask: g.cuda.upload(new Uint8Array(T).fill(1)),
     sequenceStart: Int32Array.from({ length: S + 1 }, (_, s) => Math.floor((T * s) / S)),
+    ...(sets && {
+      keptStart: Int32Array.from({ length: R + 1 }, (_, r) => Math.min(M, Math.floor((2 * r * M) / R))),
+      kept: Int32Array.from({ length: M }, (_, i) => i),
+    }),
   }
   try {
     g.linearPolicyLoss(inputs, { ratio, chunkRows, entropyCoef: 0.1 })
@@ -60,5 +64,13 @@ describe.skipIf(backend !== 'simt')('plan', () => {
     const peakBytes = Number(run({ dtype, ...options }, 'plan'))
     expect(run({ dtype, ...options }, arrays + peakBytes)).toBe('done')
     expect(run({ dtype, ...options }, arrays + 0.95 * peakBytes)).toBe('cudaErrorMemoryAllocation')
+  })
+  test.each(few(['bf16'], ['f32', 'f16']))('holds a call with sets to its word: %s', (dtype) => {
+    const options = { dtype, ratio: 'sequence', chunkRows: 30, sets: true }
+    const bytes = dtype === 'f32' ? 4 : 2
+    const arrays = 2 * bytes * (R * D + V * D + V) + 4 * S + T + 4 + 8 * T + 8 * 15
+    const peakBytes = Number(run(options, 'plan'))
+    expect(run(options, arrays + peakBytes)).toBe('done')
+    expect(run(options, arrays + 0.95 * peakBytes)).toBe('cudaErrorMemoryAllocation')
   })
 })

@@ -10,6 +10,7 @@ import { linearLogits } from '../references/linear.js'
 import { tokenLogprobReference } from '../references/token_logprob.js'
 import { values } from '../support/numbers.js'
 import { random } from '../support/random.js'
+import { setsOf } from '../support/sets_of.js'
 import type { OperationCase } from './cases.js'
 
 export type Inputs = Record<string, HostArray>
@@ -142,7 +143,32 @@ function forwardNumbers(c: OperationCase, made: Arguments) {
     softcap: options.softcap as number | undefined,
     rowTemperature: inputs.rowTemperature && values(inputs.rowTemperature),
     validVocab: options.validVocab as number | undefined,
+    keptStart: inputs.keptStart && values(inputs.keptStart),
+    kept: inputs.kept && values(inputs.kept),
   })
+}
+
+/** Ids that rise in the set of each row, as many as it has place for, and most of its tokens, for a loss all, among them. */
+function sets(c: OperationCase, { inputs, options }: Arguments, r: Random): void {
+  const { keptStart, kept, token, row } = inputs as Record<string, HostArray | undefined>
+  if (keptStart === undefined || kept === undefined || c.sizes.V === 0) {
+    delete inputs.keptStart
+    delete inputs.kept
+    return
+  }
+  const start = (options.vocabStart as number | null | undefined) ?? 0
+  const ids = start + ((options.validVocab as number | null | undefined) ?? (c.sizes.V as number))
+  const bounds = values(keptStart)
+  const lists = Array.from({ length: bounds.length - 1 }, (_, i) => {
+    const drawn = Array.from({ length: bounds[i + 1]! - bounds[i]! }, () => r.integer(ids))
+    return [...new Set(drawn)].sort((x, y) => x - y)
+  })
+  for (const [name, data] of Object.entries(setsOf(lists))) inputs[name] = array(data)
+  const rows = row && values(row)
+  for (let t = 0; t < token!.data.length; t++) {
+    const list = lists[rows?.[t] ?? t] ?? []
+    if (list.length > 0 && (inputs.sequenceStart || r.uniform() < 0.8)) token!.data[t] = list[r.integer(list.length)]!
+  }
 }
 
 /** Temperatures are above 0, tokens are no padding, and what is added to has to be given. */
@@ -152,13 +178,15 @@ function besideLogits(c: OperationCase, { inputs, options }: Arguments, r: Rando
   delete options.accumulate // gradient_options.test.ts
   if (inputs.hidden) delete options.vocabStart // a head split over ranks: logits_options.test.ts
   if (options.vocabStart != null || V === 0) delete options.validVocab
-  if (options.validVocab == null) return
-  const valid = (options.validVocab = 1 + ((options.validVocab as number) % V))
-  const token = inputs.token as HostArray
-  put(
-    token,
-    Array.from(values(token), (id) => id % valid),
-  )
+  if (options.validVocab != null) {
+    const valid = (options.validVocab = 1 + ((options.validVocab as number) % V))
+    const token = inputs.token as HostArray
+    put(
+      token,
+      Array.from(values(token), (id) => id % valid),
+    )
+  }
+  sets(c, { inputs, options, sizes: {} }, r)
 }
 
 /** The same of a vocabulary of which the logits are the columns `vocabStart`.., and tokens from all of it. */
@@ -176,6 +204,7 @@ function wholeNumbers(c: OperationCase, made: Arguments, r: Random) {
     token,
     Array.from({ length: token.data.length }, () => r.integer(wide)),
   )
+  sets(c, made, r)
   const whole = { ...c, sizes: { ...c.sizes, V: wide } }
   const forward = forwardNumbers(whole, {
     ...made,
@@ -202,7 +231,7 @@ const withLogits: Special = (c, made, r) => {
 const withOwnForward: Special = (c, made, r, forward) => {
   withLogits(c, made, r, forward)
   if (c.contents === 'special') return
-  const { hidden, head, headBias, token, row, rowTemperature, mask } = made.inputs
+  const { hidden, head, headBias, token, row, rowTemperature, keptStart, kept, mask } = made.inputs
   const inputs = {
     hidden,
     head,
@@ -210,6 +239,7 @@ const withOwnForward: Special = (c, made, r, forward) => {
     ...(headBias && { headBias }),
     ...(row && { row }),
     ...(rowTemperature && { rowTemperature }),
+    ...(keptStart && { keptStart, kept }),
     ...(mask && { mask }),
   } as Inputs
   const { temperature, softcap = null, validVocab = null } = made.options

@@ -14,7 +14,7 @@ import { type PolicyCase, policyObjective } from '../references/policy_objective
 import { reference as selectRollouts } from '../references/select_rollouts.js'
 import { reference as selectTokens } from '../references/select_tokens.js'
 import { reference as standardize } from '../references/standardize.js'
-import { tokenLogprobBackwardReference, tokenLogprobReference } from '../references/token_logprob.js'
+import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from '../references/token_logprob.js'
 import { ulp, values } from '../support/numbers.js'
 import { random } from '../support/random.js'
 import { type Arguments, scaleOf } from './arguments.js'
@@ -40,9 +40,16 @@ const sum = (x: number[], round: Round) => x.reduce((total, v) => round(total + 
 const zeros = (n: number) => new Float64Array(n)
 
 const logitsInputs = (args: Arguments, logits: Numbers, V: number) => {
-  const { token, row, rowTemperature, mask } = numbersOf(args)
-  const { temperature = 1, softcap, validVocab } = args.options as Record<string, number | undefined>
-  return { logits, V, token: token as Numbers, row, rowTemperature, mask, temperature, softcap, validVocab }
+  const { token, row, rowTemperature, keptStart, kept, mask } = numbersOf(args)
+  const { temperature = 1, softcap, validVocab, vocabStart } = args.options as Record<string, number | undefined>
+  const beside = { row, rowTemperature, keptStart, kept, mask, temperature, softcap, validVocab, vocabStart }
+  return { logits, V, token: token as Numbers, ...beside }
+}
+
+/** And what option `full` adds, of the whole vocabulary. */
+function withFull({ keptStart, kept, ...whole }: LogitsInputs, round: Round): Expected {
+  const { logp: fullLogp, logsumexp: fullLogsumexp } = tokenLogprobReference(whole, round)
+  return { ...tokenLogprobReference({ keptStart, kept, ...whole }, round), fullLogp, fullLogsumexp }
 }
 
 function linear(args: Arguments, round: Round) {
@@ -77,7 +84,7 @@ function termsOf(args: Arguments, gradLogp: Numbers, gradEntropy: Numbers = [], 
 
 /** The loss from logits: its policy's log-probabilities are float32, as they are handed over. */
 function lossFrom(args: Arguments, logits: Numbers, V: number, round: Round) {
-  const { token, row, rowTemperature, ...policy } = numbersOf(args)
+  const { token, row, rowTemperature, keptStart, kept, ...policy } = numbersOf(args)
   const inputs = logitsInputs(args, logits, V)
   const { logp, entropy } = tokenLogprobReference(inputs, round)
   const { temperature, softcap, chunkRows, validVocab, gradScale, ...objective } = args.options
@@ -120,11 +127,7 @@ const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Referen
   },
   tokenLogprob: (args, round) => {
     const inputs = logitsInputs(args, numbersOf(args).logits!, size(args.inputs.logits, 1))
-    const start = (args.options.vocabStart as number) ?? 0
-    const token = Array.from(inputs.token, (id) => id - start)
-    const { logp, ...rest } = tokenLogprobReference({ ...inputs, token }, round)
-    // A token that another part of the vocabulary has.
-    return { ...rest, logp: logp.map((x) => x ?? -Infinity) }
+    return withFull(inputs, round)
   },
   tokenLogprobBackward: (args, round) => {
     const { logits, gradLogp, gradEntropy } = numbersOf(args)
@@ -177,7 +180,7 @@ const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Referen
   },
   linearTokenLogprob: (args, round) => {
     const { logits, V } = linear(args, round)
-    return { ...tokenLogprobReference(logitsInputs(args, logits, V), round) }
+    return withFull(logitsInputs(args, logits, V), round)
   },
   linearTokenLogprobBackward: (args, round) => {
     const { logits, V, gradients } = linear(args, round)

@@ -19,6 +19,9 @@ export interface LogitsInputs {
   validVocab?: number | null | undefined
   /** The columns are those of tokens from there on. */
   vocabStart?: number | null | undefined
+  /** kept[keptStart[r]].. are the ids that row r was sampled from; none: all of them. */
+  keptStart?: Numbers | undefined
+  kept?: Numbers | undefined
 }
 
 const exact: Round = (x) => x
@@ -42,8 +45,14 @@ function softmax(
   const { logits, V, validVocab } = inputs
   const u = new Float64Array(V).fill(-Infinity)
   const divisor = temperatureOf(inputs, r, round)
+  const set = setOf(inputs, r)
+  const start = inputs.vocabStart ?? 0
   for (let v = 0; v < (validVocab ?? V); v++)
-    u[v] = round(cap(logits[r * V + v] as number, inputs.softcap, round) / divisor)
+    if (set?.has(v + start) ?? true) u[v] = round(cap(logits[r * V + v] as number, inputs.softcap, round) / divisor)
+  // A part of a vocabulary in which no id of the set lies.
+  if (set !== undefined && inputs.vocabStart != null && u.every((x) => x === -Infinity)) {
+    return { logp: u, p: new Float64Array(V), entropy: 0, logsumexp: -Infinity }
+  }
   const max = u.reduce((most, x) => Math.max(most, x), -Infinity)
   const sum = u.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
   const logsumexp = (whole?.logsumexp[whole.t] as number | undefined) ?? round(max + round(Math.log(sum)))
@@ -55,6 +64,11 @@ function softmax(
 
 const temperatureOf = ({ temperature = 1, rowTemperature }: LogitsInputs, r: number, round: Round) =>
   rowTemperature ? round(round(temperature) * (rowTemperature[r] as number)) : round(temperature)
+
+const setOf = ({ keptStart, kept }: LogitsInputs, r: number) => {
+  const ids = keptStart && kept && Array.from(kept).slice(keptStart[r], keptStart[r + 1])
+  return ids === undefined || ids.length === 0 ? undefined : new Set(ids)
+}
 
 const tokensOf = ({ token, row, mask }: LogitsInputs) =>
   Array.from({ length: token.length }, (_, t) => ({ t, r: row?.[t] ?? t })).filter(({ t }) => mask?.[t] !== 0)
@@ -87,7 +101,9 @@ export function tokenLogprobBackwardReference(
   for (const { t, r } of tokensOf(inputs)) {
     const row = rows.get(r) ?? softmax(inputs, r, round, whole && { t, ...whole })
     rows.set(r, row)
-    const a = gradLogp[t] as number
+    const set = setOf(inputs, r)
+    // Outside its row's set the logp of a token is a constant.
+    const a = (set?.has(token[t] as number) ?? true) ? (gradLogp[t] as number) : 0
     const b = gradEntropy?.[t] ?? 0
     if (a === 0 && b === 0) continue
     const divisor = temperatureOf(inputs, r, round)
@@ -96,7 +112,9 @@ export function tokenLogprobBackwardReference(
       const onehot = v + start === token[t] ? 1 : 0
       const spread = p === 0 ? 0 : round(round(b * p) * round((row.logp[v] as number) + row.entropy))
       const ofCapped = round(round(round(a * round(onehot - p)) - spread) / divisor)
-      const own = round(ofCapped * capSlope(inputs.logits[r * V + v] as number, inputs.softcap, round))
+      // A logit outside the row's set, which is not looked at, has no gradient.
+      const slope = ofCapped === 0 ? 1 : capSlope(inputs.logits[r * V + v] as number, inputs.softcap, round)
+      const own = round(ofCapped * slope)
       gradient[r * V + v] = round((gradient[r * V + v] as number) + own)
     }
   }

@@ -92,6 +92,25 @@ function fill(x: HostArray, spec: ArraySpec, sizes: Record<string, number>, r: R
   }
 }
 
+/** Every third id or so for each row that has a set, and its tokens among them. */
+function setIds({ keptStart, kept, token, row }: Inputs, V: number): void {
+  const [start, ids, tokens] = [keptStart, kept, token].map((x) => (x as HostArray).data as Int32Array) as [
+    Int32Array,
+    Int32Array,
+    Int32Array,
+  ]
+  for (let r = 0; r + 1 < start.length; r++) {
+    const [begin, end] = [start[r] as number, start[r + 1] as number]
+    const step = Math.max(1, Math.min(3, Math.floor(V / Math.max(1, end - begin))))
+    for (let j = begin; j < end; j++) ids[j] = (r % step) + (j - begin) * step
+  }
+  tokens.forEach((_, t) => {
+    const r = (row?.data[t] as number | undefined) ?? t
+    const [begin, end] = [start[r] as number, start[r + 1] as number]
+    if (end > begin) tokens[t] = ids[begin + (t % (end - begin))] as number
+  })
+}
+
 /**
  * @param dtype  for arrays that may have several dtypes
  * @param empty  every axis has size 0
@@ -115,6 +134,7 @@ export function sample(name: OperationName, dtype: DType = 'f32', empty = false,
     else fill(x, spec, sizes, r)
     inputs[spec.name] = x
   }
+  if (inputs.keptStart && inputs.kept) setIds(inputs, sizes.V as number)
   const wanted = { ...options }
   if (empty && 'rows' in wanted) wanted.rows = 0
   const known = empty ? Object.fromEntries(Object.keys(extra).map((axis) => [axis, 0])) : extra
