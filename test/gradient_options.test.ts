@@ -87,14 +87,24 @@ describe('gradScale', () => {
   })
 })
 
-describe.each(['f32', 'bf16'] as const)('accumulate, gradients in %s', (dtype) => {
+// Each is rounded once, in its own dtype, whatever that of the other is.
+const dtypes = [
+  { dtype: 'f32', ofBias: 'f32' },
+  { dtype: 'f32', ofBias: 'bf16' },
+  { dtype: 'bf16', ofBias: 'f32' },
+  { dtype: 'bf16', ofBias: 'f16' },
+] as const
+describe.each(dtypes)('accumulate, gradHead in $dtype and gradHeadBias in $ofBias', ({ dtype, ofBias }) => {
   const b = batch('bf16', { rowTemperature: true, validVocab: valid, softcap: 6 })
-  const forward = linearTokenLogprob({ ...b.linear, ...b.inputs }, b.options)
+  const { hidden, head } = b.linear
+  const headBias = floats(ofBias, b.linear.headBias.data as Float32Array, [V])
+  const linear = { hidden, head, headBias }
+  const forward = linearTokenLogprob({ ...linear, ...b.inputs }, b.options)
   const { logsumexp, entropy } = forward
-  const inputs = { ...b.linear, ...b.inputs, logsumexp, entropy, ...b.grads }
+  const inputs = { ...linear, ...b.inputs, logsumexp, entropy, ...b.grads }
   const held = () => ({
     gradHead: floats(dtype, random(8).normals(V * D), [V, D]),
-    gradHeadBias: array(random(9).normals(V), [V]),
+    gradHeadBias: floats(ofBias, random(9).normals(V), [V]),
   })
   const exact = () => ({
     gradHead: array(new Float32Array(V * D), [V, D]),
@@ -116,9 +126,11 @@ describe.each(['f32', 'bf16'] as const)('accumulate, gradients in %s', (dtype) =
       )
     }
     // The padding of the vocabulary is left alone, to the bit.
-    expect(Array.from(values(sums.gradHead)).slice(valid * D)).toEqual(
-      Array.from(values(before.gradHead)).slice(valid * D),
-    )
+    const padding = ({ gradHead, gradHeadBias }: Record<string, HostArray>) => [
+      ...Array.from(values(gradHead!)).slice(valid * D),
+      ...Array.from(values(gradHeadBias!)).slice(valid),
+    ]
+    expect(padding(sums as never)).toEqual(padding(before))
     identical(sums.gradHidden, linearTokenLogprobBackward(inputs, options).gradHidden)
   })
 
@@ -136,16 +148,18 @@ describe.each(['f32', 'bf16'] as const)('accumulate, gradients in %s', (dtype) =
   test('the loss adds the same', () => {
     const policy = { advantage: Float32Array.of(1, -0.5), sequenceStart: Int32Array.of(0, 9, b.T) }
     const call = (options: object) =>
-      linearPolicyLoss({ ...b.linear, ...b.inputs, ...policy }, { ...b.options, ...options })
+      linearPolicyLoss({ ...linear, ...b.inputs, ...policy }, { ...b.options, ...options })
     for (const ratio of ['token', 'sequence'] as const) {
       const alone = call({ ratio, out: exact() })
       const sums = call({ ratio, accumulate: true, out: held() })
-      const [x, y] = [values(held().gradHead), values(alone.gradHead)]
-      golden(
-        sums.gradHead,
-        Float64Array.from(x, (v, i) => v + (y[i] as number)),
-        1,
-      )
+      for (const name of ['gradHead', 'gradHeadBias'] as const) {
+        const [x, y] = [values(held()[name]), values(alone[name]!)]
+        golden(
+          sums[name]!,
+          Float64Array.from(x, (v, i) => v + (y[i] as number)),
+          1,
+        )
+      }
     }
   })
 

@@ -152,6 +152,29 @@ describe.each(dtypes)('%s', (dtype) => {
       )
       for (const name of gradientNames) identical(linear[name]!, gradients[name]!)
     })
+
+    // Rows without a token, tokens without a gradient, padding: what the memory held shows nowhere.
+    test.each(['token', 'sequence'] as const)(
+      'gradients into memory that holds something, ratio of the %s',
+      (ratio) => {
+        const b = batch(dtype, setting)
+        const advantage = Float32Array.of(1, 0)
+        const inputs = { ...b.inputs, advantage, sequenceStart: Int32Array.of(0, 9, b.T) }
+        const fromLogits = (out: object) =>
+          policyLossFromLogits({ logits: b.logits, ...inputs }, { ...b.options, ratio, out })
+        const fromHidden = (out: object) => linearPolicyLoss({ ...b.linear, ...inputs }, { ...b.options, ratio, out })
+        const given = { logits: b.logits, ...b.inputs, gradLogp: b.grads.gradLogp.map((x, t) => (t % 3 ? 0 : x)) }
+        const { logsumexp } = tokenLogprob({ logits: b.logits, ...b.inputs }, b.options)
+        const backward = (out: object) => tokenLogprobBackward({ ...given, logsumexp }, { ...b.options, out })
+        for (const call of [fromLogits, fromHidden, backward] as ((out: object) => Record<string, HostArray>)[]) {
+          const clean = Object.entries(call({})).filter(([name]) => name.startsWith('grad'))
+          const dirty = clean.map(([name, x]) => [name, { ...x, data: x.data.slice().fill(55) }])
+          const again = call(Object.fromEntries(dirty))
+          expect(clean).not.toHaveLength(0)
+          for (const [name, x] of clean) identical(again[name]!, x)
+        }
+      },
+    )
   })
 
   test('a head split over ranks: the parts merged are the whole', () => {

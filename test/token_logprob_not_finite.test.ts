@@ -64,6 +64,40 @@ describe.each(dtypes)('%s', (dtype) => {
     },
   )
 
+  // A row goes in pieces of 2048 columns, of which some have nothing but -inf: the first ones are measured from nothing yet.
+  const pieces: [what: string, begin: number, end: number][] = [
+    ['the first 2048', 0, 2048],
+    ['the first 4096', 0, 4096],
+    ['all but the last', 0, 4999],
+    ['the second 2048', 2048, 4096],
+    ['all but the first 2048', 2048, 5000],
+  ]
+  test.each(pieces)('-inf in %s of 5000 columns', (_, begin, end) => {
+    const V = 5000
+    const r = random(end)
+    const data = r.normals(V, 2).fill(none, begin, end)
+    const [logits, token] = [logitsOf(dtype, data, V), Int32Array.of(begin === 0 ? V - 1 : 7)]
+    for (const vocabStart of [null, 0]) {
+      const forward = tokenLogprob({ logits, token }, { vocabStart })
+      const inputs = { logits: values(logits), V, token }
+      const [exact, plain] = [reference(inputs), reference(inputs, Math.fround)]
+      for (const name of names) accurate(forward[name], exact[name], plain[name])
+      const gradients = { gradLogp: r.normals(1), gradEntropy: r.normals(1) }
+      const { gradLogits } = tokenLogprobBackward(
+        { logits, token, ...forwardOf(forward), ...gradients },
+        { vocabStart },
+      )
+      const [exactly, plainly] = [undefined, Math.fround].map((round) =>
+        backwardReference(inputs, gradients.gradLogp, gradients.gradEntropy, round),
+      )
+      accurate(gradLogits, exactly!, plainly!)
+      expect(Array.from(values(gradLogits)).findIndex((x, v) => v >= begin && v < end && x !== 0)).toBe(-1)
+    }
+    data[begin + 100] = Number.NaN
+    const broken = tokenLogprob({ logits: logitsOf(dtype, data, V), token })
+    for (const name of names) expect(broken[name].data[0], name).toBeNaN()
+  })
+
   test.each(widths)('a part of a vocabulary of %i columns, -inf and one NaN, is no part without a token', (V) => {
     const places = placesIn(V)
     const data = filled(places.length * V, none)

@@ -3,15 +3,45 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { turns } from '../../lib/addon/turns.js'
 import { array, cpu, groupAdvantage, toBf16 } from '../../lib/index.js'
+import type { OperationName } from '../../lib/ops.js'
 import * as promises from '../../lib/promises.js'
 import { identical } from '../support/compare.js'
 import { random } from '../support/random.js'
+import { type Sample, sample } from '../support/samples.js'
 import { sweep } from '../support/sweep.js'
 
 /** A call that takes a while: statistics of groups of 64. */
 function large(rollouts: number) {
   const groupStart = Int32Array.from({ length: rollouts / 64 + 1 }, (_, g) => 64 * g)
   return { rewards: random(1).normals(rollouts), groupStart }
+}
+
+type Later = (...parameters: unknown[]) => Promise<object>
+const later = promises as unknown as Record<string, Later>
+const parts = { logp: Float32Array.of(-1), entropy: Float32Array.of(1), logsumexp: Float32Array.of(2) }
+/** What stands before the options, where that is not the inputs of the table's row. */
+const ownForms: Record<string, unknown[]> = {
+  groupBy: [Int32Array.of(2, 1)],
+  mergeMoments: [[{ count: 1, mean: 2, m2: 0 }]],
+  mergeTokenLogprob: [[parts, { ...parts, logp: Float32Array.of(Number.NEGATIVE_INFINITY) }]],
+  prefixLayout: [[{ prefix: 1, responses: [2] }]],
+  treeLayout: [{ length: [1], parent: [-1] }],
+}
+const plan = { R: 1, T: 1, D: 1, V: 2, dtype: 'f32' } as const
+/** Every function of grpo-kernels/promises, with arguments that it takes. */
+const publicCalls: Record<string, (options: object) => Promise<object>> = {
+  ...Object.fromEntries(
+    Object.entries(later).map(([name, f]) => {
+      const { inputs, options }: Pick<Sample, 'inputs' | 'options'> =
+        name in ownForms ? { inputs: {}, options: {} } : sample(name as OperationName)
+      const { moments: given, segmentStart, segmentParent, segmentEnd, ...others } = inputs
+      const layout = segmentStart && { layout: { segmentStart, segmentParent, segmentEnd } }
+      const [count, mean, m2] = given?.data ?? []
+      const chosen = { ...options, ...(given && { moments: { count, mean, m2 } }) }
+      return [name, (more: object) => f(...(ownForms[name] ?? [{ ...others, ...layout }]), { ...chosen, ...more })]
+    }),
+  ),
+  'linearPolicyLoss.plan': (more) => promises.linearPolicyLoss.plan(plan, more),
 }
 
 describe('promises', () => {
@@ -51,6 +81,16 @@ describe('AbortSignal', () => {
   test('aborted before the call', async () => {
     const signal = AbortSignal.abort(new Error('never mind'))
     await expect(promises.groupAdvantage(large(64), { signal })).rejects.toThrow('never mind')
+  })
+
+  test.each(Object.entries(publicCalls))('%s: aborted before the call', async (_, call) => {
+    const reason = new Error('never mind')
+    await expect(call({ signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
+    await expect(call({ signal: new AbortController().signal })).resolves.toBeTypeOf('object')
+  })
+  test('and these are all of them', () => {
+    const { 'linearPolicyLoss.plan': _, ...rest } = publicCalls
+    expect(Object.keys(rest).sort()).toEqual(Object.keys(promises).sort())
   })
 
   test('aborted while it runs, and while it waits for its turn', async () => {
@@ -138,6 +178,32 @@ describe('AbortSignal', () => {
     const late = new Promise((resolve) => setTimeout(resolve, 2000, 'no turn'))
     for (const i of [1, 2]) expect(await Promise.race([inTurn(undefined, async () => i), late])).toBe(i)
   })
+
+  test('what is aborted waits for no turn, and does not begin when one comes', async () => {
+    const turn = () => new Promise((resolve) => setImmediate(resolve))
+    for (let ticks = 0; ticks < 12; ticks++) {
+      const inTurn = turns(1)
+      let end = () => {}
+      const hold = () => new Promise<void>((resolve) => (end = resolve))
+      const busy = inTurn(undefined, hold)
+      const controller = new AbortController()
+      const begun: boolean[] = []
+      const begin = async () => void begun.push(controller.signal.aborted)
+      const next = inTurn(controller.signal, begin).catch((reason: unknown) => reason)
+      await turn()
+      end()
+      for (let tick = 0; tick < ticks; tick++) await Promise.resolve()
+      controller.abort('stopped')
+      expect(await next, `${ticks}`).toBe(begun.length === 0 ? 'stopped' : undefined)
+      expect(begun, `${ticks}`).not.toContain(true)
+      await busy
+      const long = inTurn(undefined, hold)
+      const late = inTurn(controller.signal, begin).catch((reason: unknown) => reason)
+      expect(await Promise.race([late, turn()])).toBe('stopped')
+      end()
+      await long
+    }
+  }, 10_000)
 
   test('an abort is looked at between the pieces of a call', async () => {
     const [R, V] = [4096, 4096]

@@ -6,7 +6,7 @@ import { createContext, runInContext } from 'node:vm'
 import { describe, expect, test } from 'vitest'
 import * as api from '../../lib/index.js'
 import * as promises from '../../lib/promises.js'
-import { refuses } from '../support/compare.js'
+import { exactly, refuses } from '../support/compare.js'
 import { sweep } from '../support/sweep.js'
 
 const f32 = (...values: number[]) => Float32Array.from(values)
@@ -310,6 +310,19 @@ describe('missing arguments', () => {
     refuses(() => api.mergeMoments(holes as never), kind)
     refuses(() => api.mergeTokenLogprob(holes as never), kind)
   })
+})
+
+test('names within a sentence are the public ones, each of them', () => {
+  const falls = () => sequenceSum({ x: f32(1, 2), sequenceStart: i32(0, 2, 1, 2) })
+  const end = 'sequenceStart[2] is 1, sequenceStart[1] is 2, expected offsets that rise'
+  refuses(falls, {
+    ...content,
+    argument: 'sequenceStart',
+    message: exactly(`sequenceSum: sequenceStart falls: ${end}`),
+  })
+  const neither = () => api.selectTokens({ entropy: f32(1, 2), sequenceStart: i32(0, 2) }, { count: 1 })
+  const text = 'is missing, and so is tokenAdvantage: this rule needs one of the two'
+  refuses(neither, { error: TypeError, code: 'ERR_GRPO_MISSING', argument: 'advantage', message: exactly(`selectTokens: advantage ${text}`) }) // biome-ignore format: a row
 })
 
 describe('signal and stream', () => {

@@ -30,6 +30,7 @@ export function badError(error: unknown, operation: string | undefined): string 
   if (operation !== undefined && named !== operation) return `threw an error of operation ${named}: ${message}`
   if (typeof argument !== 'string') return `threw an error whose argument is ${argument}: ${message}`
   if (!/^\S+: \S/.test(String(message))) return `threw an error without a sentence: ${message}`
+  if (/\{\w+\}/.test(String(message))) return `threw an error with a name of the C interface: ${message}`
   return undefined
 }
 
@@ -110,6 +111,7 @@ export class Checker {
       return expected instanceof Error ? { what: 'refused' } : wrong(`computes, and as a promise: ${result.message}`)
     }
     if (expected instanceof Error) return wrong(`refused (${expected.message}), and as a promise it computes`)
+    if (abort === 0) return wrong('aborted before the call, and the promise computes')
     for (const [name, x] of Object.entries(expected)) {
       if (!sameBits(x, result[name] as HostArray)) return wrong(`${name} is another one as a promise`)
     }

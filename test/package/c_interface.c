@@ -17,6 +17,94 @@ static DLTensor vector_of(void* data, int64_t* length, uint8_t code, uint8_t bit
   return tensor;
 }
 
+// Rows of logits that lie apart, and gradients over them: what no JavaScript caller can hand over, for it has one stride
+// for both. Of 2 rows of 3 columns, 4 elements apart.
+static void row_strides(const grpo_api* api) {
+  float logits[10] = {1, 2, 3, 77, 0, -1, 1, 77, 77, 77}, gradient[10], logsumexp[2], one[2] = {1, 1};
+  int32_t token[2] = {0, 2};
+  int64_t shape[2] = {2, 3}, apart[2] = {4, 1}, two = 2;
+  DLTensor x = {logits, {1, 0}, 2, {2, 32, 1}, shape, apart, 0}, y = x;
+  y.data = gradient;
+  DLTensor tokens = vector_of(token, &two, 0, 32), ones = vector_of(one, &two, 2, 32), sums = vector_of(logsumexp, &two, 2, 32);
+  grpo_token_logprob_args forward = {.size = sizeof forward};
+  grpo_token_logprob_backward_args backward = {.size = sizeof backward};
+  expect(api->defaults("token_logprob", &forward, NULL) == GRPO_OK, "defaults of token_logprob");
+  expect(api->defaults("token_logprob_backward", &backward, NULL) == GRPO_OK, "defaults of token_logprob_backward");
+  forward.logits = backward.logits = &x, forward.token = backward.token = &tokens;
+  forward.logsumexp = backward.logsumexp = &sums, backward.grad_logp = &ones, backward.grad_logits = &y;
+  expect(api->token_logprob(&forward, NULL) == GRPO_OK, "rows that lie apart");
+  expect(fabsf(logsumexp[0] - 3.4076059f) < 1e-6f && fabsf(logsumexp[1] - 1.4076059f) < 1e-6f, "their logsumexp");
+
+  for (int i = 0; i < 10; ++i) gradient[i] = 55;
+  expect(api->token_logprob_backward(&backward, NULL) == GRPO_OK, "gradients that lie apart");
+  expect(fabsf(gradient[0] - 0.9099694f) < 1e-6f && fabsf(gradient[4] + 0.2447285f) < 1e-6f, "their values");
+  expect(gradient[3] == 55 && gradient[7] == 55 && gradient[8] == 55, "what lies between and behind them");
+
+  // Over the logits: with their dtype, from their first element, and with rows as far apart.
+  grpo_error error;
+  const char* expected = "overlaps {logits}, expected memory of its own";
+  int64_t wider[2] = {5, 1}, dense[2] = {3, 1};
+  float before[10];
+  memcpy(before, logits, sizeof logits);
+  const struct {
+    const char* what;
+    char* data;
+    int64_t* strides;
+    uint8_t code, bits;
+  } wrong[] = {{"rows further apart", (char*)logits, wider, 2, 32},
+               {"dense rows", (char*)logits, dense, 2, 32},
+               {"dense rows without strides", (char*)logits, NULL, 2, 32},
+               {"an element later", (char*)(logits + 1), apart, 2, 32},
+               {"the second row first", (char*)(logits + 4), apart, 2, 32}};
+  for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; ++i) {
+    y.data = wrong[i].data, y.strides = wrong[i].strides;
+    expect(api->token_logprob_backward(&backward, NULL) == GRPO_VALUE, wrong[i].what);
+    api->last_error(&error);
+    expect(strcmp(error.argument, "grad_logits") == 0 && strcmp(error.problem, expected) == 0, wrong[i].what);
+  }
+  // Halves, whose gradient may be float32: not in the same memory.
+  x.dtype.code = 4, x.dtype.bits = 16, y.data = logits, y.strides = apart;
+  expect(api->token_logprob_backward(&backward, NULL) == GRPO_VALUE, "float32 over the bits of bf16");
+  x.dtype.code = 2, x.dtype.bits = 32;
+  expect(memcmp(before, logits, sizeof logits) == 0, "nothing written");
+  expect(api->token_logprob_backward(&backward, NULL) == GRPO_OK, "over the logits");
+  for (int i = 0; i < 8; ++i) expect(logits[i] == (i % 4 == 3 ? 77 : gradient[i]), "the same gradient over the logits");
+
+  // Of one row it does not matter where the next would lie.
+  int64_t single[2] = {1, 3}, none[2] = {0, 1}, one_token = 1;
+  x.shape = y.shape = single, y.strides = wider, tokens.shape = ones.shape = sums.shape = &one_token;
+  expect(api->token_logprob_backward(&backward, NULL) == GRPO_OK, "one row, with another stride");
+  y.strides = none;
+  expect(api->token_logprob_backward(&backward, NULL) == GRPO_OK, "one row, with a stride of 0");
+  y.strides = apart;
+  x.shape = y.shape = shape, y.data = gradient, tokens.shape = ones.shape = sums.shape = &two;
+
+  // Strides that are none: rows that overlap, columns that lie apart, and any for what has to be dense.
+  int64_t closer[2] = {2, 1}, columns[2] = {6, 2}, backwards[2] = {-4, 1};
+  int64_t* bad[] = {closer, columns, backwards};
+  for (int i = 0; i < 3; ++i) {
+    x.strides = bad[i];
+    expect(api->token_logprob(&forward, NULL) == GRPO_SHAPE, "strides that no rows have");
+    api->last_error(&error);
+    expect(strcmp(error.argument, "logits") == 0, "the array of these strides");
+  }
+  x.strides = apart;
+  int64_t every_other = 2;
+  tokens.strides = &every_other;
+  expect(api->token_logprob(&forward, NULL) == GRPO_SHAPE, "tokens that lie apart");
+  api->last_error(&error);
+  expect(strcmp(error.problem, "has a stride of 2 elements on axis 0, expected 1") == 0, "their text");
+  tokens.strides = NULL;
+  float head[6] = {0};
+  DLTensor h = {head, {1, 0}, 2, {2, 32, 1}, shape, NULL, 0};
+  grpo_linear_token_logprob_args linear = {.size = sizeof linear};
+  expect(api->defaults("linear_token_logprob", &linear, NULL) == GRPO_OK, "defaults of linear_token_logprob");
+  linear.hidden = &x, linear.head = &h, linear.token = &tokens, linear.logsumexp = &sums, token[1] = 1;
+  expect(api->linear_token_logprob(&linear, NULL) == GRPO_SHAPE, "hidden states that lie apart");
+  x.strides = dense;
+  expect(api->linear_token_logprob(&linear, NULL) == GRPO_OK, "strides of what is dense");
+}
+
 int main(void) {
   const grpo_api* api = grpo_kernels_api(GRPO_API_VERSION);
   expect(grpo_kernels_api(GRPO_API_VERSION + 1) == NULL, "a newer interface than this library has");
@@ -158,6 +246,8 @@ int main(void) {
   grpo_mask_index_args selected = {.size = sizeof selected, .mask = &mask_tensor, .count = &count_tensor};
   selected.index = &index_tensor;
   expect(api->mask_index(&selected, NULL) == GRPO_SHAPE && count[0] == 77, "an index of another length: nothing written");
+
+  row_strides(api);
 
   expect(api->defaults("no_such_operation", &args, NULL) == GRPO_OPTION, "an unknown operation");
   printf("%s\n", failures == 0 ? "the C interface works" : "the C interface fails");

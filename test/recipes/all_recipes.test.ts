@@ -184,6 +184,18 @@ describe.each(onlyMethods(names))('%s', (name) => {
     if (step.gradLogp) expect([1, 11].map((t) => Math.abs(step.gradLogp!.data[t] as number))).toEqual([0, 0])
   })
 
+  test('the reward of a rejected rollout, NaN or not, changes no bit', () => {
+    if (batch.rewards === undefined) return
+    const rolloutMask = [1, 1, 0, 1, 1, 1, 0, 1]
+    const filled = (value: number) => {
+      const given = Array.from(batch.rewards as ArrayLike<number>, (reward, i) => (rolloutMask[i] ? reward : value))
+      const { rewards, ...step } = run(recipe, { ...batch, rewards: given, rolloutMask })
+      return bits([step, rewards && Array.from(rewards).filter((_, i) => rolloutMask[i])])
+    }
+    const expected = filled(0.5)
+    for (const value of [7, -7, Number.NaN]) expect(filled(value)).toBe(expected)
+  })
+
   test('a state that is saved and restored goes on with the same bits; another one is refused', () => {
     const { state } = run(recipe, batch)
     const other = { method: 'another', version: 1, options: {}, data: {} }

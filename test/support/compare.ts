@@ -78,6 +78,7 @@ export function refuses(
       ...(expected.argument !== undefined && { argument: expected.argument }),
     })
     if (expected.message) expect((error as Error).message).toMatch(expected.message)
+    expect((error as Error).message, 'a name of the C interface').not.toMatch(/\{\w+\}/)
     return
   }
   expect.fail('expected an error')

@@ -78,7 +78,7 @@ no parameter changes: there is no loss`,
     select: (c) => {
       const rollouts = new Uint8Array(c.N).fill(1)
       if (!groundTruth) return { rollouts }
-      const wrong = c.rewards.findIndex((r) => !(r >= 0 && r <= 1))
+      const wrong = c.rewards.findIndex((r, i) => c.rolloutMask?.[i] !== 0 && !(r >= 0 && r <= 1))
       if (wrong >= 0) throw grpoError('value', name, 'rewards', `has ${c.rewards[wrong]} at ${wrong}, expected 0 to 1`)
       for (const { begin, end } of c.groups) {
         const share = mean(c.rewards.subarray(begin, end).filter((_, i) => c.rolloutMask?.[begin + i] ?? 1))

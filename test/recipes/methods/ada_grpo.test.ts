@@ -67,9 +67,11 @@ edge('adaGrpo', 'an unknown format has reward 0, and the progress lies in 0..1',
     'adaGrpo: rewards has 1 at 0, expected 0 where the format is unknown',
   )
   expect(Array.from(prepareStep(adaGrpo(), { ...given, rewards: [0, 1] }).rewards!)).toEqual([0, 2])
-  expect(() => prepareStep(adaGrpo(), { ...given, progress: 1.5 })).toThrow(
-    'adaGrpo: progress is 1.5, expected a number from 0 to 1',
-  )
+  for (const progress of [1.5, -0.1, Number.NaN]) {
+    expect(() => prepareStep(adaGrpo(), { ...given, progress })).toThrow(
+      `adaGrpo: progress is ${progress}, expected a number from 0 to 1`,
+    )
+  }
 })
 
 edge('adaGrpo', 'everything masked', () =>

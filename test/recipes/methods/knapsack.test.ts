@@ -68,7 +68,9 @@ edge('knapsack', 'a budget that cannot be kept, and a rate that is none', () => 
   const { allocate } = knapsack().sample
   expect(() => allocate([0.5, 0.5], 3)).toThrow('knapsack: total is 3, expected a whole number, 4 to 256')
   expect(() => allocate([0.5, 0.5], 257)).toThrow('knapsack: total is 257')
-  expect(() => allocate([0.5, 1.5], 8)).toThrow('knapsack: rates has 1.5 at 1, expected a share, 0 to 1')
+  for (const wrong of [1.5, -0.5, Number.NaN]) {
+    expect(() => allocate([0.5, wrong], 8)).toThrow(`knapsack: rates has ${wrong} at 1, expected a share, 0 to 1`)
+  }
 })
 
 edge('knapsack', 'success rates are those of the last visit; a prompt that is new gets the uniform share', () => {

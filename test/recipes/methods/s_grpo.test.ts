@@ -85,6 +85,9 @@ edge('sGrpo', 'exits that go back are refused', () => {
   expect(() => sGrpo().sample.layout([{ prompt: 1, exits }])).toThrow(
     'sGrpo: exits has one after 2 tokens in group 0, expected at least 3: they rise',
   )
+  expect(() => sGrpo().sample.layout([{ prompt: 1, exits: [{ thought: Number.NaN, answer: 1 }] }])).toThrow(
+    'sGrpo: exits has one after NaN tokens in group 0, expected at least 0: they rise',
+  )
 })
 
 edge('sGrpo', 'everything masked', () => learnsNothing(sGrpo(), { correct: [1, 0] }))

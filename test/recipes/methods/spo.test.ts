@@ -153,9 +153,9 @@ edge('spo', 'everything masked', () => learnsNothing(spo(), { rewards: [1, 0], p
 edge('spo', 'a missing column, and what cannot be counted', () => {
   const { drift, ...rest } = batch
   expect(() => prepareStep(spo(), rest as never)).toThrow('spo: drift is missing from the batch, expected number[N]')
-  expect(() => prepareStep(spo(), { ...batch, rewards: [1, 2, 0, 0] })).toThrow(
-    'spo: rewards has 2 at 1, expected 0 to 1',
-  )
+  for (const wrong of [2, -1, Number.NaN]) {
+    expect(() => prepareStep(spo(), { ...batch, rewards: [1, wrong, 0, 0] })).toThrow(`spo: rewards has ${wrong} at 1, expected 0 to 1`) // biome-ignore format: a row
+  }
   expect(() => prepareStep(spo(), { ...batch, drift: [0, 0, NaN, 0] })).toThrow('spo: drift has NaN at 2, expected')
 })
 

@@ -119,7 +119,10 @@ edge('tempFlow', 'what lies under the mask, or was rejected, reaches no weight',
     expect(step.loss).toBe(clean.loss)
     expect(Number.isFinite(step.loss)).toBe(true)
   }
-  expect(() => run({ weighting: 'sigma' }, { dt })).toThrow('tempFlow: dt has -1 at 6, expected above 0')
+  for (const wrong of [-1, 0, Number.NaN]) {
+    dt[6] = wrong
+    expect(() => run({ weighting: 'sigma' }, { dt })).toThrow(`tempFlow: dt has ${wrong} at 6, expected above 0`)
+  }
 })
 
 edge('tempFlow', 'one step number at a time has its weight from the schedule; without it the weight is 1', () => {

@@ -86,4 +86,5 @@ edge('trainLong', 'a step below 0', () => {
   expect(() => prepareStep(trainLong(), { ...batchOf([1]), step: -1 })).toThrow(text)
   expect(() => prepareStep(trainLong(), { ...batchOf([1]), step: -1, advantage: [1] })).toThrow(text)
   expect(() => trainLong().sample.budget(-1)).toThrow(text)
+  expect(() => trainLong().sample.budget(Number.NaN)).toThrow('trainLong: step is NaN, expected at least 0')
 })

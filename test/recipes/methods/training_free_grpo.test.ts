@@ -99,8 +99,10 @@ edge('trainingFreeGrpo', 'a group of one, a rejected rollout, an empty group', (
 })
 
 edge('trainingFreeGrpo', 'rewards outside 0 to 1, missing rewards, an unknown operation', () => {
-  const one = { rewards: [2], groupStart: [0, 1] }
-  expect(() => prepareStep(trainingFreeGrpo(), one)).toThrow('trainingFreeGrpo: rewards has 2 at 0, expected 0 to 1')
+  for (const wrong of [2, -1, Number.NaN]) {
+    const one = { rewards: [wrong], groupStart: [0, 1] }
+    expect(() => prepareStep(trainingFreeGrpo(), one)).toThrow(`trainingFreeGrpo: rewards has ${wrong} at 0, expected 0 to 1`) // biome-ignore format: a row
+  }
   expect(() => prepareStep(trainingFreeGrpo(), { groupStart: [0, 1] })).toThrow('rewards is missing from the batch')
   expect(() => prepareStep(trainingFreeGrpo(), { ...groups, operations: { operation: 'ADD' } })).toThrow(
     'trainingFreeGrpo: operations is a plain object, expected a list',

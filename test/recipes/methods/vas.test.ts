@@ -114,7 +114,9 @@ edge('vas', 'the loss is GRPO’s; everything masked; a group of one', () => {
 edge('vas', 'a missing column, and what is no share', () => {
   const { correctness, diversity: _, ...rest } = scored
   expect(() => prepareStep(vas(), rest)).toThrow('vas: correctness is missing from the batch, expected number[Q]')
-  expect(() => prepareStep(vas(), { ...rest, correctness: [0, 1, 1.5, 0, 0] })).toThrow('vas: correctness has 1.5 at 2')
+  for (const wrong of [1.5, -0.5, Number.NaN]) {
+    expect(() => prepareStep(vas(), { ...rest, correctness: [0, 1, wrong, 0, 0] })).toThrow(`vas: correctness has ${wrong} at 2`) // biome-ignore format: a row
+  }
   expect(() => prepareStep(vas(), { ...rest, correctness: [0] })).toThrow('vas: correctness has 1 values, expected 5')
 })
 

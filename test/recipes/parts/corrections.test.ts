@@ -259,5 +259,7 @@ edge('corrections', 'what is out of range is refused', () => {
   )
   expect(refused({ importance: null })).toThrow('takes an object of fields of importance, got null')
   expect(refused({ offPolicy: Number.NaN })).toThrow('grpo: offPolicy is NaN, expected a number')
-  expect(refused({ topEntropy: 0 })).toThrow('grpo: topEntropy is 0, expected a share: > 0, at most 1')
+  for (const topEntropy of [0, 1.5, Number.NaN]) {
+    expect(refused({ topEntropy })).toThrow(`grpo: topEntropy is ${topEntropy}, expected a share: > 0, at most 1`)
+  }
 })
