@@ -29,7 +29,8 @@ struct Call {
 };
 
 RowSoftmax forward_row(const Call& call, int64_t r, int64_t i) {
-  const Logits own = own_row(call.logits, r, call.memory);
+  Logits gathered;
+  const Logits& own = own_row(call.logits, r, call.memory, gathered);
   const RowSoftmax softmax = softmax_of_row(own, r);
   for (int32_t j = call.tokens.start[i]; j < call.tokens.start[i + 1]; ++j) {
     const int32_t t = call.tokens.t[j];
@@ -47,10 +48,10 @@ void take_coefficients(const Call& call, int64_t i) {
 void backward_row(const Call& call, int64_t r, int64_t i, const RowSoftmax& softmax) {
   const float* grad_logp = coefficients_of_row(call.logits.kept, call.tokens, i, call.grad_logp, call.memory);
   if (row_gradient(call.tokens, i, grad_logp, call.grad_entropy).zero)
-    write_zero_row(call.logits, call.grad_logits, r);
-  else
-    gradient_of_own_row(call.logits, own_row(call.logits, r, call.memory), softmax, call.tokens, i, grad_logp,
-                        call.grad_entropy, call.grad_logits, call.targets, call.memory);
+    return write_zero_row(call.logits, call.grad_logits, r);
+  Logits gathered;
+  gradient_of_own_row(call.logits, own_row(call.logits, r, call.memory, gathered), softmax, call.tokens, i, grad_logp,
+                      call.grad_entropy, call.grad_logits, call.targets, call.memory);
 }
 
 void one_pass(const Call& call) {

@@ -20,7 +20,8 @@ void token_logprob(const Logits& logits, const Logits& whole, const RowTokens& t
     if (output != nullptr) std::fill(output, output + T, 0.0f);  // what masked tokens keep
   const bool full = full_logp != nullptr || full_logsumexp != nullptr;
   for_named_rows(logits, tokens, [&](int64_t r, int64_t i) {
-    const Logits own = own_row(logits, r, memory);
+    Logits gathered;
+    const Logits& own = own_row(logits, r, memory, gathered);
     const RowSoftmax softmax = softmax_of_row(own, r);
     const RowSoftmax of_whole = full && has_set(logits.kept, r) ? softmax_of_row(whole, r) : softmax;
     for (int32_t j = tokens.start[i]; j < tokens.start[i + 1]; ++j) {
@@ -47,7 +48,8 @@ void token_logprob_backward(const Logits& logits, const RowTokens& tokens,
     const float* coefficients = coefficients_of_row(logits.kept, tokens, i, grad_logp, memory);
     if (row_gradient(tokens, i, coefficients, grad_entropy).zero) return write_zero_row(logits, grad_logits, r);
     const int32_t t = tokens.t[tokens.start[i]];
-    const Logits own = own_row(logits, r, memory);
+    Logits gathered;
+    const Logits& own = own_row(logits, r, memory, gathered);
     const RowSoftmax softmax = with_given(softmax_of_row(own, r), logits.scale(r), logsumexp[t],
                                           entropy == nullptr ? nullptr : entropy + t);
     gradient_of_own_row(logits, own, softmax, tokens, i, coefficients, grad_entropy, grad_logits, targets, memory);

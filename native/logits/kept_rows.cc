@@ -13,8 +13,7 @@ Logits with_sets(Logits logits, const KeptSets& kept, const RowTokens& tokens, c
   return logits;
 }
 
-Logits own_row(const Logits& logits, int64_t r, const KeptMemory& memory) {
-  if (!has_set(logits.kept, r)) return logits;
+Logits gathered_row(const Logits& logits, int64_t r, const KeptMemory& memory) {
   const Kept here = kept_here(logits.kept, r);
   float* gathered = memory.logits + (here.ids - logits.kept.ids);
   for (int64_t j = 0; j < here.count; ++j)

@@ -24,8 +24,11 @@ class KeptScratch {
 // With the tokens' columns in place of their ids, where there are sets.
 Logits with_sets(Logits logits, const KeptSets& kept, const RowTokens& tokens, const KeptMemory& memory);
 
-// Row r: itself, or the logits that its set keeps.
-Logits own_row(const Logits& logits, int64_t r, const KeptMemory& memory);
+Logits gathered_row(const Logits& logits, int64_t r, const KeptMemory& memory);
+// Row r: itself, or the logits that its set keeps, which `gathered` receives.
+inline const Logits& own_row(const Logits& logits, int64_t r, const KeptMemory& memory, Logits& gathered) {
+  return has_set(logits.kept, r) ? gathered = gathered_row(logits, r, memory) : logits;
+}
 
 // As gradient_of_row, of the row that `own` is; grad_logp as coefficients_of_row gave it.
 void gradient_of_own_row(const Logits& logits, const Logits& own, const RowSoftmax& softmax, const RowTokens& tokens,
