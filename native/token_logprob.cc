@@ -15,7 +15,8 @@ struct Outputs {
 // `whole`: without sets.
 void token_logprob(const Logits& logits, const Logits& whole, const RowTokens& tokens, const Outputs& outputs,
                    int64_t T, const KeptMemory& memory) {
-  const auto& [logp, entropy, logsumexp, full_logp, full_logsumexp] = outputs;
+  float *const logp = outputs.logp, *const entropy = outputs.entropy, *const logsumexp = outputs.logsumexp;
+  float *const full_logp = outputs.full_logp, *const full_logsumexp = outputs.full_logsumexp;
   for (float* output : {logp, entropy, logsumexp, full_logp, full_logsumexp})
     if (output != nullptr) std::fill(output, output + T, 0.0f);  // what masked tokens keep
   const bool full = full_logp != nullptr || full_logsumexp != nullptr;
