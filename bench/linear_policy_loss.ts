@@ -49,7 +49,12 @@ const kept = (dtype: 'f32' | 'bf16', shape: typeof linearShape): Case => ({
       numbers: { ...options, sequences: S },
       flops: 3 * 2 * shape.D * kept.data.length,
       variants: [
-        { name: '', run: sets.run },
+        {
+          name: '',
+          // Of the head and its gradient what the sets keep is next to nothing.
+          inputs: { hidden: dense.hidden, keptStart, kept },
+          run: () => ({ ...sets.run(), gradHead: null }),
+        },
         // Another policy: its numbers are for the peers to meet.
         { name: 'whole vocabulary', inputs: whole.inputs, flops, run: whole.run, comparable: () => ({ loss, logp }) },
       ],

@@ -101,14 +101,15 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * the number of threads.
  *
  * A row with a set of ids (keptStart, kept; see tokenLogprob) costs what its set costs: it is multiplied with the rows of
- * the head that the set keeps, and with no other; a set of one id, of which logp is 0 and which has no gradient, costs
- * nothing. The rest of gradHead is 0, or left alone with accumulate. What all rows without a set have in common is then
- * done for these alone.
+ * the head that the set keeps, and with no other. A set of one id has logp 0 and no gradient whatever the hidden state, and
+ * costs nothing. Of gradHead the rows that no set keeps are 0, or left alone with accumulate, if no row is without a set;
+ * rows without one go through the three products by themselves. A token outside its row's set has logp -inf, a constant.
  *
  * Memory beside inputs and outputs, as `linearPolicyLoss.plan` says before the call: chunkRows x (V + D) float32, some 50
  * bytes per token, and, where gradHead is bf16 or f16 and the rows take more than one chunk, its sums: V x D float32. Passing
  * `out: { gradHead }` in float32 avoids those. On a device: chunkRows x V float32, some 60 bytes per token and row, and
- * those sums wherever gradHead is bf16 or f16.
+ * those sums wherever gradHead is bf16 or f16. With sets (`kept` of the plan) some 25 bytes per id more, and those sums where
+ * rows with and without sets meet.
  *
  * Accuracy: loss, logp, entropy and gradients of f32, bf16 and f16 hidden states and heads are within twice the
  * largest error of the plain float32 formula, plus the last digit of their dtype, of the equation in float64, on

@@ -49,18 +49,22 @@ void backward_row(const Call& call, int64_t r, int64_t i, int worker, const RowS
   const float* grad_logp = coefficients_of_row(call.logits.kept, call.tokens, i, call.grad_logp, call.memory);
   if (row_gradient(call.tokens, i, grad_logp, call.grad_entropy).zero)
     return write_zero_row(call.logits, call.grad_logits, r);
-  gradient_of_own_row(call.logits, opened != nullptr ? *opened : own_row(call.logits, r, worker, call.memory), softmax,
-                      call.tokens, i, grad_logp, call.grad_entropy, call.grad_logits, call.targets, call.memory);
+  const auto gradient = [&](const OwnRow& own) {
+    gradient_of_own_row(call.logits, own, softmax, call.tokens, i, grad_logp, call.grad_entropy, call.grad_logits,
+                        call.targets, call.memory);
+  };
+  if (opened != nullptr) gradient(*opened);
+  else gradient(OwnRow(call.logits, r, worker, call.memory));
 }
 
 void one_pass(const Call& call) {
   if (!call.wants_gradient())
     return for_named_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
-      forward_row(call, r, i, own_row(call.logits, r, worker, call.memory));
+      forward_row(call, r, i, OwnRow(call.logits, r, worker, call.memory));
     });
   for_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
     if (i < 0) return write_zero_row(call.logits, call.grad_logits, r);
-    const OwnRow own = own_row(call.logits, r, worker, call.memory);
+    const OwnRow own(call.logits, r, worker, call.memory);
     const RowSoftmax softmax = forward_row(call, r, i, own);
     take_coefficients(call, i);
     backward_row(call, r, i, worker, softmax, &own);
@@ -69,7 +73,7 @@ void one_pass(const Call& call) {
 
 void first_pass(const Call& call) {
   for_named_rows(call.logits, call.tokens, [&](int64_t r, int64_t i, int worker) {
-    call.softmaxes[i] = forward_row(call, r, i, own_row(call.logits, r, worker, call.memory));
+    call.softmaxes[i] = forward_row(call, r, i, OwnRow(call.logits, r, worker, call.memory));
   });
 }
 

@@ -15,12 +15,13 @@ struct Outputs {
 // `whole`: without sets.
 void token_logprob(const Logits& logits, const Logits& whole, const RowTokens& tokens, const Outputs& outputs,
                    int64_t T, const KeptMemory& memory) {
-  const auto& [logp, entropy, logsumexp, full_logp, full_logsumexp] = outputs;
+  float *const logp = outputs.logp, *const entropy = outputs.entropy, *const logsumexp = outputs.logsumexp;
+  float *const full_logp = outputs.full_logp, *const full_logsumexp = outputs.full_logsumexp;
   for (float* output : {logp, entropy, logsumexp, full_logp, full_logsumexp})
     if (output != nullptr) std::fill(output, output + T, 0.0f);  // what masked tokens keep
   const bool full = full_logp != nullptr || full_logsumexp != nullptr;
   for_named_rows(logits, tokens, [&](int64_t r, int64_t i, int worker) {
-    const OwnRow own = own_row(logits, r, worker, memory);
+    const OwnRow own(logits, r, worker, memory);
     const RowSoftmax softmax = softmax_of_row(own.logits, r, own.row);
     const bool apart = full && has_set(logits.kept, r);
     const LogitRow whole_row = apart ? whole.open(r, worker) : own.row;
@@ -49,7 +50,7 @@ void token_logprob_backward(const Logits& logits, const RowTokens& tokens,
     const float* coefficients = coefficients_of_row(logits.kept, tokens, i, grad_logp, memory);
     if (row_gradient(tokens, i, coefficients, grad_entropy).zero) return write_zero_row(logits, grad_logits, r);
     const int32_t t = tokens.t[tokens.start[i]];
-    const OwnRow own = own_row(logits, r, worker, memory);
+    const OwnRow own(logits, r, worker, memory);
     const RowSoftmax softmax = with_given(softmax_of_row(own.logits, r, own.row), logits.scale(r), logsumexp[t],
                                           entropy == nullptr ? nullptr : entropy + t);
     gradient_of_own_row(logits, own, softmax, tokens, i, coefficients, grad_entropy, grad_logits, targets, memory);

@@ -1,10 +1,18 @@
 // Sets of ids from hidden states: the rows of the head that they keep, of every dtype and width; and the numbers of the whole
 // vocabulary beside those of the sets.
 import { describe, expect, test } from 'vitest'
-import { array, type HostArray, linearTokenLogprob, linearTokenLogprobBackward, tokenLogprob } from '../lib/index.js'
+import {
+  array,
+  type HostArray,
+  linearTokenLogprob,
+  linearTokenLogprobBackward,
+  policyLoss,
+  policyLossFromLogits,
+  tokenLogprob,
+} from '../lib/index.js'
 import { linearGradients, linearLogits } from './references/linear.js'
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
-import { accurate, identical, refuses, values } from './support/compare.js'
+import { accurate, golden, identical, refuses, values } from './support/compare.js'
 import { setsFor } from './support/kept_cases.js'
 import { floats, gradientNames } from './support/linear_cases.js'
 import { forwardOf } from './support/logits_cases.js'
@@ -57,6 +65,60 @@ describe.each([7, 24, 40])('hidden states of %i columns', (width) => {
       for (const name of names) identical(blind![name], clean![name])
     },
   )
+})
+
+// On sm_90 the blocks of a cluster keep long rows in shared memory; those with sets are not theirs.
+test.each(['f32', 'bf16'] as const)('rows of 9,000 columns in %s, one with a set, in place', (dtype) => {
+  const r = random(7)
+  const [rows, columns] = [3, 9000]
+  const logits = () => floats(dtype, random(8).normals(rows * columns, 2), [rows, columns])
+  const inputs = {
+    token: Int32Array.of(0, 8899, 8899, 77, 5),
+    row: Int32Array.of(0, 2, 2, 1, 2),
+    ...setsOf([[], [1, 77, 4000, 8999], Array.from({ length: 900 }, (_, i) => 9 + 10 * i)]),
+  }
+  const policy = { tokenAdvantage: r.normals(5), sequenceStart: Int32Array.of(0, 5), oldLogp: r.uniforms(5, -9, -1) }
+  const options = { temperature: 0.7, entropyCoef: 0.1 }
+  const plain = { logits: values(logits()), V: columns, ...inputs, temperature: 0.7 }
+  const forward = tokenLogprob({ logits: logits(), ...inputs }, { temperature: 0.7 })
+  const [expected, rounded] = [tokenLogprobReference(plain), tokenLogprobReference(plain, Math.fround)]
+  for (const name of names) accurate(forward[name], expected[name], rounded[name])
+  const { gradLogp, gradEntropy } = policyLoss({ ...policy, logp: forward.logp, entropy: forward.entropy }, { entropyCoef: 0.1 }) // biome-ignore format: a line
+  const of = (round?: (x: number) => number) =>
+    tokenLogprobBackwardReference(plain, gradLogp.data, gradEntropy!.data, round)
+  const own = logits()
+  const fused = policyLossFromLogits({ logits: own, ...inputs, ...policy }, { ...options, out: { gradLogits: own } })
+  accurate(fused.gradLogits, of(), of(Math.fround))
+  identical(fused.logp, forward.logp)
+  for (const ratio of ['token', 'sequence'] as const) {
+    const same = logits()
+    const inPlace = policyLossFromLogits({ logits: same, ...inputs, ...policy }, { ...options, ratio, out: { gradLogits: same } }) // biome-ignore format: a line
+    identical(inPlace.gradLogits, policyLossFromLogits({ logits: logits(), ...inputs, ...policy }, { ...options, ratio }).gradLogits) // biome-ignore format: a line
+  }
+})
+
+test('few tokens among very many rows', () => {
+  const [rows, columns, width] = [5000, 6, 4]
+  const r = random(9)
+  const hidden = floats('f32', r.normals(rows * width), [rows, width])
+  const head = floats('f32', r.normals(columns * width), [columns, width])
+  const lists = Array.from({ length: rows }, (_, i) => (i % 3 === 0 ? [] : i % 3 === 1 ? [1, 4] : [0, 2, 5]))
+  const inputs = { token: Int32Array.of(4, 2, 3, 1), row: Int32Array.of(4999, 1001, 999, 4999), ...setsOf(lists) }
+  const matrices = { hidden: values(hidden), head: values(head), D: width }
+  const of = (round?: (x: number) => number) => {
+    const plain = { logits: linearLogits(matrices, round), V: columns, ...inputs }
+    return { plain, ...tokenLogprobReference(plain, round) }
+  }
+  const [exact, plain] = [of(), of(Math.fround)]
+  const forward = linearTokenLogprob({ hidden, head, ...inputs })
+  for (const name of names) accurate(forward[name], exact[name], plain[name])
+  const logits = array(Float32Array.from(plain.plain.logits), [rows, columns])
+  const again = tokenLogprob({ logits, ...inputs })
+  for (const name of names) golden(again[name], exact[name])
+  const grads = { gradLogp: Float32Array.of(1, 2, 3, 4), gradEntropy: Float32Array.of(1, -1, 1, -1) }
+  const { gradHidden } = linearTokenLogprobBackward({ hidden, head, ...inputs, ...forwardOf(forward), ...grads })
+  const gradLogits = tokenLogprobBackwardReference(exact.plain, grads.gradLogp, grads.gradEntropy)
+  golden(gradHidden, linearGradients(matrices, gradLogits).gradHidden, 8)
 })
 
 describe.each(['f32', 'bf16'] as const)('full, %s', (dtype) => {

@@ -231,14 +231,21 @@ __global__ void __launch_bounds__(kThreads)
   const uint32_t v = column[first];
   if (v == kNoColumn || (first > 0 && column[first - 1] == v)) return;
   const bool common = *whole_rows != 0;
-  if (head.out != nullptr)
-    for (int64_t d = threadIdx.x; d < D; d += kThreads) {
-      float sum = 0;
-      for (int64_t j = first; j < M && column[j] == v; ++j)
-        sum = fmaf(kept.logits[place[j]],
-                   load_float(linear.hidden, linear.hidden_type, int64_t{kept.row[place[j]]} * D + d), sum);
-      add_to(head, common, int64_t{v} * D + d, sum);
+  constexpr int kOwn = 8;  // elements of a thread, of which the loads are under way together
+  for (int64_t base = threadIdx.x; base < D && head.out != nullptr; base += kThreads * kOwn) {
+    float sum[kOwn] = {};
+    for (int64_t j = first; j < M && column[j] == v; ++j) {
+      const float gradient = kept.logits[place[j]];
+      const int64_t row = int64_t{kept.row[place[j]]} * D;
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i)
+        if (base + i * kThreads < D)
+          sum[i] = fmaf(gradient, load_float(linear.hidden, linear.hidden_type, row + base + i * kThreads), sum[i]);
     }
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i)
+      if (base + i * kThreads < D) add_to(head, common, int64_t{v} * D + base + i * kThreads, sum[i]);
+  }
   if (bias.out == nullptr || threadIdx.x != 0) return;
   double sum = 0;
   for (int64_t j = first; j < M && column[j] == v; ++j) sum += kept.logits[place[j]];

@@ -13,8 +13,7 @@ Logits with_sets(Logits logits, const KeptSets& kept, const RowTokens& tokens, c
   return logits;
 }
 
-OwnRow own_row(const Logits& logits, int64_t r, int worker, const KeptMemory& memory) {
-  if (!has_set(logits.kept, r)) return {logits, logits.open(r, worker)};
+Logits gathered_row(const Logits& logits, int64_t r, const KeptMemory& memory) {
   const Kept here = kept_here(logits.kept, r);
   float* gathered = memory.logits + (here.ids - logits.kept.ids);
   for (int64_t j = 0; j < here.count; ++j)
@@ -25,7 +24,7 @@ OwnRow own_row(const Logits& logits, int64_t r, int worker, const KeptMemory& me
   own.type = Float::kF32;
   own.stride = 0;
   own.V = own.width = here.count;
-  return {own, own.open(r, worker)};
+  return own;
 }
 
 void gradient_of_own_row(const Logits& logits, const OwnRow& own, const RowSoftmax& softmax, const RowTokens& tokens,

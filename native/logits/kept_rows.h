@@ -24,12 +24,21 @@ class KeptScratch {
 // With the tokens' columns in place of their ids, where there are sets.
 Logits with_sets(Logits logits, const KeptSets& kept, const RowTokens& tokens, const KeptMemory& memory);
 
+Logits gathered_row(const Logits& logits, int64_t r, const KeptMemory& memory);
+
 // Row r: itself, or the logits that its set keeps; opened, see Logits::open.
-struct OwnRow {
-  Logits logits;
-  LogitRow row;
+class OwnRow {
+  Logits gathered_;
+
+ public:
+  OwnRow(const Logits& whole, int64_t r, int worker, const KeptMemory& memory)
+      : logits(has_set(whole.kept, r) ? gathered_ = gathered_row(whole, r, memory) : whole),
+        row(logits.open(r, worker)) {}
+  OwnRow(const OwnRow&) = delete;
+
+  const Logits& logits;
+  const LogitRow row;
 };
-OwnRow own_row(const Logits& logits, int64_t r, int worker, const KeptMemory& memory);
 
 // As gradient_of_row, of the row that `own` is; grad_logp as coefficients_of_row gave it.
 void gradient_of_own_row(const Logits& logits, const OwnRow& own, const RowSoftmax& softmax, const RowTokens& tokens,

@@ -161,9 +161,10 @@ function optionsPart(page: Page, name: string, link: Link): string[] {
 
 function outputsPart(name: string, { returns }: Docstring, link: Link): string[] {
   const outputs = signatureOf(name)?.outputs.filter((spec) => new RegExp(`\\b${spec.name}\\b`).test(returns)) ?? []
+  const options = signatureOf(name)?.options.map((spec) => spec.name) ?? []
   const rows = outputs.map((spec) => {
     const given = [
-      spec.condition !== undefined && `where \`${spec.condition}\` is given`,
+      spec.condition !== undefined && `where \`${spec.condition}\` is ${options.includes(spec.condition) ? 'true' : 'given'}`, // biome-ignore format: a line
       spec.over !== undefined && `may be written over \`${spec.over}\``,
     ]
     return [`\`${spec.name}\``, shape({ ...spec, optional: false, strided: false }), given.filter((part) => part).join('; ')] // biome-ignore format: one row

@@ -183,6 +183,7 @@ class Call {
       } else if (whole) {
         int32_t value = static_cast<int8_t>(array.memory[i * 4]) % 4;
         if (offsets != 0) value = static_cast<int32_t>(count < 2 ? 0 : axes_[offsets - 'A'] * i / (count - 1));
+        if (spec.axes == "M") value = static_cast<int32_t>(i % 8);  // ids of sets, which rise
         const char end = below != 0 ? below : vocabulary;
         if (end != 0) value = axes_[end - 'A'] == 0 ? 0 : std::abs(value) % static_cast<int32_t>(axes_[end - 'A']);
         std::memcpy(&array.memory[i * 4], &value, sizeof value);
