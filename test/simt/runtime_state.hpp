@@ -19,8 +19,8 @@
 
 namespace simt::host {
 
-constexpr int kDevices = 2, kMultiprocessors = 6;  // few: a grid of some blocks has more than one wave
-constexpr size_t kShared = 48 * 1024;              // bytes that a block has without asking
+constexpr int kDevices = 2;
+constexpr size_t kShared = 48 * 1024;  // bytes that a block has without asking
 
 struct Work;
 using WorkPointer = std::shared_ptr<Work>;
@@ -89,6 +89,7 @@ struct State {
   std::string driver;
   int arch = 90;
   int largest_cluster = 8;  // GRPO_SIMT_CLUSTER: as on a part of a GPU
+  int multiprocessors = 6;  // GRPO_SIMT_MULTIPROCESSORS; few: a grid of some blocks has more than one wave
   size_t capacity = size_t{8} << 30;
   State();
 };
