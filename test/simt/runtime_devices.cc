@@ -34,6 +34,11 @@ State& state() {
   return made;
 }
 
+cudaError_t gone(const char* call, cudaError_t error) {
+  std::fprintf(stderr, "interpreter: %s of what is gone\n", call);
+  return error;
+}
+
 cudaError_t noted(cudaError_t error) {
   if (error != cudaSuccess && error != cudaErrorNotReady) last_error = error;
   return error;

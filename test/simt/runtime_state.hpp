@@ -100,6 +100,9 @@ extern thread_local int current_device;
 
 cudaError_t noted(cudaError_t error);  // remembered for cudaGetLastError
 cudaError_t driver_error();
+// Of a call that names memory or an event that is gone: the error, and a line on stderr, for who gives things back at its
+// end looks at no status. On a GPU they may be somebody else's by then.
+cudaError_t gone(const char* call, cudaError_t error);
 inline bool is_device(int id) { return id >= 0 && id < kDevices; }
 
 // The body of a call: with a driver, under the mutex, its error remembered.
