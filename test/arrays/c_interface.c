@@ -1,7 +1,9 @@
 // The C interface of the CUDA library from plain C: tensors that begin behind their memory, as those of other languages
-// do, on the device and on the host. Compiled and run by c_interface.test.ts; its argument is the library.
+// do, on the device and on the host; and calls on a stream of the caller. Compiled and run by c_interface.test.ts; its
+// argument is the library.
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../../native/ops.h"
@@ -60,6 +62,35 @@ int main(int count, char** words) {
   DLTensor of_host = vector_of(x, kHost, &five, kFloat, 32, sizeof *x);
   args.x = &of_host;
   expect(api->sequence_sum(&args, NULL) == GRPO_DEVICE, "numbers on the host");
+
+  // On a stream of the caller's, which nothing orders with the library's own: its memory is there until its work is done.
+  const char* address = getenv("GRPO_SIMT_STREAM_0_0");
+  void* stream = address == NULL ? NULL : (void*)strtoull(address, NULL, 10);
+  expect(stream != NULL, "a stream");
+  float scaled[6] = {77, 2, 4, 8, 16, 32};
+  void *scaled_there = NULL, *event = NULL;
+  expect(cuda->allocate(0, sizeof scaled, stream, &scaled_there) == GRPO_OK, "memory on a stream");
+  expect(cuda->upload(0, scaled_there, scaled, sizeof scaled, stream) == GRPO_OK, "an upload on it");
+  DLTensor scaled_tensor = vector_of(scaled_there, kCuda, &five, kFloat, 32, sizeof *scaled);
+  args.x = &scaled_tensor;
+  start[4] = 5;
+  expect(api->sequence_sum(&args, stream) == GRPO_OK, "a call on it");
+  expect(cuda->record(0, &event, stream) == GRPO_OK, "an event of it");
+  expect(cuda->release(0, scaled_there, stream) == GRPO_OK, "a release on it");
+  expect(cuda->synchronize(0, NULL) == GRPO_OK, "the end of the library's own work");
+  expect(cuda->download(0, sums, sums_there, sizeof sums, stream) == GRPO_OK, "what the call has computed");
+  expect(sums[0] == 77 && sums[1] == 6 && sums[2] == 48, "its values on a stream");
+
+  // Both ways: the library's own stream waits for the other's, and the other's for it.
+  args.x = &x_tensor;
+  expect(cuda->upload(0, x_there, scaled, sizeof scaled, stream) == GRPO_OK, "another upload on it");
+  expect(cuda->record(0, &event, stream) == GRPO_OK && cuda->wait(0, NULL, event) == GRPO_OK, "a wait for it");
+  expect(api->sequence_sum(&args, NULL) == GRPO_OK, "a call after it");
+  expect(cuda->record(0, &event, NULL) == GRPO_OK && cuda->wait(0, stream, event) == GRPO_OK, "a wait for the call");
+  sums[1] = sums[2] = 0;
+  expect(cuda->download(0, sums, sums_there, sizeof sums, stream) == GRPO_OK, "what that has computed");
+  expect(sums[1] == 6 && sums[2] == 48, "its values after a wait");
+  expect(cuda->wait_on_host(event) == GRPO_OK && cuda->destroy_event(event) == GRPO_OK, "the end of an event");
 
   for (void** memory = (void*[]){x_there, mask_there, sums_there, NULL}; *memory != NULL; ++memory)
     expect(cuda->release(0, *memory, NULL) == GRPO_OK, "a release");
