@@ -301,50 +301,6 @@ describe('merged at once', () => {
   })
 })
 
-describe('a token that more than one part claims', () => {
-  // The right value of a vocabulary that every rank holds whole would be one part's own, -2.44: twice it is no part of any.
-  const replicated = () =>
-    tokenLogprob(
-      { logits: array(new Float32Array([1, 2, 3, 4]), [1, 4]), token: new Int32Array([1]) },
-      { vocabStart: 0 },
-    )
-  const nowhere = part(-Infinity, 0.5, 1)
-  const empty = part(-Infinity, 0, -Infinity)
-  const lists: [string, () => Part[], string, string][] = [
-    ['twice the same', () => [replicated(), replicated()], 'list[1].logp', 'as list[0].logp'],
-    ['the first and the last', () => [part(-1, 1, 2), nowhere, part(-3, 1, 2)], 'list[2].logp', 'as list[0].logp'],
-    ['the last two', () => [nowhere, part(-1, 1, 2), nowhere, part(0, 1, 2)], 'list[3].logp', 'as list[1].logp'],
-    ['a masked token in one of them', () => [part(0, 0, 0), part(-1, 0.5, 2)], 'list[1].logp', 'as list[0].logp'],
-    // Pair by pair these two would pass for a masked token, and the third for a part that adds nothing to it.
-    ['0, 0, 0 in all parts but one', () => [part(0, 0, 0), part(0, 0, 0), empty], 'list[1].logp', 'as list[0].logp'],
-    ['0, 0, 0 in the last two', () => [empty, part(0, 0, 0), part(0, 0, 0)], 'list[2].logp', 'as list[1].logp'],
-    ['0, 0, 0 where another part holds columns', () => [nowhere, part(0, 0, 0), nowhere, part(0, 0, 0)], 'list[3].logp', 'as list[1].logp'], // biome-ignore format: a line
-  ]
-  test.each(lists)('%s', async (_, list, argument, words) => {
-    if (backend !== 'cpu') {
-      // Nobody waits for what lies on a device.
-      expect(only(mergeTokenLogprob(list()))).toEqual([Number.NaN, Number.NaN, Number.NaN])
-      return
-    }
-    const why = 'does, but one part of a vocabulary holds it: replicated logits are no parts'
-    const message = exactly(`mergeTokenLogprob: ${argument} claims token 0, ${words} ${why}`)
-    const error = { error: RangeError, code: 'ERR_GRPO_VALUE', argument, message }
-    refuses(() => mergeTokenLogprob(list()), error)
-    const refused = await promises.mergeTokenLogprob(list()).catch((reason: unknown) => reason)
-    refuses(() => {
-      throw refused
-    }, error)
-  })
-  test('the token is named, and nothing is written', () => {
-    if (backend !== 'cpu') return
-    const of = (...logp: number[]) => ({ logp: f32(...logp), entropy: f32(1, 1, 1), logsumexp: f32(2, 2, 2) })
-    const logp = new Float32Array([7, 7, 7])
-    const merge = () => mergeTokenLogprob([of(-1, -Infinity, -3), of(-Infinity, -2, -3)], { out: { logp } })
-    refuses(merge, { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'list[1].logp', message: /claims token 2,/ })
-    expect(Array.from(logp)).toEqual([7, 7, 7])
-  })
-})
-
 describe('bad input', () => {
   const good = part(-1, 0.5, 2)
   const merge = (list: unknown) => () => mergeTokenLogprob(list as Part[])

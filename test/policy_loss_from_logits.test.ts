@@ -54,17 +54,19 @@ function batch(seed: number, dtype: LogitsDType = 'f32', V = 67, R = 20) {
   return { inputs, bounds: { ratioLow, ratioHigh }, tokenAdvantage, R, T, V, r }
 }
 
-/** The three operations one after another. */
+/** The three operations one after another, the gradient over the logits or apart. */
 function chain(
   inputs: PolicyLossFromLogitsInputs,
   { temperature = 1, ...objective }: Objective & { temperature?: number },
+  inPlace = false,
 ) {
   const { logits, token, row, ...policy } = inputs
   const rows = { logits, token, row, mask: policy.mask }
   const { logp, entropy, logsumexp } = tokenLogprob(rows, { temperature })
   const { loss, stats, gradLogp, gradEntropy } = policyLoss({ ...policy, logp, entropy }, objective)
   const grads = { logsumexp, entropy, gradLogp, gradEntropy }
-  const { gradLogits } = tokenLogprobBackward({ ...rows, ...grads }, { temperature })
+  const out = inPlace ? { gradLogits: logits as Logits } : {}
+  const { gradLogits } = tokenLogprobBackward({ ...rows, ...grads }, { temperature, out })
   return { loss, gradLogits, logp, entropy, stats }
 }
 
@@ -203,14 +205,17 @@ describe('against float64', () => {
     for (const name of names) identical(result[name], apart[name])
   })
 
-  test('a row of 700 tokens, in place', () => {
-    const [R, T, V] = [2, 701, 50_000]
+  // More tokens than a block of a cluster has threads, and than the block of rows that are read twice has.
+  test.each([300, 700])('a row of %i tokens, in place', (tokens) => {
+    const [R, T, V] = [2, tokens + 1, 50_000]
     const r = random(12)
     const logits = logitsOf('bf16', r.normals(R * V, 2), V)
     const token = Int32Array.from({ length: T }, () => r.integer(V) % (r.integer(2) ? V : 99))
-    const row = Int32Array.from({ length: T }, (_, t) => (t === 350 ? 1 : 0))
+    const row = Int32Array.from({ length: T }, (_, t) => (t === 150 ? 1 : 0))
     const inputs = { logits, token, row, sequenceStart: new Int32Array([0, T]), tokenAdvantage: r.normals(T) }
     const expected = chain(inputs, { entropyCoef: 0.1 })
+    const copy = { ...logits, data: logits.data.slice() } as Logits
+    identical(chain({ ...inputs, logits: copy }, { entropyCoef: 0.1 }, true).gradLogits, expected.gradLogits)
     const result = policyLossFromLogits(inputs, { entropyCoef: 0.1, out: { gradLogits: logits } })
     for (const name of names) identical(result[name], expected[name])
   })

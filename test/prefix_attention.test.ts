@@ -107,12 +107,30 @@ describe('against float64', () => {
     const K = D < 8 ? 12 : D < 33 ? 4 : 1
     check(deep, { H: D > 128 ? K : 2 * K, K, D, E: D === 7 ? 5 : D })
   })
+  // The CPU takes the query heads of a key head in blocks of 128, each schedule of the gradients for itself.
+  cpuTest.each([128, 129, 200, 257])('%i query heads for each key head', (group) => {
+    const tree: Tree = { length: [3, 2, 1], parent: [-1, 0, 0] }
+    const sizes = { H: 2 * group, K: 2, D: 3, E: 2 }
+    check(tree, sizes)
+    const { s: _, sees: _sees, ...inputs } = problem(tree, sizes)
+    const { gradOut, ...forward } = inputs
+    const given = { ...inputs, ...prefixAttention(forward) }
+    const { gradK, gradV } = prefixAttentionBackward(given)
+    const alone = prefixAttentionBackward(given, { out: { gradQ: null } })
+    identical(alone.gradK, gradK)
+    identical(alone.gradV, gradV)
+  })
   test('one key head for all; a given scale', () => check(prompts, { H: 5, K: 1, D: 6, E: 3, scale: 0.31 }))
   test('no children: ordinary packed causal attention', () =>
     check({ length: [5, 1, 0, 8], parent: [-1, -1, -1, -1] }, shape))
   test('empty prompts and responses', () => check({ length: [0, 3, 0, 2, 0], parent: [-1, 0, 0, -1, 3] }, shape))
   test('many one-token responses', () =>
     check({ length: [20, ...Array(70).fill(1)], parent: [-1, ...Array(70).fill(0)] }, shape))
+  // A GPU lists the tiles by one block, of 256 threads.
+  test.each<[string, Tree]>([
+    ['responses', { length: [2, ...Array(260).fill(1)], parent: [-1, ...Array(260).fill(0)] }],
+    ['prompts', { length: Array(260).fill(1), parent: Array(260).fill(-1) }],
+  ])('more %s than a block has threads', (_, tree) => check(tree, { H: 1, K: 1, D: 2, E: 3 }))
   test('segments that cross every tile edge', () =>
     check({ length: [140, 65, 127, 129], parent: [-1, 0, 0, 0] }, { H: 2, K: 1, D: 8, E: 8 }))
   test('scores of thousands', () => check(prompts, shape, 'f32', 40))

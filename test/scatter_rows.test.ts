@@ -65,7 +65,7 @@ describe('scatterRows', () => {
     cpu.threads = before
   })
   cpuTest('threads that convert halves at the same time do not meet', () => {
-    const [M, R, D] = [64, 16, 4096]
+    const [M, R, D] = [12, 4, 2 ** 19] // a row takes so long that threads meet in it, however few processors there are
     const values = toBf16(random(6).normals(M * D))
     const index = Int32Array.from({ length: M }, (_, m) => m % R)
     const exact = fromBf16(values)
@@ -78,7 +78,7 @@ describe('scatterRows', () => {
     const before = cpu.threads
     cpu.threads = 4
     const x = array(values, [M, D], 'bf16')
-    for (let round = 0; round < 200; round++) identical(scatterRows({ x, index }, { rows: R }).x, expected)
+    for (let round = 0; round < 3; round++) identical(scatterRows({ x, index }, { rows: R }).x, expected)
     cpu.threads = before
   })
   test('no rows; an index outside; rows missing; an output of another size', () => {

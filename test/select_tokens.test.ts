@@ -126,7 +126,12 @@ describe('edges', () => {
     expect(tokens([0, -0, 0], { fraction: 1 })).toEqual([0, 0, 0])
     expect(tokens([0, -0, 0, 1], { count: 3 })).toEqual([1, 1, 0, 1])
     expect(tokens([0, 0, 5], { count: 2 }, [1, 1, 0])).toEqual([0, 0, 0])
-    expect(tokens(large([0, -0]), { fraction: 0.5 }).some((v) => v === 1)).toBe(false)
+    // What is no candidate, masked or NaN, does not make them eligible.
+    for (const many of [large, (pattern: number[]) => pattern]) {
+      expect(tokens(many([0, -0]), { fraction: 0.5 })).not.toContain(1)
+      expect(tokens(many([0, Number.NaN, -0]), { fraction: 0.5 })).not.toContain(1)
+      expect(tokens(many([0, -0, 5]), { fraction: 0.5 }, many([1, 1, 0]))).not.toContain(1)
+    }
     const zero = { advantage: new Float32Array([0, 2]), entropy: new Float32Array([1, 1, 1, 3]) }
     const sequenceStart = new Int32Array([0, 2, 4])
     expect(run({ ...zero, sequenceStart }, { count: 1, scope: 'sequence' })).toEqual([0, 0, 0, 1])

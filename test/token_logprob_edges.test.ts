@@ -124,13 +124,25 @@ describe('edges', () => {
     tokenLogprobBackward({ ...twoRows, ...grads }, { stride, out: { gradLogits: apart } })
     expect(Array.from(apart.data.subarray(stride))).toEqual(Array.from(toBf16(new Float32Array([-0.5, 0.5]))))
   })
-  test('the entries of targets are rounded once to bf16', () => {
-    // 1 + 2^-8 + 2^-30: rounded to float32 first it would be a tie, and the tie would go down to 1.
-    const logits = logitsOf('bf16', new Float32Array([-Infinity, 0]), 2)
-    const inputs = { logits, token: new Int32Array([0, 0]), row: new Int32Array(2) }
-    const { logsumexp } = tokenLogprob(inputs)
-    const gradLogp = new Float32Array([1 + 2 ** -8, 2 ** -30])
-    expect(Array.from(values(tokenLogprobBackward({ ...inputs, logsumexp, gradLogp }).gradLogits))[0]).toBe(1 + 2 ** -7)
+  // Beside a tie by 2^-30: rounded to float32 first it would be that tie, and go to the number whose last digit is even.
+  test.each([
+    ['bf16', 2 ** -8],
+    ['f16', 2 ** -11],
+  ] as const)('the entries of targets are rounded once to %s', (dtype, half) => {
+    for (const V of [2, 5000])
+      for (const sign of [1, -1])
+        for (const [tie, beside, expected] of [
+          [1 + half, 2 ** -30, 1 + 2 * half],
+          [1 + 3 * half, -(2 ** -30), 1 + 2 * half],
+        ] as const) {
+          const logits = logitsOf(dtype, new Float32Array(V).fill(-Infinity, 0, V - 1), V)
+          const inputs = { logits, token: new Int32Array([0, 0]), row: new Int32Array(2) }
+          const { logsumexp } = tokenLogprob(inputs)
+          const gradLogp = new Float32Array([sign * tie, sign * beside])
+          const { gradLogits } = tokenLogprobBackward({ ...inputs, logsumexp, gradLogp })
+          const where = `${V} columns, ${sign} * (${tie} + ${beside})`
+          expect(values(gradLogits as typeof logits)[0], where).toBe(sign * expected)
+        }
   })
 })
 

@@ -185,6 +185,43 @@ describe.skipIf(given === undefined)('the life of an array', () => {
     expect(child(worker(body, next), env)).toBe(expected)
   })
 
+  // The work on the stream runs when somebody waits for it: after the worker's end, and after what is freed by then.
+  test.skipIf(given !== simulated)('ends with its worker_thread, but not before the work on a stream', () => {
+    const work = `
+      const g = require('./dist/index.js')
+      const x = g.cuda.upload(new Float32Array([1, 2, 3, 4]))
+      const y = g.cuda.wrap({ pointer: require('node:worker_threads').workerData, dtype: 'f32', shape: [4] })
+      const stream = BigInt(process.env.GRPO_SIMT_STREAM_0_0)
+      g.gatherRows({ x, index: new Int32Array([3, 2, 1, 0]) }, { stream, out: { x: y } })`
+    const program = `
+      const { Worker } = require('node:worker_threads')
+      const y = cuda.upload(new Float32Array(4))
+      y.readSync()
+      new Worker(${JSON.stringify(work)}, { eval: true, workerData: y.pointer }).on('exit', (code) => {
+        cuda.upload(new Float32Array([5, 6, 7, 8])).readSync()
+        const stream = BigInt(process.env.GRPO_SIMT_STREAM_0_0)
+        console.log(code, cuda.wrap({ pointer: y.pointer, dtype: 'f32', shape: [4], stream }).readSync().data.join())
+      })`
+    const env = { GRPO_KERNELS_CUDA: simulated, GRPO_SIMT_STREAMS: '1' }
+    expect(child(program, env)).toBe('0 4,3,2,1\n')
+  })
+
+  // The interpreter says so on stderr where something is given back that is gone: on a GPU it may be another's by then.
+  test.skipIf(given !== simulated)('is given back once: what its worker_thread disposed of ends no second time', () => {
+    const work = `
+      const g = require('./dist/index.js')
+      const stream = BigInt(process.env.GRPO_SIMT_STREAM_0_0)
+      const x = g.cuda.upload(new Float32Array([1, 2, 3, 4]))
+      const { x: y } = g.gatherRows({ x, index: new Int32Array([0]) }, { stream }) // leaves an event
+      x.dispose()
+      y.dispose()`
+    const program = `
+      const { Worker } = require('node:worker_threads')
+      cuda.upload(new Float32Array(4)).dispose()
+      new Worker(${JSON.stringify(work)}, { eval: true }).on('exit', (code) => console.log(code))`
+    expect(child(program, { GRPO_KERNELS_CUDA: simulated, GRPO_SIMT_STREAMS: '1' })).toBe('0\n')
+  })
+
   test('ends with the process, at rest or at work', () => {
     const env = { GRPO_KERNELS_CUDA: given as string }
     const live = 'const x = globalThis.x = cuda.upload(new Float32Array([1, 2]));'

@@ -229,6 +229,17 @@ describe('outputs', () => {
     refuses(() => api.tokenLogprobBackward(inputs(x), { stride: 7, out: { gradLogits: short } }), shape)
   })
 
+  test('overlap no row of strided logits', () => {
+    // The rows are the numbers 0 to 2 and 7 to 9, and what lies between them is theirs too.
+    const run = (begin: number) => {
+      const x = logits()
+      const logp = new Float32Array(x.data.buffer, 4 * begin, 2)
+      return api.tokenLogprob({ logits: x, token: i32(0, 1) }, { stride: 7, out: { logp } }).logp
+    }
+    for (const begin of [2, 3, 6, 7, 9]) refuses(() => run(begin), { ...content, argument: 'logp' })
+    expect(run(10).data).toEqual(api.tokenLogprob({ logits: logits(), token: i32(0, 1) }, { stride: 7 }).logp.data)
+  })
+
   test('an output whose condition is absent is not left stale', () => {
     const loss = { logp: f32(-1), advantage: f32(1), sequenceStart: i32(0, 1) }
     refuses(() => api.policyLoss(loss, { out: { gradEntropy: f32(7) } }), {

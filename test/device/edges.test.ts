@@ -124,6 +124,36 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
       else expect(Math.abs(x - 1 / (std + 1e-4))).toBeLessThan(2 ** -22) // float32 of about 2
     })
   })
+  // Sums that are exact, so that the CPU's bits are the only ones: whole numbers, and a power of 2 of tokens.
+  test('moments of more blocks than the one that merges them has threads', () => {
+    const x = Float32Array.from({ length: 2 ** 20 + 4097 }, (_, i) => (i % 3) - 1)
+    const { moments } = onDevice('moments', { x })
+    const [count, mean, m2] = values(moments) as [number, number, number]
+    const [sum, squares] = [x.reduce((a, b) => a + b, 0), x.reduce((a, b) => a + b * b, 0)]
+    expect(count).toBe(x.length)
+    expect(Math.abs(mean - sum / count)).toBeLessThan(2 ** -50)
+    expect(Math.abs(m2 - (squares - sum ** 2 / count))).toBeLessThan(2 ** -30 * squares)
+  })
+  test('policyLoss of more blocks of tokens and of sequences than are merged at a time', () => {
+    const [T, S] = [2 ** 16, 17_000]
+    const r = random(5)
+    const cuts = Array.from({ length: S - 1 }, () => r.integer(T + 1)).sort((a, b) => a - b)
+    const sequenceStart = Int32Array.from([0, ...cuts, T])
+    const logp = Float32Array.from({ length: T }, () => -r.integer(9))
+    const advantage = Float32Array.from({ length: S }, () => r.integer(9) - 4)
+    const inputs = { logp, oldLogp: logp, advantage, sequenceStart }
+    same('policyLoss', inputs, { aggregate: 'token_mean' })
+    same('policyLoss', inputs, { aggregate: 'token_mean', ratio: 'sequence' })
+  })
+  test.each([31, 33, 70])('gaussianLogprob of rows of %d pieces', (pieces) => {
+    const D = pieces * 2048 - 5
+    const row = (of: (i: number) => number) =>
+      array(
+        Float32Array.from({ length: D }, (_, i) => of(i)),
+        [1, D],
+      )
+    same('gaussianLogprob', { x: row((i) => (i % 4) - 1), mean: row(() => 0), std: f32(1), oldMean: row(() => 1) })
+  })
   test.each([16_384, 16_385, 20_001])('one group and one sequence of %d', (n) => {
     const r = random(n)
     const start = Int32Array.of(0, n)

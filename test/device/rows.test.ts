@@ -46,6 +46,22 @@ describe.skipIf(backend === 'cpu')('bad contents on the device', () => {
       expect(numbers(lib.gatherRows({ x, index: index() }).x)).toEqual([3, 4, nan, nan, nan, nan, 1, 2])
     }
   })
+  // Rows are copied in words of 1 to 16 bytes: each of them has to be the pattern of the dtype.
+  test.each([
+    ['f32', Float32Array, none],
+    ['f64', Float64Array, none],
+    ['bf16', Uint16Array, 0x7fc0],
+    ['f16', Uint16Array, 0x7e00],
+    ['i32', Int32Array, 0],
+    ['u8', Uint8Array, 0],
+  ] as const)('every element of a row of %s for an index outside is that, in rows of any width', (dtype, kind, bad) => {
+    for (const D of [1, 2, 4, 8, 16, 33]) {
+      const data = new kind(2 * D).fill(7)
+      const x = up({ dtype, shape: [2, D], data } as unknown as HostArray)
+      const rows = numbers(lib.gatherRows({ x, index: i32(2, 1, -1) }).x)
+      expect(rows, `${D} columns`).toEqual([bad, 7, bad].flatMap((value) => Array<number>(D).fill(value)))
+    }
+  })
   test('scatterRows adds an index outside to nothing', () => {
     expect(numbers(lib.scatterRows({ x: f32(1, 2, 3), index: i32(1, 2, -1) }, { rows: 2 }).x)).toEqual([0, 1])
   })

@@ -21,6 +21,7 @@ State::State() {
   if (const char* text = std::getenv("GRPO_SIMT_DRIVER")) driver = text;
   if (const char* text = std::getenv("GRPO_SIMT_ARCH")) arch = std::atoi(text);
   if (const char* text = std::getenv("GRPO_SIMT_CLUSTER")) largest_cluster = std::atoi(text);
+  if (const char* text = std::getenv("GRPO_SIMT_MULTIPROCESSORS")) multiprocessors = std::atoi(text);
   if (const char* text = std::getenv("GRPO_SIMT_MEMORY")) capacity = std::strtoull(text, nullptr, 10);
   for (int id = 0; id < kDevices; ++id) {
     devices[id].legacy.device = devices[id].pool.device = id;
@@ -31,6 +32,11 @@ State::State() {
 State& state() {
   static State& made = *new State;  // outlives every other static object
   return made;
+}
+
+cudaError_t gone(const char* call, cudaError_t error) {
+  std::fprintf(stderr, "interpreter: %s of what is gone\n", call);
+  return error;
 }
 
 cudaError_t noted(cudaError_t error) {
@@ -150,7 +156,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       case cudaDevAttrMaxSharedMemoryPerBlock: *value = kShared; break;
       case cudaDevAttrWarpSize: *value = 32; break;
       case cudaDevAttrMaxRegistersPerBlock: *value = 65536; break;
-      case cudaDevAttrMultiProcessorCount: *value = kMultiprocessors; break;
+      case cudaDevAttrMultiProcessorCount: *value = state().multiprocessors; break;
       case cudaDevAttrL2CacheSize: *value = 50 << 20; break;
       case cudaDevAttrMaxThreadsPerMultiProcessor: *value = 2048; break;
       case cudaDevAttrComputeCapabilityMajor: *value = state().arch / 10; break;
@@ -181,7 +187,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     properties->maxThreadsPerMultiProcessor = 2048;
     properties->major = state().arch / 10;
     properties->minor = state().arch % 10;
-    properties->multiProcessorCount = kMultiprocessors;
+    properties->multiProcessorCount = state().multiprocessors;
     properties->l2CacheSize = 50 << 20;
     return cudaSuccess;
   });

@@ -121,7 +121,7 @@ cudaError_t most_clusters(int* clusters, const void* kernel, const LaunchConfig&
     *clusters = 0;
     if (config.cluster.x > static_cast<unsigned>(state().largest_cluster)) return cudaSuccess;
     if (const cudaError_t error = check_launch(config, kernel, current_device)) return error;
-    const int blocks = blocks_of(static_cast<int>(config.block.x), config.shared) * kMultiprocessors;
+    const int blocks = blocks_of(static_cast<int>(config.block.x), config.shared) * state().multiprocessors;
     *clusters = blocks / static_cast<int>(config.cluster.x);
     return cudaSuccess;
   });

@@ -138,7 +138,7 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
     if (known == nullptr) return cudaErrorInvalidResourceHandle;
     if (memory == nullptr) return cudaSuccess;
     const auto found = state().memory.find(memory);
-    if (found == state().memory.end() || found->second.freed) return cudaErrorInvalidValue;
+    if (found == state().memory.end() || found->second.freed) return gone("cudaFreeAsync", cudaErrorInvalidValue);
     found->second.freed = true;
     for (void* part : found->second.parts) state().memory.at(part).freed = true;
     enqueue(*known, [memory, device = known->device] { release(memory, device); });

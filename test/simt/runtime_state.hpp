@@ -19,8 +19,8 @@
 
 namespace simt::host {
 
-constexpr int kDevices = 2, kMultiprocessors = 6;  // few: a grid of some blocks has more than one wave
-constexpr size_t kShared = 48 * 1024;              // bytes that a block has without asking
+constexpr int kDevices = 2;
+constexpr size_t kShared = 48 * 1024;  // bytes that a block has without asking
 
 struct Work;
 using WorkPointer = std::shared_ptr<Work>;
@@ -89,6 +89,7 @@ struct State {
   std::string driver;
   int arch = 90;
   int largest_cluster = 8;  // GRPO_SIMT_CLUSTER: as on a part of a GPU
+  int multiprocessors = 6;  // GRPO_SIMT_MULTIPROCESSORS; few: a grid of some blocks has more than one wave
   size_t capacity = size_t{8} << 30;
   State();
 };
@@ -99,6 +100,9 @@ extern thread_local int current_device;
 
 cudaError_t noted(cudaError_t error);  // remembered for cudaGetLastError
 cudaError_t driver_error();
+// Of a call that names memory or an event that is gone: the error, and a line on stderr, for who gives things back at its
+// end looks at no status. On a GPU they may be somebody else's by then.
+cudaError_t gone(const char* call, cudaError_t error);
 inline bool is_device(int id) { return id >= 0 && id < kDevices; }
 
 // The body of a call: with a driver, under the mutex, its error remembered.

@@ -268,7 +268,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return call([&] {
-    if (state().events.erase(event) == 0) return cudaErrorInvalidResourceHandle;
+    if (state().events.erase(event) == 0) return gone("cudaEventDestroy", cudaErrorInvalidResourceHandle);
     delete event;
     return cudaSuccess;
   });

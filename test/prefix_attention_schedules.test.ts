@@ -1,0 +1,27 @@
+// How the CPU cuts the gradients of attention into tasks leaves no trace in them. A device cuts them in one way alone.
+import { afterEach, test } from 'vitest'
+import { array, cpu, prefixAttention, prefixAttentionBackward, prefixLayout, toBf16 } from '../lib/index.js'
+import { identical } from './support/compare.js'
+import { random } from './support/random.js'
+
+const threads = cpu.threads
+afterEach(() => {
+  cpu.threads = threads
+})
+
+// Without gradQ threads own blocks of keys: of 256 where there are 16 for each thread, else of 64. Gradients of 16 bits
+// are summed in float32 rows of the block.
+test('blocks of 256 keys and of 64: the same bits', () => {
+  const [P, H, D] = [600, 8, 8]
+  const r = random(4)
+  const make = () => array(toBf16(r.normals(P * H * D)), [P, H, D], 'bf16')
+  const inputs = { q: make(), k: make(), v: make(), layout: prefixLayout([{ prefix: 270, responses: [257, 70, 3] }]) }
+  const given = { ...inputs, gradOut: make(), ...prefixAttention(inputs) }
+  const run = (count: number) => {
+    cpu.threads = count
+    return prefixAttentionBackward(given, { out: { gradQ: null } })
+  }
+  const [large, small] = [run(1), run(2)] // there are 18 of 256
+  identical(large.gradK, small.gradK)
+  identical(large.gradV, small.gradV)
+})
