@@ -34,4 +34,32 @@ const loss = (dtype: 'f32' | 'bf16'): Case => ({
   },
 })
 
-export const cases: Case[] = [loss('f32'), loss('bf16')]
+/** Beside the same logits without a soft-cap, whose numbers are for the peers to meet. */
+const capped = (dtype: 'f32' | 'bf16'): Case => ({
+  operation: 'policyLossFromLogits',
+  size: `${R} x ${thousands(V)} logits, soft-cap 30, ${dtype}`,
+  goals: [{ against: 'grpo-kernels, no soft-cap', times: 1 / 1.6 }],
+  prepare() {
+    const { logits, token } = logitsOf(dtype)
+    const prepare = (softcap: number | null) => {
+      const { logp } = tokenLogprob({ logits, token }, { temperature: options.temperature, softcap })
+      const { refLogp, ...policy } = policyOf(logp.data, S)
+      const inputs = { logits, token, ...policy }
+      const out = policyLossFromLogits(inputs, { ...options, softcap })
+      return { inputs, run: () => ({ ...policyLossFromLogits(inputs, { ...options, softcap, out }) }) }
+    }
+    const [own, plain] = [prepare(30), prepare(null)]
+    const first = own.run()
+    return {
+      inputs: own.inputs,
+      numbers: { ...options, sequences: S },
+      variants: [
+        { name: '', run: own.run },
+        { name: 'no soft-cap', inputs: plain.inputs, run: plain.run, comparable: () => first },
+      ],
+      peers: { inputs: plain.inputs, variant: 1 },
+    }
+  },
+})
+
+export const cases: Case[] = [loss('f32'), loss('bf16'), capped('f32'), capped('bf16')]
