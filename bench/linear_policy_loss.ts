@@ -24,7 +24,7 @@ const loss = (dtype: 'f32' | 'bf16'): Case => ({
   },
 })
 
-/** Rows that were sampled from few ids, beside the same rows with the whole vocabulary; gradHead is added to what is there. */
+/** Rows sampled from few ids, beside the same rows with the whole vocabulary; gradHead is added to what is there. */
 const kept = (dtype: 'f32' | 'bf16', shape: typeof linearShape): Case => ({
   operation: 'linearPolicyLoss',
   size: `${shape.R} x ${thousands(shape.D)} x ${thousands(shape.V)}, sets of 8 ids, ${dtype}`,

@@ -4,6 +4,7 @@ import { native } from '../lib/addon/native.js'
 import {
   array,
   cpu,
+  cuda,
   linearPolicyLoss,
   linearTokenLogprob,
   linearTokenLogprobBackward,
@@ -83,7 +84,7 @@ describe.each(names)('%s refuses', (name) => {
     bad([0, 4, 2, 6], 'ERR_GRPO_VALUE')
     bad([0, 2, 4, 5], 'ERR_GRPO_VALUE')
   })
-  cpuTest.each([
+  test.each([
     [[0, 1, 2, 2, 3, 4], /has 2 at 3, in the set of row 1, after 2, expected ids that rise/],
     [[0, 1, 3, 2, 3, 4], /has 2 at 3, in the set of row 1, after 3, expected ids that rise/],
     [[0, 1, 2, 3, 3, 5], /has 5 at 5, in the set of row 2, expected 0 to 4/],
@@ -92,7 +93,7 @@ describe.each(names)('%s refuses', (name) => {
     const inputs = { keptStart, kept: Int32Array.from(ids) }
     refuses(() => call(inputs), { ...value, argument: 'kept', message })
   })
-  cpuTest('ids that are padding of the vocabulary', () => {
+  test('ids that are padding of the vocabulary', () => {
     const expected = { ...value, argument: 'kept', message: /has 4 at 5, in the set of row 2, which is padding/ }
     refuses(() => call({ keptStart, kept }, { validVocab: 4 }), expected)
   })
@@ -101,7 +102,7 @@ describe.each(names)('%s refuses', (name) => {
   })
 })
 
-cpuTest('ids of a part of a vocabulary: any beyond it but its padding', () => {
+test('ids of a part of a vocabulary: any beyond it but its padding', () => {
   const part = (ids: number[]) => () =>
     calls.tokenLogprob!({ keptStart, kept: Int32Array.from(ids) }, { vocabStart: 10, validVocab: 4 })
   part([3, 12, 13, 15, 16, 2 ** 31 - 1])()
@@ -110,7 +111,7 @@ cpuTest('ids of a part of a vocabulary: any beyond it but its padding', () => {
   refuses(part([3, 12, 13, 15, 17, 16]), { ...expected, message: /rise/ })
 })
 
-cpuTest('nothing is written where a set is refused', () => {
+test('nothing is written where a set is refused', () => {
   const out = { gradLogits: array(new Float32Array(15).fill(7), [3, 5]) }
   const bad = Int32Array.of(0, 1, 2, 3, 4, 3)
   refuses(() => calls.policyLossFromLogits!({ keptStart, kept: bad }, { out }), {
@@ -129,7 +130,7 @@ if (backend !== 'cpu') {
     [[0, 1, 2, 5, 3, 4]],
     [[0, 1, 2, 2 ** 31 - 1, 3, 4]],
   ])('on a device a bad set %j makes its row NaN, and is counted', (ids) => {
-    const sets = { keptStart, kept: Int32Array.from(ids) }
+    const sets = { keptStart, kept: cuda.upload(array(Int32Array.from(ids))) }
     const areNaN = (x: unknown) => Array.from((x as { data: Float32Array }).data, Number.isNaN)
     for (const name of ['tokenLogprob', 'linearTokenLogprob']) {
       const outputs = calls[name]!(sets)
@@ -147,7 +148,10 @@ if (backend !== 'cpu') {
     for (const name of ['tokenLogprobBackward', 'linearTokenLogprobBackward']) calls[name]!(sets)
   })
   test('on a device padding in a set', () => {
-    const { logp } = tokenLogprob({ logits: three().logits, token, keptStart, kept }, { validVocab: 4 })
+    const { logp } = tokenLogprob(
+      { logits: three().logits, token, keptStart, kept: cuda.upload(array(kept)) },
+      { validVocab: 4 },
+    )
     expect(Array.from(logp.data, Number.isNaN)).toEqual([false, false, true])
   })
 }

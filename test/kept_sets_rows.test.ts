@@ -1,5 +1,5 @@
-// Sets of ids from hidden states: the rows of the head that they keep, of every dtype and width; and the numbers of the whole
-// vocabulary beside those of the sets.
+// Sets of ids from hidden states: the rows of the head that they keep, of every dtype and width; long rows and many; and
+// the numbers of the whole vocabulary beside those of the sets.
 import { describe, expect, test } from 'vitest'
 import {
   array,

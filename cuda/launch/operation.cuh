@@ -38,6 +38,9 @@ int entry(const void* args, void* stream) {
     Axes axes;
     int32_t id = 0;
     if (const int status = check(Descriptor, args, axes, &id)) return status;
+    // An operation may have more to say of what lies on the host.
+    if constexpr (requires(const Args& given) { check_given(given, axes); })
+      if (const int status = check_given(*static_cast<const Args*>(args), axes)) return status;
     if (args != whole) std::memcpy(whole, args, sizeof(Args));
     std::vector<DLTensor> copies(Descriptor.field_count);
     const auto run_with = [&](Launch& on) {

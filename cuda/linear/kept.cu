@@ -16,7 +16,7 @@ struct Shared {
   float most[kWarps];
 };
 
-// ---- pieces of 16 bytes of the head, and what belongs to them of another array ----------------------------------------
+// ---- pieces of 16 bytes of the head, and what belongs to them of another array --------------------------------------
 
 // n elements from x[i] on; `whole`: x begins at a multiple of 16 bytes and i is one of n.
 template <class T, int n>
@@ -50,7 +50,8 @@ __device__ __forceinline__ float warp_dot(const X* x, const Y* y, int64_t D) {
     for (int v = 0; v < kGroup; ++v) sum[v] = fmaf(a[v], b[v], sum[v]);
   }
   float total = 0;
-  for (int64_t d = groups * kGroup + lane_index(); d < D; d += kWarp) total = fmaf(to_float(x[d]), to_float(y[d]), total);
+  for (int64_t d = groups * kGroup + lane_index(); d < D; d += kWarp)
+    total = fmaf(to_float(x[d]), to_float(y[d]), total);
 #pragma unroll
   for (int v = 0; v < kGroup; ++v) total += sum[v];
   return warp_reduce(total, Add{});
@@ -68,7 +69,7 @@ __device__ __forceinline__ float logit_of(const Linear& linear, int64_t r, int64
   return linear.bias == nullptr ? z : z + load_float(linear.bias, linear.bias_type, column);
 }
 
-// ---- the softmax ------------------------------------------------------------------------------------------------------
+// ---- the softmax ----------------------------------------------------------------------------------------------------
 
 // A warp forms a logit, the block the softmax, in float64: there are few.
 // Grid: R or T, the fewer. Block: 128. Shared: 48. Work: 2 D operations per id. Bound: memory.
@@ -120,16 +121,17 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t place = ids_before(here, linear.token[t]);
     const bool is_here = place < here.count && here.ids[place] == linear.token[t];
     const double logit = !is_here ? -INFINITY : single ? 0 : static_cast<double>(z[place]);
+    const double exact = (logit - softmax.most) * scale - softmax.log_sum;
     if (logp != nullptr)
       logp[t] = softmax.log_sum != softmax.log_sum ? NAN
                 : logit == -INFINITY               ? -INFINITY
-                                                   : static_cast<float>((logit - softmax.most) * scale - softmax.log_sum);
+                                                   : static_cast<float>(exact);
     if (entropy != nullptr) entropy[t] = static_cast<float>(softmax.entropy);
     if (logsumexp != nullptr) logsumexp[t] = own_logsumexp;
   }
 }
 
-// ---- the gradients ----------------------------------------------------------------------------------------------------
+// ---- the gradients --------------------------------------------------------------------------------------------------
 
 // Grid: ceil(M / 128). Block: 128. Shared: 0. Work: 4 bytes per id. Bound: memory.
 __global__ void __launch_bounds__(kThreads) no_columns_kernel(uint32_t* column, int64_t M) {
@@ -137,7 +139,7 @@ __global__ void __launch_bounds__(kThreads) no_columns_kernel(uint32_t* column, 
   if (j < M) column[j] = kNoColumn;
 }
 
-// The gradient of a row's set in place of its logits, then gradHidden: each thread has 16 bytes of every row of the head.
+// The gradient of a row's set in place of its logits, then gradHidden: a thread has 16 bytes of every row of the head.
 // Grid: R or T, the fewer. Block: 128. Shared: 0. Work: 2 D operations per id. Bound: memory.
 template <class Y>
 __global__ void __launch_bounds__(kThreads)
@@ -206,8 +208,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Where gradHead and gradHeadBias of rows with sets go: beside those of the others, where there are any, into sums that are
-// rounded after all of them.
+// Where gradHead and gradHeadBias of rows with sets go: beside those of the others, where there are any, into sums that
+// are rounded after all of them.
 struct Sums {
   void* out;
   Float type;
@@ -298,7 +300,8 @@ void kept_gradient(const Linear& linear, const KeptRows& kept, const LinearChunk
   if (gradients.head == nullptr && gradients.bias == nullptr) return;
   const Sorted sorted = radix_sort(kept.column, M, true, on);
   on(kept_head_kernel, {M, kThreads}, linear, kept, sorted.keys, sorted.values, chunk.named.count,
-     Sums{gradients.head, gradients.head_type, chunk.head_sum}, Sums{gradients.bias, gradients.bias_type, chunk.bias_sum});
+     Sums{gradients.head, gradients.head_type, chunk.head_sum},
+     Sums{gradients.bias, gradients.bias_type, chunk.bias_sum});
 }
 
 }  // namespace grpo::cuda

@@ -1,10 +1,10 @@
 // Rows of hidden states that have sets of ids (logits/kept_sets.cuh): of the head only the rows that a set keeps are
-// multiplied. All other rows go through the chunks of chunk.cuh. Which rows are of which kind the device alone knows: the
-// work of both kinds is enqueued, and ends at once where there is none.
+// multiplied. All other rows go through the chunks of chunk.cuh. Which rows are of which kind the device alone knows:
+// the work of both kinds is enqueued, and ends at once where there is none.
 //
 //   kept_softmax   the logits of each row's set and their softmax; logp, entropy and logsumexp of its tokens
-//   kept_gradient  the logits become their gradient in place; gradHidden; then pairs of id and row are sorted, by ids and
-//                  those of one id by rows, and each id's row of gradHead is the sum over its rows in that order
+//   kept_gradient  the logits become their gradient in place; gradHidden; then pairs of id and row are sorted, by ids
+//                  and those of one id by rows, and each id's row of gradHead is the sum over its rows in that order
 //
 // A set of one id takes part in none of it, but for its logsumexp: logp 0, entropy 0, no gradient.
 #pragma once

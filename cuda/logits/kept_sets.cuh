@@ -1,5 +1,5 @@
-// Sets of ids that rows were sampled from (native/logits/kept_sets.h) on a device, where nobody has looked at them: which
-// rows have one, and which of these is none that may be followed.
+// Sets of ids that rows were sampled from (native/logits/kept_sets.h) on a device, where nobody has looked at them:
+// which rows have one, and which of these is none that may be followed.
 #pragma once
 
 #include "launch/launch.cuh"
@@ -24,8 +24,8 @@ __device__ __forceinline__ bool in_set(const KeptSets& kept, int64_t r, int64_t 
   return place < set.count && set.ids[place] == id;
 }
 
-// Of a vocabulary of `width` columns, or of one of which they are a part. Where the offsets do not rise from 0 to M, all
-// rows are bad: two sets that meet would write to one place.
+// Of a vocabulary of `width` columns, or of one of which they are a part. Where the offsets do not rise from 0 to M,
+// all rows are bad: two sets that meet would write to one place.
 RowSets row_sets(const KeptSets& kept, int64_t R, int64_t M, bool part, int64_t width, Launch& on);
 
 // What tokens of rows without sets have of the whole vocabulary too.

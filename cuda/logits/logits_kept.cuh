@@ -1,6 +1,6 @@
-// Rows of logits that have sets of ids (kept_sets.cuh): one block gathers the logits of a row's set, a few among many, and
-// nothing else of the row is read. What is done with them is what logits_rows.cuh does with a whole row, but that every
-// entry of the gradient is formed in float64: there are few.
+// Rows of logits that have sets of ids (kept_sets.cuh): one block gathers the logits of a row's set, a few among many,
+// and nothing else of the row is read. What is done with them is what logits_rows.cuh does with a whole row, but that
+// every entry of the gradient is formed in float64: there are few.
 #pragma once
 
 #include "logits/logits_rows.cuh"
@@ -30,8 +30,8 @@ __device__ __forceinline__ RowCoefficients kept_coefficients(const RowWork& work
 }
 
 // Four blocks of a multiprocessor: without that number ptxas aims at more, and spills.
-// Grid: R, or T where rows are listed. Block: 128. Shared: 416. Work: each logit of a set read once, each gradient written
-// once. Bound: latency, or where a gradient is written memory.
+// Grid: R, or T where rows are listed. Block: 128. Shared: 416. Work: each logit of a set read once, each gradient
+// written once. Bound: latency, or where a gradient is written memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kKeptThreads, 4)
     kept_row_kernel(LogitRows<T> given, GradRows<G> gradient, RowWork work,

@@ -186,7 +186,7 @@ int64_t integer_option(const Call& call, const char* name) {
 Ids ids_of_vocabulary(const Call& call, int64_t V) {
   const int64_t start = integer_option(call, "vocab_start"), valid = integer_option(call, "valid_vocab");
   const int64_t first = is_null(start) ? 0 : start;
-  return {is_null(start) ? V : int64_t{1} << 31, is_null(valid) ? first + V : first + valid, first + V, valid};
+  return {is_null(start) ? V : int64_t{1} << 31, first + (is_null(valid) ? V : std::min(valid, V)), first + V, valid};
 }
 
 // Ids are not looked at where the mask is 0: padding may hold anything.

@@ -3,8 +3,8 @@
 //
 //   kept_softmax            logits of the set, their softmax
 //   kept_gradient           the logits become their gradient in place; gradHidden
-//   add_kept_head_gradient  gradHead, row after row of those that are in any set, of each the sum over its rows of hidden
-//                           states in their order
+//   add_kept_head_gradient  gradHead, row after row of those that are in any set, of each the sum over its rows of
+//                           hidden states in their order
 //
 // A row whose set is one id is certain of it: logp 0 (another token's is -inf), entropy 0, no gradient, whatever its
 // hidden state. It is multiplied only where its logsumexp is asked for.

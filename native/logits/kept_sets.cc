@@ -6,8 +6,9 @@ namespace grpo {
 
 int check_kept_inputs(const DLTensor* kept_start, const DLTensor* kept) {
   if ((kept_start == nullptr) == (kept == nullptr)) return GRPO_OK;
-  return kept == nullptr ? fail(GRPO_MISSING, "kept", "is missing, expected the ids of the sets that {kept_start} bounds")
-                         : fail(GRPO_MISSING, "kept_start", "is missing, expected where in {kept} each row's set begins");
+  if (kept == nullptr)
+    return fail(GRPO_MISSING, "kept", "is missing, expected the ids of the sets that {kept_start} bounds");
+  return fail(GRPO_MISSING, "kept_start", "is missing, expected where in {kept} each row's set begins");
 }
 
 int check_kept(const KeptSets& kept, const RowTokens& tokens, bool part, int64_t width) {

@@ -1,5 +1,6 @@
-// The ids that a row was sampled from (top-p, top-k, a grammar), where the call has such sets: the softmax of a row with
-// a set runs over these alone, by gathering their logits into a row of their own, which the code of whole rows takes.
+// The ids that a row was sampled from (top-p, top-k, a grammar), where the call has such sets: the softmax of a row
+// with a set runs over these alone, by gathering their logits into a row of their own, which the code of whole rows
+// takes.
 // What the backends have in common comes first.
 #pragma once
 

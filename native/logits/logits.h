@@ -121,6 +121,19 @@ int check_named_rows(const Args& args, const Axes& axes, const KeptSets& kept, c
   if (const int status = check_row_temperature(temperature_of(args), tokens)) return status;
   return check_kept(kept, tokens, is_part(args), axes['V']);
 }
+// In a call on a device, of what lies on the host: the sets, where what names their rows lies there too.
+template <class Args>
+  requires requires(const Args& args) { args.kept_start; }
+int check_given(const Args& args, const Axes& axes) {
+  if (args.kept_start == nullptr || args.kept == nullptr) return GRPO_OK;
+  if (const int status = check_vocabulary(args, axes)) return status;
+  for (const DLTensor* x : {args.kept_start, args.kept, args.row, args.mask})
+    if (x != nullptr && x->device.device_type != kDLCPU) return GRPO_OK;
+  Scratch<int32_t> scratch(row_tokens_scratch(axes['T']));
+  const RowTokens tokens =
+      row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), axes['T'], axes['R']);
+  return check_kept(kept_sets_of(args, axes), tokens, is_part(args), axes['V']);
+}
 // The gradient of an entropy needs the entropy.
 int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy);
 

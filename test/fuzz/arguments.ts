@@ -148,7 +148,7 @@ function forwardNumbers(c: OperationCase, made: Arguments) {
   })
 }
 
-/** Ids that rise in the set of each row, as many as it has place for, and most of its tokens, for a loss all, among them. */
+/** Ids that rise in the set of each row, as many as it has place for; most of its tokens, for a loss all, are among them. */
 function sets(c: OperationCase, { inputs, options }: Arguments, r: Random): void {
   const { keptStart, kept, token, row } = inputs as Record<string, HostArray | undefined>
   if (keptStart === undefined || kept === undefined || c.sizes.V === 0) {
