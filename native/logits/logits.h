@@ -127,8 +127,9 @@ template <class Args>
 int check_given(const Args& args, const Axes& axes) {
   if (args.kept_start == nullptr || args.kept == nullptr) return GRPO_OK;
   if (const int status = check_vocabulary(args, axes)) return status;
-  for (const DLTensor* x : {args.kept_start, args.kept, args.row, args.mask})
-    if (x != nullptr && x->device.device_type != kDLCPU) return GRPO_OK;
+  const auto elsewhere = [](const DLTensor* x) { return x != nullptr && x->device.device_type != kDLCPU; };
+  if (elsewhere(args.kept_start) || elsewhere(args.kept) || elsewhere(args.row) || elsewhere(args.mask))
+    return GRPO_OK;
   Scratch<int32_t> scratch(row_tokens_scratch(axes['T']));
   const RowTokens tokens =
       row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), axes['T'], axes['R']);
