@@ -13,7 +13,7 @@ import { type Context, checkLength, extended, masked } from './context.js'
 import { gaussianKl } from './gaussian.js'
 import type { Forward, GradientsOf, PolicyGradients } from './gradients.js'
 import { checkPolicyNames } from './names.js'
-import { forwardOf, type LogitsOptions, logitsOptions, type Policy, policyKind } from './policy.js'
+import { besideLogits, forwardOf, type LogitsOptions, logitsOptions, type Policy, policyKind } from './policy.js'
 import type { AnyRecipe, OwnLoss, Weights } from './recipe.js'
 import { isSeparate, separateLoss, wanted } from './separate_loss.js'
 
@@ -207,14 +207,14 @@ export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy,
     const through = kind === 'logp' ? undefined : forward()
     return lossOfTerms({ c, inputs, forward: through, objective, out, weights })
   }
-  const { logits, hidden, head, headBias, row, rowTemperature } = policy
+  const { logits, hidden, head, headBias } = policy
   if (kind === 'logits') {
-    const given = { logits: logits!, token: c.token, row, rowTemperature, ...inputs }
+    const given = { logits: logits!, token: c.token, ...besideLogits(policy), ...inputs }
     return finished(policyLossFromLogits(given, { ...ofLogits, out, ...objective }), weights)
   }
   if (kind === 'hidden') {
     if (head === undefined) throw grpoError('missing', method, 'head', 'is missing, but hidden is given')
-    const given = { hidden: hidden!, head, headBias, token: c.token, row, rowTemperature, ...inputs }
+    const given = { hidden: hidden!, head, headBias, token: c.token, ...besideLogits(policy), ...inputs }
     return finished(linearPolicyLoss(given, { ...ofLogits, chunkRows, out, ...objective }), weights)
   }
   if (kind === 'mean') {

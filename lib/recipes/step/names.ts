@@ -12,6 +12,8 @@ export const policyFields = [
   'headBias',
   'row',
   'rowTemperature',
+  'keptStart',
+  'kept',
   'x',
   'std',
   'oldMean',

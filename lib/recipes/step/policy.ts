@@ -28,6 +28,9 @@ export interface Policy extends GaussianPolicy {
   readonly row?: ArrayInput<'i32'>
   /** f32[R]  multiplies the temperature, row by row */
   readonly rowTemperature?: ArrayInput<'f32'>
+  /** i32[R+1], i32[M]  the ids that each row was sampled from, as in tokenLogprob */
+  readonly keptStart?: ArrayInput<'i32'>
+  readonly kept?: ArrayInput<'i32'>
 }
 
 /** What all operations on logits take; the options of a step have it. */
@@ -38,6 +41,11 @@ export interface LogitsOptions {
   readonly softcap?: number | null
   /** null by default; else columns of the vocabulary from there on are padding. */
   readonly validVocab?: number | null
+}
+
+/** What all operations on logits take beside them. */
+export function besideLogits({ row, rowTemperature, keptStart, kept }: Policy) {
+  return { row, rowTemperature, keptStart, kept }
 }
 
 export function logitsOptions({ temperature = 1, softcap = null, validVocab = null }: LogitsOptions) {
@@ -93,7 +101,7 @@ export function forwardOf(
       }
     }
     if (kind === 'mean') return gaussianForward(method, policy, mask, gaussian)
-    const common = { token: c.token, row: policy.row, rowTemperature: policy.rowTemperature, mask }
+    const common = { token: c.token, ...besideLogits(policy), mask }
     const gradients = (gradLogp: Float32Array, gradEntropy: Float32Array | undefined) => ({ gradLogp, gradEntropy })
     if (kind === 'logits') {
       const inputs = { logits: policy.logits as Values, ...common }

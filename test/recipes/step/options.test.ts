@@ -48,9 +48,13 @@ describe('what models make of logits', () => {
   const valid = token.map((id) => id % (V - 1))
   const eye = array(Float32Array.from({ length: V * V }, (_, i) => Number(i % (V + 1) === 0)), [V, V]) // biome-ignore format: short
   const { oldLogp, sequenceStart, mask } = fixture
+  // Rows 2 and 5 were sampled from few ids.
+  const keptStart = Int32Array.of(0, 0, 0, 2, 2, 2, 4, 4, 4)
+  const kept = Int32Array.of(0, 2, 1, 2)
+  const beside = { rowTemperature, keptStart, kept }
   const given = {
     token: valid,
-    rowTemperature,
+    ...beside,
     oldLogp,
     sequenceStart,
     mask: Uint8Array.from(mask),
@@ -61,12 +65,12 @@ describe('what models make of logits', () => {
   test('goes to the fused losses', () => {
     const step = (policy: object) =>
       prepareStep(plain, { ...batch, token: valid }, undefined, options).loss(policy as never)
-    const fromLogits = step({ logits: logits(), rowTemperature }) as unknown as { loss: number; gradLogits: object }
+    const fromLogits = step({ logits: logits(), ...beside }) as unknown as { loss: number; gradLogits: object }
     const objective = { aggregate: 'sequence_mean' } as const
     const expected = policyLossFromLogits({ logits: logits(), ...given }, { ...options, ...objective })
     expect(fromLogits.loss).toBe(expected.loss.data[0])
     expect(fromLogits.gradLogits).toEqual(expected.gradLogits)
-    const fromHidden = step({ hidden: logits(), head: eye, rowTemperature }) as unknown as {
+    const fromHidden = step({ hidden: logits(), head: eye, ...beside }) as unknown as {
       loss: number
       gradHidden: object
     }
@@ -79,7 +83,7 @@ describe('what models make of logits', () => {
     const pairs = { ...rest, rewards: [1, 0], token: valid, chosen: [0], rejected: [1] }
     const of = (z: Float32Array) => {
       const policy = kind === 'logits' ? { logits: array(z, [T, V]) } : { hidden: array(z, [T, V]), head: eye }
-      return optimizationStep(recipes.simpo(), { ...pairs, ...policy, rowTemperature } as never, undefined, options) as unknown as { loss: number; gradLogits?: { data: Float32Array }; gradHidden?: { data: Float32Array } } // biome-ignore format: one type
+      return optimizationStep(recipes.simpo(), { ...pairs, ...policy, ...beside } as never, undefined, options) as unknown as { loss: number; gradLogits?: { data: Float32Array }; gradHidden?: { data: Float32Array } } // biome-ignore format: one type
     }
     const z = logits().data as Float32Array
     const { gradLogits, gradHidden } = of(z)
