@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "interface/operation.h"
-#include "interface/descriptors.h"
+#include "interface/checked_call.h"
 
 namespace grpo {
 namespace {
@@ -15,31 +14,7 @@ thread_local struct {
   int32_t status;
 } last;
 
-struct Call {
-  const std::vector<Field>& fields;
-  const char* args;
-  const char* objective;
-  Axes& axes;
-  int32_t* device;         // null: the host
-  const Field* bound[26];  // the array that gave an axis its size
-  const Field* placed;     // the first array that lies on a device
-};
-
 constexpr int32_t kHost = kDLCPU, kCuda = kDLCUDA;
-
-const DLTensor* tensor_of(const Call& call, const Field& field) {
-  const DLTensor* tensor;
-  std::memcpy(&tensor, call.args + field.source->offset, sizeof tensor);
-  return tensor;
-}
-
-const Field* find(const Call& call, const std::string& name, int32_t role) {
-  for (const Field& field : call.fields)
-    if (field.source->role == role && name == field.source->name) return &field;
-  return nullptr;
-}
-
-std::string brace(const Field& field) { return std::string("{") + field.source->name + "}"; }
 
 std::string shape_text(const int64_t* shape, int32_t ndim) {
   std::string text = "[";
@@ -47,7 +22,7 @@ std::string shape_text(const int64_t* shape, int32_t ndim) {
   return text + "]";
 }
 
-int64_t dimension(const Call& call, const ArraySpec::Axis& axis) {
+int64_t dimension(const CheckedCall& call, const ArraySpec::Axis& axis) {
   return axis.name == 0 ? axis.plus : call.axes[axis.name] + axis.plus;
 }
 
@@ -56,14 +31,7 @@ std::string axis_text(const ArraySpec::Axis& axis) {
   return std::string(1, axis.name) + (axis.plus ? " + " + std::to_string(axis.plus) : "");
 }
 
-// "(T = 4 from {logp})"
-std::string origin(const Call& call, char axis) {
-  const Field* from = call.bound[axis - 'A'];
-  return std::string("(") + axis + " = " + std::to_string(call.axes[axis]) +
-         (from != nullptr ? " from " + brace(*from) : "") + ")";
-}
-
-int check_type(const Call& call, const Field& field, const DLTensor& tensor) {
+int check_type(const CheckedCall& call, const Field& field, const DLTensor& tensor) {
   const Type type = type_of(tensor.dtype);
   const std::vector<Type>* expected = &field.array.types;
   if (type == Type::kUnknown)
@@ -94,7 +62,7 @@ int check_type(const Call& call, const Field& field, const DLTensor& tensor) {
               std::string("has dtype ") + type_name(type) + ", expected " + names + why);
 }
 
-int check_shape(Call& call, const Field& field, const DLTensor& tensor) {
+int check_shape(CheckedCall& call, const Field& field, const DLTensor& tensor) {
   const std::vector<ArraySpec::Axis>& axes = field.array.axes;
   size_t least = axes.size();
   while (least > 0 && axes[least - 1].maybe) --least;
@@ -151,68 +119,6 @@ int check_strides(const Field& field, const DLTensor& tensor) {
   return GRPO_OK;
 }
 
-int check_offsets(const Call& call, const Field& field, const int32_t* offsets, int64_t length) {
-  const auto at = [](int64_t i, int32_t value) { return "[" + std::to_string(i) + "] is " + std::to_string(value); };
-  const std::string name = field.source->name;
-  if (offsets[0] != 0)
-    return fail(GRPO_VALUE, name.c_str(), "begins with " + std::to_string(offsets[0]) + ", expected 0");
-  for (int64_t i = 1; i < length; ++i)
-    if (offsets[i] < offsets[i - 1])
-      return fail(GRPO_VALUE, name.c_str(),
-                  "falls: {" + name + "}" + at(i, offsets[i]) + ", {" + name + "}" + at(i - 1, offsets[i - 1]) +
-                      ", expected offsets that rise");
-  const int64_t end = call.axes[field.array.offsets];  // below 0: nothing else in this call has that axis
-  if (end >= 0 && offsets[length - 1] != end)
-    return fail(GRPO_VALUE, name.c_str(),
-                "ends with " + std::to_string(offsets[length - 1]) + ", expected " + std::to_string(end) + " " +
-                    origin(call, field.array.offsets));
-  return GRPO_OK;
-}
-
-struct Ids {
-  int64_t end;                   // 0 to end - 1
-  int64_t padding, padding_end;  // but for these
-  int64_t valid = 0;
-};
-
-int64_t integer_option(const Call& call, const char* name) {
-  const Field* field = find(call, name, GRPO_OPTION_FIELD);
-  int64_t value = -1;
-  if (field != nullptr) std::memcpy(&value, call.args + field->source->offset, sizeof value);
-  return value;
-}
-
-// Of a vocabulary of V columns, or of one of which they are a part.
-Ids ids_of_vocabulary(const Call& call, int64_t V) {
-  const int64_t start = integer_option(call, "vocab_start"), valid = integer_option(call, "valid_vocab");
-  const int64_t first = is_null(start) ? 0 : start;
-  return {is_null(start) ? V : int64_t{1} << 31, first + (is_null(valid) ? V : std::min(valid, V)), first + V, valid};
-}
-
-// Ids are not looked at where the mask is 0: padding may hold anything.
-int check_below(const Call& call, const Field& field, const int32_t* values, int64_t length) {
-  const Field* mask_field = find(call, "mask", GRPO_INPUT);
-  const DLTensor* mask_tensor = mask_field == nullptr ? nullptr : tensor_of(call, *mask_field);
-  if (mask_tensor != nullptr && mask_tensor->device.device_type != kHost) return GRPO_OK;
-  const bool masked = mask_tensor != nullptr && mask_tensor->shape[0] == length;
-  const uint8_t* mask = masked ? data<uint8_t>(mask_tensor) : nullptr;
-  const Ids ids = field.array.vocabulary != 0 ? ids_of_vocabulary(call, call.axes[field.array.vocabulary])
-                                              : Ids{call.axes[field.array.below], 0, 0};
-  const char axis = field.array.vocabulary != 0 ? field.array.vocabulary : field.array.below;
-  for (int64_t i = 0; i < length; ++i) {
-    if (mask != nullptr && mask[i] == 0) continue;
-    const auto has = [&] { return "has " + std::to_string(values[i]) + " at " + std::to_string(i); };
-    if (values[i] >= ids.padding && values[i] < ids.padding_end)
-      return fail(GRPO_VALUE, field.source->name,
-                  has() + ", which is padding of the vocabulary: {valid_vocab} is " + std::to_string(ids.valid));
-    if (values[i] < 0 || values[i] >= ids.end)
-      return fail(GRPO_VALUE, field.source->name,
-                  has() + ", expected 0 to " + std::to_string(ids.end - 1) +
-                      (ids.end == call.axes[axis] ? " " + origin(call, axis) : ""));
-  }
-  return GRPO_OK;
-}
-
 int check_memory(const Field& field, const DLTensor& tensor) {
   int64_t size = 1;
   for (int32_t i = 0; i < tensor.ndim; ++i) size = tensor.shape[i] == 0 ? 0 : size;
@@ -223,7 +129,7 @@ int check_memory(const Field& field, const DLTensor& tensor) {
   return GRPO_OK;
 }
 
-int check_device(Call& call, const Field& field, const DLTensor& tensor) {
+int check_device(CheckedCall& call, const Field& field, const DLTensor& tensor) {
   const bool on_host = tensor.device.device_type == kHost;
   if (call.device == nullptr)
     return on_host ? GRPO_OK
@@ -243,7 +149,7 @@ int check_device(Call& call, const Field& field, const DLTensor& tensor) {
                   " lies on device " + std::to_string(*call.device));
 }
 
-int check_array(Call& call, const Field& field) {
+int check_array(CheckedCall& call, const Field& field) {
   const DLTensor* tensor = tensor_of(call, field);
   if (tensor == nullptr) {
     if (field.source->role == GRPO_OUTPUT || field.array.optional) return GRPO_OK;
@@ -256,15 +162,6 @@ int check_array(Call& call, const Field& field) {
   if (int status = check_shape(call, field, *tensor)) return status;
   if (int status = check_strides(field, *tensor)) return status;
   return check_memory(field, *tensor);
-}
-
-int check_contents(const Call& call, const Field& field) {
-  const DLTensor* tensor = tensor_of(call, field);
-  if (tensor == nullptr || tensor->device.device_type != kHost) return GRPO_OK;
-  const ArraySpec& spec = field.array;
-  if (spec.offsets != 0) return check_offsets(call, field, data<int32_t>(tensor), tensor->shape[0]);
-  if (spec.below != 0 || spec.vocabulary != 0) return check_below(call, field, data<int32_t>(tensor), tensor->shape[0]);
-  return GRPO_OK;
 }
 
 std::string number_text(double value) {
@@ -291,7 +188,7 @@ int check_held(const Field& field, double value) {
   return fail(GRPO_OPTION, field.source->name, "is " + number_text(value) + ", expected " + expected);
 }
 
-int check_option(Call& call, const Field& field) {
+int check_option(CheckedCall& call, const Field& field) {
   const OptionSpec& spec = field.option;
   const char* at = (field.source->in_objective ? call.objective : call.args) + field.source->offset;
   double value = 0;
@@ -331,7 +228,7 @@ int check_option(Call& call, const Field& field) {
 }
 
 // Outputs overlap no input and no other output; one array may be written over the input that its spec names.
-int check_overlap(const Call& call, const Field& output) {
+int check_overlap(const CheckedCall& call, const Field& output) {
   const DLTensor* out = tensor_of(call, output);
   if (out == nullptr) return GRPO_OK;
   const auto extent = [](const DLTensor& tensor) {
@@ -381,7 +278,7 @@ void last_error(grpo_error* error) {
 }
 
 int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t* device, OwnInputs* own) {
-  Call call{fields_of(operation), static_cast<const char*>(args), nullptr, axes, device, {}, nullptr};
+  CheckedCall call{fields_of(operation), static_cast<const char*>(args), nullptr, axes, device, {}, nullptr};
   if (device != nullptr) *device = 0;
   std::fill(axes.size, axes.size + 26, -1);
   if (const std::string& problem = instruction_set_problem(); !problem.empty())
