@@ -29,11 +29,11 @@ __device__ __forceinline__ RowCoefficients kept_coefficients(const RowWork& work
   return c;
 }
 
-// Four blocks of a multiprocessor: without that number ptxas aims at more, and spills.
+// Three blocks of a multiprocessor: without that number ptxas aims at more, and spills.
 // Grid: R, or T where rows are listed. Block: 128. Shared: 416. Work: each logit of a set read once, each gradient
 // written once. Bound: latency, or where a gradient is written memory.
 template <RowPass kPass, class T, class G, class Coefficients>
-__global__ void __launch_bounds__(kKeptThreads, 4)
+__global__ void __launch_bounds__(kKeptThreads, 3)
     kept_row_kernel(LogitRows<T> given, GradRows<G> gradient, RowWork work,
                     const __grid_constant__ Coefficients coefficients) {
   DYN_SMEM(RowShared, s);

@@ -86,19 +86,21 @@ __device__ __forceinline__ void add(Online& o, const float (&x)[kCount], float s
   }
 }
 
-// Groups begin to end of the slice, by the threads of the block; loads of several groups are under way at a time.
+// Groups begin to end of the slice, by the threads of the block; loads of several groups are under way at a time, but
+// with a soft-cap, which takes the registers, and longer than a load.
 template <bool kAccurate, class T>
 __device__ __forceinline__ void add_groups(Online& o, const Slice<T>& slice, int64_t begin, int64_t end, float scale2) {
   constexpr int kAhead = 4;
+  const bool capped = slice.inverse_cap.high != 0;
   int64_t g = begin + threadIdx.x;
-  for (; g + (kAhead - 1) * int64_t{blockDim.x} < end; g += kAhead * int64_t{blockDim.x}) {
+  for (; !capped && g + (kAhead - 1) * int64_t{blockDim.x} < end; g += kAhead * int64_t{blockDim.x}) {
     Words4 words[kAhead];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) words[i] = slice.group(g + i * int64_t{blockDim.x});
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       float x[kLanes<T>];
-      slice.unpack_group(words[i], x);
+      unpack<T>(words[i], x);
       add<kAccurate>(o, x, scale2);
     }
   }
@@ -187,16 +189,11 @@ __device__ __forceinline__ void write_gradient(const Slice<T>& slice, G* y, cons
   constexpr int kAhead = 2;
   const bool whole = aligned16(y);
   const bool capped = slice.inverse_cap.high != 0;
-  const auto gradient = [&](float x) {
-    const float by_capped = line.template at<kAccurate>(x);
-    return capped ? by_capped * softcap_slope(x) : by_capped;
+  const auto one = [&](int64_t i) {
+    const float x = slice.at(i), gradient = line.template at<kAccurate>(x);
+    y[i] = from_float<G>(capped ? gradient * softcap_slope(x) : gradient);
   };
-  const auto one = [&](int64_t i) { y[i] = from_float<G>(gradient(slice.at(i))); };
-  const auto group = [&](int64_t g, const Words4& words) {
-    float x[kLanes<T>];
-    slice.unpack_group(words, x);
-#pragma unroll
-    for (int i = 0; i < kLanes<T>; ++i) x[i] = gradient(x[i]);
+  const auto store = [&](int64_t g, const float (&x)[kLanes<T>]) {
     G* to = y + g * kLanes<T>;
     if (whole) {
 #pragma unroll
@@ -206,15 +203,30 @@ __device__ __forceinline__ void write_gradient(const Slice<T>& slice, G* y, cons
       for (int i = 0; i < kLanes<T>; ++i) to[i] = from_float<G>(x[i]);
     }
   };
+  const auto group = [&](int64_t g, const Words4& words) {
+    float x[kLanes<T>];
+    unpack<T>(words, x);
+#pragma unroll
+    for (int i = 0; i < kLanes<T>; ++i) x[i] = line.template at<kAccurate>(x[i]);
+    store(g, x);
+  };
+  const auto capped_group = [&](int64_t g, const Words4& words) {
+    float x[kLanes<T>];
+    slice.unpack_group(words, x);
+#pragma unroll
+    for (int i = 0; i < kLanes<T>; ++i) x[i] = line.template at<kAccurate>(x[i]) * softcap_slope(x[i]);
+    store(g, x);
+  };
   int64_t g = threadIdx.x;
-  for (; g + (kAhead - 1) * int64_t{blockDim.x} < slice.groups; g += kAhead * int64_t{blockDim.x}) {
+  for (; !capped && g + (kAhead - 1) * int64_t{blockDim.x} < slice.groups; g += kAhead * int64_t{blockDim.x}) {
     Words4 words[kAhead];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) words[i] = slice.group(g + i * int64_t{blockDim.x});
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) group(g + i * int64_t{blockDim.x}, words[i]);
   }
-  for (; g < slice.groups; g += blockDim.x) group(g, slice.group(g));
+  for (; !capped && g < slice.groups; g += blockDim.x) group(g, slice.group(g));
+  for (; g < slice.groups; g += blockDim.x) capped_group(g, slice.group(g));
   for (int64_t i = slice.tail() + threadIdx.x; i < slice.n; i += blockDim.x) one(i);
 }
 
