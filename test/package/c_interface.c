@@ -31,7 +31,7 @@ static void row_strides(const grpo_api* api) {
   expect(api->defaults("token_logprob", &forward, NULL) == GRPO_OK, "defaults of token_logprob");
   expect(api->defaults("token_logprob_backward", &backward, NULL) == GRPO_OK, "defaults of token_logprob_backward");
   forward.logits = backward.logits = &x, forward.token = backward.token = &tokens;
-  forward.logsumexp = backward.logsumexp = &sums, backward.grad_logp = &ones, backward.grad_logits = &y;
+  backward.logsumexp = forward.logsumexp = &sums, backward.grad_logp = &ones, backward.grad_logits = &y;
   expect(api->token_logprob(&forward, NULL) == GRPO_OK, "rows that lie apart");
   expect(fabsf(logsumexp[0] - 3.4076059f) < 1e-6f && fabsf(logsumexp[1] - 1.4076059f) < 1e-6f, "their logsumexp");
 

@@ -81,8 +81,8 @@ try {
   const ofPool = ['-std=c++20', '-O1', '-Wall', '-Werror', '-pthread', '-I', join(root, 'native')]
   execFileSync('c++', [...ofPool, named('pool.cc'), ...parallel, '-o', join(folder, 'pool')], { stdio: 'inherit' })
   runs(join(folder, 'pool'), join(folder, 'groups'))
-  const rows = join(root, 'native/logits/softmax_rows.cc')
-  execFileSync('c++', [...ofPool, named('rows.cc'), rows, '-o', join(folder, 'rows')], { stdio: 'inherit' })
+  const rows = ['softmax_rows', 'sort_by_key'].map((name) => join(root, `native/logits/${name}.cc`))
+  execFileSync('c++', [...ofPool, named('rows.cc'), ...rows, '-o', join(folder, 'rows')], { stdio: 'inherit' })
   runs(join(folder, 'rows'))
 
   const symbols = execFileSync('nm', ['-D', '--defined-only', library], { encoding: 'utf8' })
