@@ -49,7 +49,7 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  *
  * Rows that were sampled from fewer ids have a set, kept[keptStart[r]] to kept[keptStart[r + 1]]: softmax, entropy and
  * logsumexp run over these ids alone, and nothing else of the row is read. A token outside its row's set has logp -inf, a
- * constant: ratio 0, and no gradient. With vocabStart the ids are those of the whole vocabulary, and so is an empty set: a
+ * constant: against a finite oldLogp ratio 0, and no gradient. With vocabStart the ids are those of the whole vocabulary, and so is an empty set: a
  * row of whose set no id lies here has logsumexp -inf and entropy 0. On a device a set whose ids do not rise, or lie
  * outside the vocabulary, makes the outputs of its row's tokens NaN, and offsets that do not rise those of all tokens.
  *

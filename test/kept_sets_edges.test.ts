@@ -147,6 +147,26 @@ if (backend !== 'cpu') {
     }
     for (const name of ['tokenLogprobBackward', 'linearTokenLogprobBackward']) calls[name]!(sets)
   })
+  test('on a device a bad temperature of a set of one id makes its row NaN', () => {
+    const hidden = array(Float32Array.of(1, 2, 3, 4), [2, 2])
+    const head = array(Float32Array.of(1, 0, 0, 1, 1, 1), [3, 2])
+    const sets = {
+      keptStart: Int32Array.of(0, 1, 2),
+      kept: Int32Array.of(0, 1),
+      rowTemperature: Float32Array.of(-1, 1),
+    }
+    const policy = {
+      token: Int32Array.of(0, 1),
+      advantage: Float32Array.of(1, 1),
+      sequenceStart: Int32Array.of(0, 1, 2),
+    }
+    for (const ratio of ['token', 'sequence'] as const) {
+      const { gradHidden, gradHead, stats } = linearPolicyLoss({ hidden, head, ...sets, ...policy }, { ratio })
+      expect(Array.from(gradHidden.data, Number.isNaN)).toEqual([true, true, false, false])
+      expect(Array.from(gradHead.data, Number.isNaN)).toEqual([true, true, false, false, false, false])
+      expect(lossStats(stats).badIndex).toBe(1)
+    }
+  })
   test('on a device padding in a set', () => {
     const { logp } = tokenLogprob(
       { logits: three().logits, token, keptStart, kept: cuda.upload(array(kept)) },

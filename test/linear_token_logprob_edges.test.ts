@@ -6,6 +6,19 @@ import { random } from './support/random.js'
 
 const outputNames = ['logp', 'entropy', 'logsumexp'] as const
 
+test('a part of a head without valid columns adds nothing to gradHidden', () => {
+  const hidden = array(Float32Array.of(1, 2, 3, 4), [2, 2])
+  const given = { token: Int32Array.of(0, 0), logsumexp: Float32Array.of(1, 1), gradLogp: Float32Array.of(1, 1) }
+  const head = array(new Float32Array(4).fill(1), [2, 2])
+  const padding = linearTokenLogprobBackward({ hidden, head, ...given }, { vocabStart: 4, validVocab: 0 })
+  const none = linearTokenLogprobBackward(
+    { hidden, head: array(new Float32Array(0), [0, 2]), ...given },
+    { vocabStart: 4 },
+  )
+  for (const { gradHidden } of [padding, none]) expect(Array.from(gradHidden.data)).toEqual([0, 0, 0, 0])
+  expect(Array.from(padding.gradHead.data)).toEqual([0, 0, 0, 0])
+})
+
 describe('edges', () => {
   const inputs = {
     hidden: matrix([

@@ -17,6 +17,10 @@ describe('edges', () => {
     return Array.from(tokenLogprobBackward({ ...inputs, ...forwardOf(tokenLogprob(inputs)), ...grads }).gradLogits.data)
   }
 
+  // The difference of two logsumexps of that size has no digits left.
+  test.each([1e10, 1e15, 1e30])('two equal logits of %d have gradients of a half', (size) => {
+    expect(backward([size, size], 0, 1)).toEqual([0.5, -0.5])
+  })
   test('one column', () => {
     expect(one([3.5])).toEqual([0, 0, 3.5])
     expect(backward([3.5], 0, 2, 3)).toEqual([0])

@@ -174,7 +174,14 @@ __global__ void __launch_bounds__(kThreads)
   if (entropy != nullptr && !equal_but_for_rounding(entropy[first], softmax.entropy)) softmax.entropy = entropy[first];
   const int64_t place = here.ids - sets.ids;
   float* z = kept.logits + place;
+  const bool exists = isfinite(softmax.log_sum);  // a set of one id has no logit where its temperature is none
   for (int64_t j = threadIdx.x; j < here.count; j += kThreads) {
+    kept.column[place + j] = static_cast<uint32_t>(here.ids[j] - sets.first);
+    kept.row[place + j] = static_cast<int32_t>(r);
+    if (!exists) {
+      z[j] = NAN;
+      continue;
+    }
     double value = 0;
     for (int32_t k = begin; k < end; ++k)
       if (linear.token[kept.named.tokens[k]] == here.ids[j]) value += grad_logp[kept.named.tokens[k]];
@@ -182,9 +189,7 @@ __global__ void __launch_bounds__(kThreads)
     const double log_p = (z[j] - softmax.most) * scale - softmax.log_sum, p = exp(log_p);
     if (p != 0) value -= p * (logp + of_entropy * (log_p + softmax.entropy));  // not 0 * -inf
     if (softcap != 0) value *= cap_slope(z[j]);
-    z[j] = static_cast<float>(isfinite(softmax.log_sum) ? slope * value : NAN);
-    kept.column[place + j] = static_cast<uint32_t>(here.ids[j] - sets.first);
-    kept.row[place + j] = static_cast<int32_t>(r);
+    z[j] = static_cast<float>(slope * value);
   }
   if (gradients.hidden == nullptr) return;
   __syncthreads();

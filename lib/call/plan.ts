@@ -5,6 +5,15 @@ import { type ArraySpec, type OptionSpec, type Signature, signatures } from '../
 import { describe } from '../arrays/array.js'
 import type { OperationName } from '../ops.js'
 
+/** The places of the inputs that the spec of an output names, or of the option without which it is not there; -1: none. */
+export interface OutputPlan {
+  readonly spec: ArraySpec
+  readonly like: number
+  readonly over: number
+  readonly condition: number
+  readonly option: number
+}
+
 export interface Plan {
   readonly signature: Signature
   readonly inputNames: readonly string[]
@@ -13,8 +22,7 @@ export interface Plan {
   readonly mask: ArraySpec | undefined
   /** Of each option the number that stands for it where it is not given; undefined: it has to be. */
   readonly fallbacks: readonly (number | undefined)[]
-  /** Of each output the places of the inputs that its spec names; -1: none. */
-  readonly outputs: readonly { spec: ArraySpec; like: number; over: number; condition: number }[]
+  readonly outputs: readonly OutputPlan[]
 }
 
 const plans = new Map<OperationName, Plan>()
@@ -45,6 +53,7 @@ function makePlan(name: OperationName): Plan {
       like: place(spec.like),
       over: place(spec.over),
       condition: place(spec.condition),
+      option: options.findIndex((option) => option.name === spec.condition),
     })),
   }
 }

@@ -12,7 +12,7 @@ import type { OperationName } from '../ops.js'
 import type { Call } from './calls.js'
 import { onCpu, onGpu } from './execute.js'
 import { checkDense, checkStride, isCopied, type Placed, read, type Slot, sameMemory, sideOf } from './placed.js'
-import { optionNumber, planOf } from './plan.js'
+import { type OutputPlan, optionNumber, planOf } from './plan.js'
 import type {
   CallOptions,
   InputsOf,
@@ -116,19 +116,19 @@ export function call<Name extends OperationName>(
     if (spec.axis !== undefined) axes.set(spec.axis, value)
     numbers.push(value)
   }
-  const exists = (spec: ArraySpec, condition: number) =>
-    spec.condition === undefined || arrays[condition] !== undefined || givenOptions[spec.condition] === true
+  const exists = ({ spec, condition, option }: OutputPlan) =>
+    spec.condition === undefined || (option >= 0 ? numbers[option] === 1 : arrays[condition] !== undefined)
   const own: (Placed | undefined)[] = []
   const strides: number[] = []
-  for (const { spec, over, condition } of outputPlans) {
+  for (const plan of outputPlans) {
+    const { spec, over, option } = plan
     const i = own.push(undefined) - 1
     strides.push(0)
     const given = out[spec.name]
     if (given === undefined || given === null) continue
-    if (!exists(spec, condition)) {
-      const option = optionNames.includes(spec.condition as string)
-      const problem = `is ${option ? 'false' : 'missing'}, but out has ${spec.name}`
-      throw grpoError(option ? 'option' : 'missing', name, spec.condition as string, problem)
+    if (!exists(plan)) {
+      const problem = `is ${option >= 0 ? 'false' : 'missing'}, but out has ${spec.name}`
+      throw grpoError(option >= 0 ? 'option' : 'missing', name, spec.condition as string, problem)
     }
     const x = read(name, spec, given, spec.over !== undefined, false) as Placed
     own[i] = x
@@ -149,9 +149,10 @@ export function call<Name extends OperationName>(
   })
 
   const outputs: Bag = {}
-  for (const [i, { spec, like, condition }] of outputPlans.entries()) {
+  for (const [i, plan] of outputPlans.entries()) {
+    const { spec, like } = plan
     const given = out[spec.name]
-    if (given === null || !exists(spec, condition)) {
+    if (given === null || !exists(plan)) {
       slots.push(undefined)
       continue
     }

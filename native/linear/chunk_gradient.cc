@@ -169,7 +169,8 @@ void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMem
     }
   });
 
-  if (!hidden) return;
+  // Without columns there is nothing that a product would put in the place of the hidden states.
+  if (!hidden || linear.V == 0) return;
   multiply_head(linear, kept.count, memory);
   parallel_for(kept.count, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i)

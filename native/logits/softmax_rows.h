@@ -78,11 +78,10 @@ inline void softmax_gradient(const RowSoftmax& row, const RowGradient& gradient,
                              Float type,
                              void* y,  // [n]
                              Float y_type, int64_t n) {
-  const double logsumexp = row.logsumexp(scale);
   const bool capped = softcap != 0;
   const double slope = capped ? scale / softcap : scale;
-  vector_kernels().softmax_gradient(x, type, n, scale, row.max, logsumexp, static_cast<float>(-slope * gradient.logp),
-                                    static_cast<float>(-slope * gradient.entropy), logsumexp - row.entropy, capped, y,
+  vector_kernels().softmax_gradient(x, type, n, scale, row.max, row.log_sum, static_cast<float>(-slope * gradient.logp),
+                                    static_cast<float>(-slope * gradient.entropy), row.log_sum - row.entropy, capped, y,
                                     y_type);
 }
 

@@ -150,12 +150,11 @@ static void softmax_gradient_from(const void* x, int64_t n, float scale, float m
   softmax_gradient_of<kType, Float::kF16, kCapped>(x, n, scale, max, a, b, y);
 }
 
-static void softmax_gradient(const void* x, Float type, int64_t n, float scale, float max, double logsumexp, float a,
+static void softmax_gradient(const void* x, Float type, int64_t n, float scale, float max, double log_sum, float a,
                              float b, double shift, bool capped, void* y, Float y_type) {
-  // exp(u - logsumexp) = exp(u - scale * max) * exp(scale * max - logsumexp), the second factor once per row in double.
-  const double offset = static_cast<double>(max) * scale;
-  const double inverse = exp(offset - logsumexp);
-  const float row_a = static_cast<float>(inverse * (a - b * (shift - offset)));
+  // The factor exp(-log_sum) once per row, in double.
+  const double inverse = exp(-log_sum);
+  const float row_a = static_cast<float>(inverse * (a - b * shift));
   const float row_b = static_cast<float>(inverse * b * scale);
   if (capped) return softmax_gradient_from<Float::kF32, true>(x, n, scale, max, row_a, row_b, y, y_type);
   if (type == Float::kF32) return softmax_gradient_from<Float::kF32>(x, n, scale, max, row_a, row_b, y, y_type);

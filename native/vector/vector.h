@@ -43,12 +43,12 @@ struct VectorKernels {
   // One pass over x[n], read once.
   SoftmaxStats (*softmax_stats)(const void* x, Float type, int64_t n, float scale);
 
-  // y[i] = p[i] * (a + b * (u[i] - shift)),  p[i] = exp(u[i] - logsumexp),  u[i] = scale * x[i];
+  // y[i] = p[i] * (a + b * (u[i] - shift)),  p[i] = exp(u[i] - log_sum),  u[i] = scale * (x[i] - max);
   // 0 where x = -inf. y may be x itself. (A loss with gradient g of the log-probability and h of the entropy H
-  // calls this with a = -g * scale, b = -h * scale, shift = logsumexp - H.)
-  // max as softmax_stats gave it: exponents are formed relative to it. capped: x is float32, from softcap, and y is
+  // calls this with a = -g * scale, b = -h * scale, shift = log_sum - H.)
+  // max as softmax_stats gave it, log_sum relative to it: of a logsumexp of 1e10 nothing would be left of either. capped: x is float32, from softcap, and y is
   // multiplied by 1 - x^2.
-  void (*softmax_gradient)(const void* x, Float type, int64_t n, float scale, float max, double logsumexp,
+  void (*softmax_gradient)(const void* x, Float type, int64_t n, float scale, float max, double log_sum,
                            float a, float b, double shift, bool capped, void* y, Float y_type);
 
   // y[i] = tanh(x[i] / cap), but -inf for -inf. y may be x itself.

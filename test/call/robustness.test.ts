@@ -90,6 +90,11 @@ describe('objects that are not what they say', () => {
     expect(sequenceSum(Object.freeze(Object.create(new Inputs()))).x.data[0]).toBe(3)
   })
 
+  test('an inherited option that has the name of an input makes no output', () => {
+    const inputs = { logp: f32(-1, -2), advantage: f32(1), sequenceStart: i32(0, 2) }
+    expect(Object.keys(api.policyLoss(inputs, Object.create({ entropy: true })))).toEqual(['loss', 'gradLogp', 'stats'])
+  })
+
   test('texts stay short', () => {
     const message = (x: unknown) => {
       try {
