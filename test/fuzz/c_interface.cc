@@ -163,7 +163,7 @@ class Call {
     const int64_t size = array.type->dtype.bits / 8;
     array.memory.reset(new char[lies ? count * 32 + 1 : count * size]());
     fill_contents(spec, array, count);
-    array.tensor = {array.memory.get(), {1, 0}, static_cast<int32_t>(array.shape.size()), array.type->dtype,
+    array.tensor = {array.memory.get(), {kDLCPU, 0}, static_cast<int32_t>(array.shape.size()), array.type->dtype,
                     array.shape.data(), nullptr, 0};
     if (lies) spoil(array);
     DLTensor* tensor = &array.tensor;
