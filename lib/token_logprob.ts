@@ -49,8 +49,8 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  *
  * Rows that were sampled from fewer ids have a set, kept[keptStart[r]] to kept[keptStart[r + 1]]: softmax, entropy and
  * logsumexp run over these ids alone, and nothing else of the row is read. A token outside its row's set has logp -inf, a
- * constant: against a finite oldLogp ratio 0, and no gradient. With vocabStart the ids are those of the whole vocabulary, and so is an empty set: a
- * row of whose set no id lies here has logsumexp -inf and entropy 0. On a device a set whose ids do not rise, or lie
+ * constant: against a finite oldLogp ratio 0, and no gradient. With vocabStart the ids are those of the whole vocabulary,
+ * and so is an empty set: a row of whose set no id lies here has logsumexp -inf and entropy 0. On a device a set whose ids do not rise, or lie
  * outside the vocabulary, makes the outputs of its row's tokens NaN, and offsets that do not rise those of all tokens.
  *
  * Accuracy: against the equation in float64, results of f32, bf16 and f16 logits are within twice the largest error
@@ -70,8 +70,8 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  * @param options.vocabStart   null (default): the V columns are the whole vocabulary
  * @param options.full         false; true: fullLogp and fullLogsumexp too, of the whole vocabulary whatever the sets are
  * @param options.stride       elements from one row of logits to the next, where they lie apart
- * @returns logp, entropy, logsumexp (with full also fullLogp, fullLogsumexp) f32[T], in nats, of the logits divided by the temperature; entropy and logsumexp
- *          repeat for the tokens of a row
+ * @returns logp, entropy, logsumexp (with full also fullLogp, fullLogsumexp) f32[T], in nats, of the logits divided by the
+ *          temperature; entropy and logsumexp repeat for the tokens of a row
  * @throws RangeError if an unmasked token or row is out of range, T differs from R without `row`, a token or an id of
  *         a set is padding of the vocabulary, a temperature is not positive, or the ids of a set that is looked at do not
  *         rise; TypeError if only one of keptStart and kept is given

@@ -1,7 +1,7 @@
 // The hyperbolic tangent of a soft-cap, see native/logits/temperature.h, with the arithmetic of the CPU's
 // (native/vector/exponential.h): with e = e^-2|x| = s + s q, s a power of 2,
 //   tanh |x| = (1 - e) / (1 + e), 1 - e = (1 - s) - s q, or, where that is nearly 1, = 1 - 2 e / (1 + e)
-// which is within two or three units of the last place however small x is. 28 instructions, one a special function.
+// which is within a few units of the last place however small x is, with one special function.
 #pragma once
 
 #include "launch/ptx.cuh"

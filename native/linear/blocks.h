@@ -31,6 +31,18 @@ inline float* product_scratch(const ChunkMemory& memory, int worker) {
   return memory.product + worker * vector_kernels().matmul_scratch;
 }
 
+// out[n] = or += sum[n], rounded once; sum is then what out was before it was rounded.
+inline void put_sum(float* sum, char* out, Float type, int64_t n, bool add) {
+  constexpr int64_t kPiece = 1024;
+  float there[kPiece];
+  for (int64_t begin = 0; add && begin < n; begin += kPiece) {
+    const int64_t count = std::min(kPiece, n - begin);
+    vector_kernels().convert(out + begin * size_of(type), type, there, Float::kF32, count);
+    for (int64_t i = 0; i < count; ++i) sum[begin + i] += there[i];
+  }
+  vector_kernels().convert(sum, Float::kF32, out, type, n);
+}
+
 // Row i is the i-th of the chunk; with a soft-cap they are capped where they lie, see chunk_softmax.
 inline Logits logits_of(const Linear& linear, const ChunkMemory& memory, const Block& block, int64_t rows) {
   return {.data = reinterpret_cast<const char*>(block.logits),

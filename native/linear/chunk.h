@@ -61,6 +61,20 @@ void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMem
                     const float* grad_entropy,  // [T], may be null
                     const LinearGradients& gradients, bool first_chunk, bool last_chunk);
 
+// Calls forward(chunk, softmax) for each chunk of rows, whose tokens' logits are in `logit`.
+template <class Forward>
+void for_softmax_chunks(const Linear& linear, const RowTokens& tokens,
+                        float* logit,  // [T]
+                        int64_t chunk_rows, Forward&& forward) {
+  const ChunkShape shape = chunk_shape(linear, nullptr, tokens.count, chunk_rows);
+  const Laid<ChunkShape, ChunkMemory> memory(shape);
+  for (int64_t begin = 0; begin < tokens.count && !cancelled(); begin += shape.rows) {
+    const RowTokens chunk = chunk_of(tokens, begin, std::min(begin + shape.rows, tokens.count));
+    chunk_softmax(linear, chunk, *memory, false, logit);
+    forward(chunk, memory->softmax);
+  }
+}
+
 // All of it: between the softmax of a chunk and its gradient, between(chunk, softmax) may complete grad_logp and
 // grad_entropy for the chunk's tokens, from their logits in `logit` and the softmax of their rows, which it may change.
 template <class Between>

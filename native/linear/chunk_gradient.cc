@@ -63,15 +63,7 @@ float* sum_in(char* out, Float type, float* scratch, int64_t place) {
 void round_sum(float* sum,  // [n]
                char* out,   // [n]
                Float type, int64_t n, bool accumulate) {
-  if (type == Float::kF32) return;
-  constexpr int64_t kPiece = 1024;
-  float there[kPiece];
-  for (int64_t begin = 0; accumulate && begin < n; begin += kPiece) {
-    const int64_t count = std::min(kPiece, n - begin);
-    vector_kernels().convert(out + begin * size_of(type), type, there, Float::kF32, count);
-    for (int64_t i = 0; i < count; ++i) sum[begin + i] += there[i];
-  }
-  vector_kernels().convert(sum, Float::kF32, out, type, n);
+  if (type != Float::kF32) put_sum(sum, out, type, n, accumulate);
 }
 
 // Whether the first chunk adds to what is in the sum.

@@ -40,18 +40,6 @@ Logits logits_of_set(const Linear& linear, const Kept& here, const KeptLinearMem
 
 bool is_single(const Linear& linear, int64_t r) { return set_of(linear.kept, r).count == 1; }
 
-// out[n] = or += sum[n], which is what was added in the end.
-void put_sum(float* sum, char* out, Float type, int64_t n, bool add) {
-  constexpr int64_t kPiece = 1024;
-  float there[kPiece];
-  for (int64_t begin = 0; add && begin < n; begin += kPiece) {
-    const int64_t count = std::min(kPiece, n - begin);
-    vector_kernels().convert(out + begin * size_of(type), type, there, Float::kF32, count);
-    for (int64_t i = 0; i < count; ++i) sum[begin + i] += there[i];
-  }
-  vector_kernels().convert(sum, Float::kF32, out, type, n);
-}
-
 // gradHead and gradHeadBias of column v: the pairs of it, which lie at places[count] of the sets.
 void add_column(const Linear& linear, int64_t v, const int32_t* places, int64_t count, const KeptLinearMemory& memory,
                 const LinearGradients& gradients, int worker) {

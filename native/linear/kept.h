@@ -70,21 +70,7 @@ void begin_gradients(const Linear& linear, const LinearGradients& gradients);
 LinearGradients common_sums(const LinearGradients& gradients, const KeptLinearMemory& memory);
 void round_common_sums(const Linear& linear, const KeptLinearMemory& memory, const LinearGradients& gradients);
 
-// Calls forward(chunk, softmax) for each chunk of rows, whose tokens' logits are in `logit`.
-template <class Forward>
-void for_softmax_chunks(const Linear& linear, const RowTokens& tokens,
-                        float* logit,  // [T]
-                        int64_t chunk_rows, Forward&& forward) {
-  const ChunkShape shape = chunk_shape(linear, nullptr, tokens.count, chunk_rows);
-  const Laid<ChunkShape, ChunkMemory> memory(shape);
-  for (int64_t begin = 0; begin < tokens.count && !cancelled(); begin += shape.rows) {
-    const RowTokens chunk = chunk_of(tokens, begin, std::min(begin + shape.rows, tokens.count));
-    chunk_softmax(linear, chunk, *memory, false, logit);
-    forward(chunk, memory->softmax);
-  }
-}
-
-// The same of rows of both kinds; a row with a set is a chunk of its own, and `forward` is called on all threads.
+// As for_softmax_chunks, of rows of both kinds; a row with a set is a chunk of its own, and `forward` is called on all threads.
 template <class Forward>
 void for_softmax_rows(const Linear& linear, const RowTokens& tokens,
                       float* logit,      // [T]

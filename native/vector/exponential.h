@@ -125,7 +125,7 @@ GRPO_INLINE T exponential(const T& x) {
   return zero_below(broadcast(kLowestExponent), x, half + half);
 }
 
-// tanh(x / c), to two or three units in its last place however small x is: with e = e^-2|x/c| = s + s q, s a power of 2,
+// tanh(x / c), to a few units in its last place however small x is: with e = e^-2|x/c| = s + s q, s a power of 2,
 //   tanh |x/c| = (1 - e) / (1 + e), 1 - e = (1 - s) - s q, or, where that is nearly 1, = 1 - 2 e / (1 + e)
 // 2 / c is in two parts, so that x / c is rounded once. NaN for NaN.
 struct Tangent {

@@ -125,10 +125,8 @@ const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Referen
     const [count, mean, m2] = Array.from(moments!) as [number, number, number]
     return { x: standardize(x!, mask, { count, mean, m2 }, args.options, round) }
   },
-  tokenLogprob: (args, round) => {
-    const inputs = logitsInputs(args, numbersOf(args).logits!, size(args.inputs.logits, 1))
-    return withFull(inputs, round)
-  },
+  tokenLogprob: (args, round) =>
+    withFull(logitsInputs(args, numbersOf(args).logits!, size(args.inputs.logits, 1)), round),
   tokenLogprobBackward: (args, round) => {
     const { logits, gradLogp, gradEntropy } = numbersOf(args)
     const inputs = logitsInputs(args, logits!, size(args.inputs.logits, 1))
@@ -168,8 +166,7 @@ const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Referen
     return { gradMean: gaussian(c, D, gradLogp, gradLogRatio, round).gradMean }
   },
   policyLoss: (args, round) => {
-    const given = numbersOf(args) as unknown as PolicyCase
-    const { loss, gradLogp, gradEntropy, ...counted } = policyObjective(given, args.options, round)
+    const { loss, gradLogp, gradEntropy, ...counted } = policyObjective(numbersOf(args) as never, args.options, round)
     return { loss: [loss], gradLogp, gradEntropy, stats: statsOf(counted) }
   },
   policyLossFromLogits: (args, round) => lossFrom(args, numbersOf(args).logits!, size(args.inputs.logits, 1), round),
