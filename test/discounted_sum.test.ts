@@ -99,6 +99,13 @@ describe('discountedSum', () => {
         const { data } = discountedSum({ x, sequenceStart: Int32Array.of(0, n, 2 * n) }, { decay }).x
         expect(data.findIndex((y) => !Object.is(y, value))).toBe(n)
         expect(data.subarray(n).every(Number.isFinite)).toBe(true)
+        // Nor does a mask move: token 5 of each sequence is left out, whatever it holds.
+        const mask = Uint8Array.from(x, (_, i) => Number(i % n !== 5))
+        x[5] = x[n + 5] = Number.NaN
+        const masked = discountedSum({ x, sequenceStart: Int32Array.of(0, n, 2 * n), mask }, { decay }).x.data
+        expect([...masked.subarray(0, n)]).toEqual(Array.from({ length: n }, (_, i) => (i === 5 ? 0 : value)))
+        expect(masked[n + 5]).toBe(0)
+        expect(masked.subarray(n).every(Number.isFinite)).toBe(true)
       }
     },
   )

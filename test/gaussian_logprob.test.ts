@@ -156,11 +156,18 @@ describe('masks, absences and numbers that are none', () => {
     const { gradLogp, gradLogRatio, mask, ...inputs } = rows(3, 10, 7)
     const zero = new Float32Array(3)
     const one = gaussianLogprobBackward({ ...inputs, gradLogp })
+    const alone = (ofLogp: Float32Array, ofRatio: Float32Array, round?: typeof Math.fround) =>
+      reference(caseOf({ ...inputs, gradLogRatio, mask: undefined as never }), 10, ofLogp, ofRatio, round).gradMean
+    accurate(one.gradMean, alone(gradLogp.data, zero), alone(gradLogp.data, zero, Math.fround))
     identical(one.gradMean, gaussianLogprobBackward({ ...inputs, gradLogp, gradLogRatio: zero }).gradMean)
     const { oldMean, ...without } = inputs
     identical(one.gradMean, gaussianLogprobBackward({ ...without, gradLogp }).gradMean)
     const two = gaussianLogprobBackward({ ...inputs, gradLogRatio })
+    accurate(two.gradMean, alone(zero, gradLogRatio.data), alone(zero, gradLogRatio.data, Math.fround))
     identical(two.gradMean, gaussianLogprobBackward({ ...inputs, gradLogp: zero, gradLogRatio }).gradMean)
+    // Nor is its old mean, where it has no gradient of the log-ratio.
+    const unread = { ...inputs, oldMean: array(new Float32Array(30).fill(Number.NaN), [3, 10]) }
+    identical(one.gradMean, gaussianLogprobBackward({ ...unread, gradLogp, gradLogRatio: zero }).gradMean)
     const nothing = { ...inputs, x: array(new Float32Array(30).fill(Number.NaN), [3, 10]), gradLogp: zero }
     expect(gaussianLogprobBackward(nothing).gradMean.data.every((v) => Object.is(v, 0))).toBe(true)
   })

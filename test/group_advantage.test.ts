@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { type GroupAdvantageOptions, groupAdvantage } from '../lib/index.js'
-import { reference } from './references/group_advantage.js'
+import { groupReference, reference } from './references/group_advantage.js'
 import { accurate, golden, identical, refuses } from './support/compare.js'
 import fc from './support/properties.js'
 import { random } from './support/random.js'
@@ -76,8 +76,10 @@ describe('against float64', () => {
     const rewards = r.normals(n, 2, 3)
     const mask = r.mask(n)
     for (const m of [undefined, mask]) {
-      const { advantage } = groupAdvantage({ rewards, groupStart, mask: m }, o)
-      accurate(advantage, reference(rewards, groupStart, m, o), reference(rewards, groupStart, m, o, Math.fround))
+      const actual = groupAdvantage({ rewards, groupStart, mask: m }, o)
+      const exact = groupReference(rewards, groupStart, m, o)
+      const plain = groupReference(rewards, groupStart, m, o, Math.fround)
+      for (const name of ['advantage', 'mean', 'std'] as const) accurate(actual[name], exact[name], plain[name])
     }
   })
 
@@ -150,6 +152,8 @@ describe('edges', () => {
     expect(groupAdvantage(groups()).advantage.data.length).toBe(0)
     const { advantage, mean, std } = groupAdvantage(groups([], [1, 2], []))
     expect([advantage.data.length, ...mean.data, ...std.data.subarray(2)]).toEqual([2, 0, 1.5, 0, 0])
+    const withGhosts = groupAdvantage(groups([], [1, 2], []), { virtualCount: 2, virtualReward: 3 })
+    expect([...withGhosts.mean.data, withGhosts.std.data[0], withGhosts.std.data[2]]).toEqual([0, 2.25, 0, 0, 0])
     const none = groupAdvantage({ ...groups([1, 2]), mask: new Uint8Array(2) })
     expect([...none.advantage.data, ...none.mean.data, ...none.std.data]).toEqual([0, 0, 0, 0])
   })

@@ -29,12 +29,14 @@ describe('maskIndex', () => {
   })
   // A kernel cannot refuse: it leaves out what does not fit, and fills the rest with -1.
   cpuTest('memory of the caller that does not fit', () => {
-    const mask = Uint8Array.of(0, 1, 1)
-    refuses(() => maskIndex({ mask }, { out: { index: new Int32Array(3) } }), {
-      error: RangeError,
-      code: 'ERR_GRPO_SHAPE',
-      argument: 'index',
-    })
+    const mask = Uint8Array.of(0, 1, 2)
+    for (const length of [1, 3])
+      refuses(() => maskIndex({ mask }, { out: { index: new Int32Array(length) } }), {
+        error: RangeError,
+        code: 'ERR_GRPO_SHAPE',
+        argument: 'index',
+        message: new RegExp(`has length ${length}, expected 2, the number of values in mask that are not 0`),
+      })
   })
   test('nothing, and nothing kept', () => {
     expect(maskIndex({ mask: new Uint8Array(0) }).index.data.length).toBe(0)
