@@ -36,6 +36,10 @@ describe('groupBy', () => {
     const ids = Int32Array.from({ length: 10_007 }, (_, i) => ((i * 7919) % 1013) * (i % 3 === 0 ? -2_000_003 : 1))
     expect(plain(ids)).toEqual(reference(ids))
   })
+  test.each([4_095, 4_096, 4_097, 8_192, 8_193])('%d rollouts: as many as blocks have, one more and one less', (N) => {
+    const ids = Int32Array.from({ length: N }, (_, i) => ((i * 7919) % 1013) * (i % 3 === 0 ? -2_000_003 : 1))
+    expect(plain(ids)).toEqual(reference(ids))
+  })
   test('no rollouts, one group, promises', async () => {
     expect(plain(new Int32Array(0))).toEqual({ order: [], groupStart: [0] })
     expect(plain(new Int32Array(3))).toEqual({ order: [0, 1, 2], groupStart: [0, 3] })
