@@ -105,6 +105,93 @@ static void row_strides(const grpo_api* api) {
   expect(api->linear_token_logprob(&linear, NULL) == GRPO_OK, "strides of what is dense");
 }
 
+// Tensors that a binding may hand over and no JavaScript caller can: each is refused with a sentence, and nothing is
+// written.
+static void bad_tensors(const grpo_api* api) {
+  float x[8] = {1, 2, 3, 4, 5, 6, 7, 8}, sums[2] = {77, 77};
+  int32_t start[3] = {0, 1, 4};
+  int64_t four = 4, two = 2, three = 3, negative = -4, huge = INT64_C(1) << 31, square[2] = {2, 2};
+  DLTensor good = vector_of(x, &four, 2, 32), out = vector_of(sums, &two, 2, 32), offsets = vector_of(start, &three, 0, 32);
+  DLTensor bad[9];
+  for (int i = 0; i < 9; ++i) bad[i] = good;
+  bad[0].data = NULL;
+  bad[1].shape = NULL;
+  bad[2].shape = &negative;
+  bad[3].shape = &huge;
+  bad[4].shape = square, bad[4].ndim = 2;
+  bad[5].device.device_type = 2;
+  bad[6].dtype.lanes = 2;
+  bad[7].dtype.bits = 64;
+  bad[8].dtype.code = 9;
+  const struct {
+    int status;
+    const char* problem;
+  } expected[] = {
+      {GRPO_VALUE, "has no memory: its data is null"},
+      {GRPO_SHAPE, "has no shape: it is null"},
+      {GRPO_SHAPE, "has shape [-4], but an axis stays below 2147483648"},
+      {GRPO_SHAPE, "has shape [2147483648], but an axis stays below 2147483648"},
+      {GRPO_SHAPE, "has shape [2, 2], expected [T]"},
+      {GRPO_DEVICE, "does not lie on the host, as the CPU operations need"},
+      {GRPO_DTYPE, "has a dtype that is none of f32, bf16, f16, i32, u8 and f64: code 2, 32 bits, 2 lanes"},
+      {GRPO_DTYPE, "has dtype f64, expected f32"},
+      {GRPO_DTYPE, "has a dtype that is none of f32, bf16, f16, i32, u8 and f64: code 9, 32 bits, 1 lanes"},
+  };
+  grpo_sequence_sum_args args = {.size = sizeof args, .sequence_start = &offsets, .out_x = &out};
+  grpo_error error;
+  for (int i = 0; i < 9; ++i) {
+    args.x = &bad[i];
+    expect(api->sequence_sum(&args, NULL) == expected[i].status, expected[i].problem);
+    api->last_error(&error);
+    expect(strcmp(error.argument, "x") == 0 && strcmp(error.problem, expected[i].problem) == 0, expected[i].problem);
+    expect(error.status == expected[i].status && strcmp(error.operation, "sequence_sum") == 0, "its status");
+  }
+  args.x = &good, args.mean = 2;
+  expect(api->sequence_sum(&args, NULL) == GRPO_OPTION, "a flag of 2");
+  api->last_error(&error);
+  expect(strcmp(error.problem, "is 2, expected 0 to 1") == 0, "its text");
+  args.mean = -1;
+  expect(api->sequence_sum(&args, NULL) == GRPO_OPTION, "a flag of -1");
+  args.mean = 0, args.x = NULL;
+  expect(api->sequence_sum(&args, NULL) == GRPO_MISSING, "an input that is missing");
+  expect(api->sequence_sum(NULL, NULL) == GRPO_MISSING, "args that are missing");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "args") == 0 && strcmp(error.problem, "is missing") == 0, "their text");
+  args.x = &good;
+  out.data = x + 3;  // the sums over the last number and behind it
+  expect(api->sequence_sum(&args, NULL) == GRPO_VALUE, "an output over the end of an input");
+  out.data = x + 4;
+  expect(api->sequence_sum(&args, NULL) == GRPO_OK && x[4] == 1 && x[5] == 9, "an output right behind it");
+  good.data = x + 2, out.data = x;
+  expect(api->sequence_sum(&args, NULL) == GRPO_OK && x[0] == 3, "an output right before it");
+  out.data = x + 1;
+  expect(api->sequence_sum(&args, NULL) == GRPO_VALUE, "an output over its beginning");
+  expect(sums[0] == 77 && sums[1] == 77, "nothing written elsewhere");
+
+  grpo_group_advantage_args group = {.size = sizeof group};
+  expect(api->defaults("group_advantage", &group, NULL) == GRPO_OK, "defaults of group_advantage");
+  group.rewards = &good, group.group_start = &offsets, group.scale = 5;
+  expect(api->group_advantage(&group, NULL) == GRPO_OPTION, "a choice beyond the last");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "scale") == 0 && strcmp(error.problem, "is 5, expected 0 to 4") == 0, "its text");
+  group.scale = -1;
+  expect(api->group_advantage(&group, NULL) == GRPO_OPTION, "a choice of -1 where null is none");
+  grpo_policy_loss_args loss = {.size = sizeof loss, .logp = &good};
+  expect(api->policy_loss(&loss, NULL) == GRPO_MISSING, "an objective that is missing");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "objective") == 0, "its name");
+
+  // What is asked for and does not exist is left alone: no log-ratio without the old mean.
+  int64_t rows[2] = {2, 2};
+  float ratio[2] = {77, 77}, std[2] = {1, 1}, logp[2];
+  DLTensor matrix = {x, {1, 0}, 2, {2, 32, 1}, rows, NULL, 0}, deviations = vector_of(std, &two, 2, 32);
+  DLTensor ratios = vector_of(ratio, &two, 2, 32), logps = vector_of(logp, &two, 2, 32);
+  grpo_gaussian_logprob_args gaussian = {.size = sizeof gaussian, .x = &matrix, .mean = &matrix, .std = &deviations};
+  gaussian.logp = &logps, gaussian.log_ratio = &ratios;
+  expect(api->gaussian_logprob(&gaussian, NULL) == GRPO_OK && ratio[0] == 77, "a log-ratio without an old mean");
+  expect(fabsf(logp[0] + 0.9189385f) < 1e-6f, "the log-probability beside it");
+}
+
 int main(void) {
   const grpo_api* api = grpo_kernels_api(GRPO_API_VERSION);
   expect(grpo_kernels_api(GRPO_API_VERSION + 1) == NULL, "a newer interface than this library has");
@@ -248,6 +335,7 @@ int main(void) {
   expect(api->mask_index(&selected, NULL) == GRPO_SHAPE && count[0] == 77, "an index of another length: nothing written");
 
   row_strides(api);
+  bad_tensors(api);
 
   expect(api->defaults("no_such_operation", &args, NULL) == GRPO_OPTION, "an unknown operation");
   printf("%s\n", failures == 0 ? "the C interface works" : "the C interface fails");
