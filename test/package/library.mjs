@@ -80,7 +80,7 @@ try {
   const parallel = ['parallel/parallel', 'platform/processors'].map((name) => join(root, `native/${name}.cc`))
   const ofPool = ['-std=c++20', '-O1', '-Wall', '-Werror', '-pthread', '-I', join(root, 'native')]
   execFileSync('c++', [...ofPool, named('pool.cc'), ...parallel, '-o', join(folder, 'pool')], { stdio: 'inherit' })
-  runs(join(folder, 'pool'), join(folder, 'groups'))
+  runs(join(folder, 'pool'), join(folder, 'groups'), 'pauses')
   const rows = ['softmax_rows', 'sort_by_key'].map((name) => join(root, `native/logits/${name}.cc`))
   execFileSync('c++', [...ofPool, named('rows.cc'), ...rows, '-o', join(folder, 'rows')], { stdio: 'inherit' })
   runs(join(folder, 'rows'))

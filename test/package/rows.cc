@@ -1,5 +1,5 @@
 // What the C interface does not show: rows and masks that another thread has changed since they were checked lead out of
-// no bound. Compiled with native/logits/softmax_rows.cc alone by test/package/library.mjs.
+// no bound. Compiled with native/logits/softmax_rows.cc alone by test/package/library.mjs and by c_interface.test.ts.
 #include <cstdio>
 #include <vector>
 
