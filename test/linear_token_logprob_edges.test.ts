@@ -19,6 +19,19 @@ test('a part of a head without valid columns adds nothing to gradHidden', () => 
   expect(Array.from(padding.gradHead.data)).toEqual([0, 0, 0, 0])
 })
 
+test('an entropy of which there is no gradient is not looked at', () => {
+  const [hidden, head] = [array(Float32Array.of(1, 2, 3, -1), [2, 2]), array(Float32Array.of(1, 0, 0, 1, 1, 1), [3, 2])]
+  const token = Int32Array.of(2, 0)
+  const { logsumexp } = linearTokenLogprob({ hidden, head, token })
+  const given = { hidden, head, token, logsumexp, gradLogp: Float32Array.of(1, -2) }
+  const expected = linearTokenLogprobBackward(given)
+  for (const nobodys of [Number.NaN, Number.POSITIVE_INFINITY, 77]) {
+    const actual = linearTokenLogprobBackward({ ...given, entropy: filled(2, nobodys) })
+    identical(actual.gradHidden, expected.gradHidden)
+    identical(actual.gradHead, expected.gradHead)
+  }
+})
+
 describe('edges', () => {
   const inputs = {
     hidden: matrix([

@@ -90,6 +90,17 @@ describe('edges', () => {
     expect(inPlace.data).toBe(logits.data)
     identical(inPlace, gradLogits)
   })
+  test('an entropy of which there is no gradient is not looked at', () => {
+    const logits = rows([1, 2, 3], [0.5, -1, 2])
+    const token = Int32Array.of(2, 0)
+    const { logsumexp } = tokenLogprob({ logits, token })
+    const given = { logits, token, logsumexp, gradLogp: Float32Array.of(1, -2) }
+    const expected = tokenLogprobBackward(given).gradLogits
+    for (const nobodys of [NaN, Infinity, 77]) {
+      const { gradLogits } = tokenLogprobBackward({ ...given, entropy: filled(2, nobodys) })
+      identical(gradLogits, expected)
+    }
+  })
   test('rows that lie apart', () => {
     const b = batch('bf16')
     const stride = b.V + 11

@@ -31,6 +31,24 @@ describe.skipIf(!existsSync(simulated))('two streams', () => {
   const read = (x: DeviceArray) => x.readSync().data
   afterEach(() => vi.restoreAllMocks())
 
+  test.each(['trim', 'synchronize'] as const)('cuda.%s waits for every device, and says what failed', async (name) => {
+    cuda.upload(values).dispose() // a device is in use
+    const library = name === 'trim' ? 'trimAsync' : 'waitAsync'
+    let done = false
+    const waiting = vi.spyOn(native.cuda, library).mockImplementation(async () => {
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      done = true
+      return undefined
+    })
+    await cuda[name]()
+    expect(done).toBe(true)
+    const failure = { status: -9, argument: '', problem: 'it failed: an error (cudaErrorUnknown)', cudaCode: 'cudaErrorUnknown' } // biome-ignore format: one line
+    waiting.mockImplementation(async () => failure as never)
+    await expect(cuda[name]()).rejects.toThrow(`cuda.${name}: it failed`)
+    await expect(cuda[name](0)).rejects.toThrow(`cuda.${name}: it failed`)
+    await expect(cuda[name](9)).rejects.toThrow(`cuda.${name}: device is 9`)
+  })
+
   type Step = <T>(work: () => T) => T
   /** What a program gives, whose `step` has to come after work on another stream. */
   const programs: [string, (step: Step) => unknown, unknown][] = [
