@@ -120,6 +120,9 @@ describe('edges', () => {
     expect(each([3], { singleton: 'raw', scale: 'mean' })).toEqual([3])
     expect(each([3], { virtualCount: 4, virtualReward: 1 })).toEqual([0])
   })
+  test('more virtual rollouts than an int32 can count', () => {
+    expect(each([1, 3], { virtualCount: 2 ** 33, virtualReward: 5, scale: 'none' })).toEqual([-4, -2])
+  })
   test('rejected rollouts enter no statistic and get 0, NaN included', () => {
     const rewards = new Float32Array([1, Number.NaN, 0, Number.POSITIVE_INFINITY])
     const groupStart = new Int32Array([0, 4])

@@ -162,7 +162,9 @@ describe('edges', () => {
   })
   test.each(rules)('%s: a count above the size keeps all, 0 keeps none', (rule) => {
     expect(run([[3, 1, 2], [4]], { count: 3, rule })).toEqual([1, 1, 1, 1])
-    expect(run([[3, 1, 2], [4]], { count: 99, rule, scope: 'batch' })).toEqual([1, 1, 1, 1])
+    for (const count of [99, 2 ** 31, 2 ** 32 + 1, 2 ** 52])
+      for (const scope of ['group', 'batch'] as const)
+        expect(run([[3, 1, 2], [4]], { count, rule, scope })).toEqual([1, 1, 1, 1])
     expect(run([[3, 1, 2], [4]], { count: 0, rule })).toEqual([0, 0, 0, 0])
   })
   test.each(rules)('%s: equal scores, the lowest index', (rule) => {

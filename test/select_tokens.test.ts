@@ -119,7 +119,7 @@ describe('edges', () => {
   test('count 0 keeps nothing, fraction 0 one token, a count above the size all', () => {
     expect(tokens([1, 2, 3], { count: 0 })).toEqual([0, 0, 0])
     expect(tokens([1, 2, 3], { fraction: 0 })).toEqual([0, 0, 1])
-    expect(tokens([1, 0, 3], { count: 9 })).toEqual([1, 1, 1])
+    for (const count of [9, 2 ** 31, 2 ** 32 + 1, 2 ** 52]) expect(tokens([1, 0, 3], { count })).toEqual([1, 1, 1])
     expect(tokens(large([1, 2]), { count: 0 }).every((v) => v === 0)).toBe(true)
   })
   test('all scores zero keep nothing; one that is not makes zeros eligible', () => {

@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { createContext, runInContext } from 'node:vm'
 import { describe, expect, test } from 'vitest'
+import { native } from '../../lib/addon/native.js'
 import * as api from '../../lib/index.js'
 import * as promises from '../../lib/promises.js'
 import { exactly, refuses } from '../support/compare.js'
@@ -19,6 +20,11 @@ const kind = { error: TypeError, code: 'ERR_GRPO_TYPE' }
 const dtype = { error: TypeError, code: 'ERR_GRPO_DTYPE' }
 const shape = { error: RangeError, code: 'ERR_GRPO_SHAPE' }
 const content = { error: RangeError, code: 'ERR_GRPO_VALUE' }
+
+test('an operation that there is not', () => {
+  const call = (index: number) => native.run(index, [], new Float64Array(0), undefined as never)
+  for (const index of [native.operations.length, 2 ** 31]) expect(() => call(index)).toThrow('no such operation')
+})
 
 describe('objects that are not what they say', () => {
   test.each(['constructor', 'toString', '__proto__', 'hasOwnProperty', ''])('dtype %j', (name) => {
