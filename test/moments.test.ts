@@ -187,6 +187,8 @@ describe('mergeMoments', () => {
     refuses(() => mergeMoments({ count: 1, mean: 1, m2: 1 } as never), { ...kind, argument: 'list' })
     refuses(() => mergeMoments([{ count: 1, mean: 1, m2: 1 }, null as never]), { ...kind, argument: 'list[1]' })
     refuses(() => mergeMoments([{ count: 1, mean: 1 } as never]), { ...kind, argument: 'list[0]' })
+    for (const name of ['count', 'mean', 'm2'])
+      refuses(() => mergeMoments([{ count: 1, mean: 1, m2: 1, [name]: '1' }]), { ...kind, argument: 'list[0]' })
     const value = { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'list[0]' }
     refuses(() => mergeMoments([{ count: -1, mean: 1, m2: 1 }]), value)
     refuses(() => mergeMoments([{ count: Number.NaN, mean: 1, m2: 1 }]), { ...value, message: /has count NaN, expected at least 0$/ }) // biome-ignore format: a row

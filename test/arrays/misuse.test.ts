@@ -179,6 +179,31 @@ describe.skipIf(!existsSync(process.env.GRPO_KERNELS_CUDA))('device arrays', () 
     )
   })
 
+  test('outputs beside a part of a vocabulary, and over one of its ends', () => {
+    const memory = cuda.upload(new Float32Array(40).fill(-1))
+    const view = (offset: number) =>
+      cuda.wrap({ pointer: memory.pointer + BigInt(4 * offset), dtype: 'f32', shape: [4] })
+    const list = [0, 1, 2].map((i) => ({
+      logp: view(12 * i + 4),
+      entropy: f32(1, 1, 1, 1),
+      logsumexp: f32(1, 1, 1, 1),
+    }))
+    for (const place of [13, 19]) {
+      const out = { logp: view(place) }
+      const said = { ...value, argument: 'logp', message: /logp overlaps list\[1\].logp, expected memory of its own/ }
+      refuses(() => mergeTokenLogprob(list, { out }), said)
+    }
+    for (const place of [12, 20]) {
+      const out = { logp: view(place) }
+      expect(mergeTokenLogprob(list, { out }).logp).toBe(out.logp)
+    }
+    // Addresses on the host and on another device are other memory, whatever the number.
+    const host = { logp: new Float32Array(4).fill(-1), entropy: new Float32Array(4), logsumexp: new Float32Array(4) }
+    const elsewhere = { ...device, argument: 'logp' }
+    refuses(() => mergeTokenLogprob([host, host, host], { out: { logp: view(0) as never } }), elsewhere)
+    refuses(() => mergeTokenLogprob(list, { out: { logp: cuda.upload(host.logp, { device: 1 }) } }), elsewhere)
+  })
+
   test('a typed array that says another length of itself', () => {
     class Liar extends Float32Array {
       override get length(): number {

@@ -266,6 +266,27 @@ describe('outputs', () => {
     const out = { logp: list[0].logp }
     refuses(() => api.mergeTokenLogprob(list, { out }), { ...content, message: /overlaps list\[0\]\.logp/ })
     expect(list[0].logp[0]).toBe(-2)
+    // Over one of its ends, and right beside it.
+    const memory = new Float32Array(12).fill(-2)
+    const large = [4, 0, 8].map((offset) => ({
+      logp: offset === 4 ? memory.subarray(4, 8) : f32(-2, -2, -2, -2),
+      entropy: f32(0, 0, 0, 0),
+      logsumexp: f32(1, 1, 1, 1),
+    }))
+    for (const parts of [large, large.slice(0, 2)]) {
+      for (const from of [1, 7]) {
+        const over = { logp: memory.subarray(from, from + 4) }
+        refuses(() => api.mergeTokenLogprob(parts, { out: over }), {
+          ...content,
+          message: /logp overlaps list\[0\]\.logp/,
+        })
+      }
+    }
+    const apart = large.map((one, i) => (i === 0 ? one : { ...one, logp: f32(...Array(4).fill(-Infinity)) }))
+    for (const from of [0, 8]) {
+      const beside = memory.subarray(from, from + 4)
+      expect(api.mergeTokenLogprob(apart, { out: { logp: beside } }).logp.data).toBe(beside)
+    }
   })
 
   test('of mergeTokenLogprob overlap none of the parts through another wrapper of shared memory', () => {
