@@ -14,6 +14,7 @@ import {
   moments,
   policyLoss,
   prefixAttention,
+  prefixLayout,
   scatterRows,
   selectTokens,
   standardize,
@@ -182,6 +183,7 @@ describe('trees and groups', () => {
   }
   const tree = (length: number[], parent: number[], end?: number[]) => () =>
     treeLayout({ length: i32(...length), parent: i32(...parent), ...(end && { end: i32(...end) }) })
+  const pack = (segments: Int32Array[]) => () => treeLayout({ length: i32(1, 1), parent: i32(-1, 0) }).pack(segments)
   const groups = (...groupStart: number[]) => ({ rewards: f32(1, 2), groupStart: i32(...groupStart) })
   const tokens = { entropy: f32(1, 1), sequenceStart: i32(0, 2) }
   say({
@@ -208,6 +210,18 @@ describe('trees and groups', () => {
       [-1, 0],
       [1, 1, 1],
     ),
+    'prefixLayout: prefix has -1 at 1, expected at least 0': () =>
+      prefixLayout([
+        { prefix: 1, responses: [] },
+        { prefix: -1, responses: [1] },
+      ]),
+    'prefixLayout: responses has -2 at 1, expected at least 0': () => prefixLayout([{ prefix: 1, responses: [3, -2] }]),
+    'prefixLayout: groups has 5 at 0, expected { prefix, responses }': () => prefixLayout([5 as never]),
+    'prefixLayout: groups has 2147483648 tokens, expected less than 2147483648 packed ones': () =>
+      prefixLayout([{ prefix: 2 ** 31 - 1, responses: [1] }]),
+    'pack: segments has a plain array of 1 at 0, expected an Int32Array': pack([[1], [2]] as never),
+    'pack: segments is a plain array of 1, expected a list of 2 Int32Arrays': pack([i32(1)]),
+    'pack: segments has 2 tokens at 1, expected 1 as in the layout': pack([i32(1), i32(1, 2)]),
     'prefixAttention: layout is undefined, expected a layout of prefixLayout or treeLayout': attention({
       layout: undefined,
     }),
