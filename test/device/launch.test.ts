@@ -13,7 +13,7 @@ const folder = mkdtempSync(join(tmpdir(), 'grpo-kernels-'))
 Object.assign(process.env, {
   GRPO_SIMT_STREAMS: '1',
   GRPO_SIMT_CAPTURED: '0',
-  GRPO_SIMT_CLUSTER: '1',
+  GRPO_SIMT_CLUSTER: '2',
   GRPO_SIMT_TRIMS: join(folder, 'trims'),
 })
 
@@ -38,10 +38,11 @@ describe.skipIf(backend !== 'simt')('the library of a GPU', () => {
     expect(gatherRows({ x, index: cuda.upload(index) }, { stream }).x.shape).toEqual([2])
   })
 
-  test('where a GPU has no room for a cluster, rows are read twice', () => {
-    const [R, V] = [2, 20_011] // 80 KB of float32 logits: a cluster of two blocks
+  // 80 KB of float32 logits are a cluster of two blocks, 160 KB one of four, of which each block has as much memory.
+  test.each([20_000, 40_000])('where a GPU has no room for a cluster of four, rows are read twice: %d logits', (V) => {
+    const R = 2
     const x = Float32Array.from({ length: R * V }, (_, i) => Math.sin(i) * 3)
-    const token = new Int32Array([7, 20_010])
+    const token = new Int32Array([7, V - 1])
     const inputs = { logits: cuda.upload(array(x, [R, V])), token }
     const { logp } = tokenLogprob(inputs)
     const onHost = { logits: x, V, token }
