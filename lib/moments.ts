@@ -1,7 +1,7 @@
 import { grpoError } from './addon/errors.js'
 import { describe } from './arrays/array.js'
 import type { ArrayInput } from './arrays/input.js'
-import { call, checkNames, map, operation, toHost, value } from './call/run.js'
+import { call, checkSignal, map, operation, toHost, value } from './call/run.js'
 import type { CallOptions, Matches } from './call/types.js'
 
 export interface MomentsInputs {
@@ -94,7 +94,7 @@ export function checkMoments(operation: string, argument: string, item: unknown)
  * console.log(mergeMoments([here, there]))
  */
 export const mergeMoments = operation((list: readonly Moments[], options: Pick<CallOptions, 'signal'> = {}) => {
-  checkNames('mergeMoments', options, ['signal'], 'option')
+  checkSignal('mergeMoments', options)
   return value(() => checked(list).reduce(merge, nothing))
 })
 

@@ -1,6 +1,6 @@
 import { grpoError } from './addon/errors.js'
 import { array, describe } from './arrays/array.js'
-import { type Call, checkNames, operation } from './call/run.js'
+import { type Call, checkNames, checkSignal, operation } from './call/run.js'
 import type { CallOptions } from './call/types.js'
 import { integers, type Layout, layoutCall } from './tree_layout.js'
 
@@ -40,7 +40,7 @@ export const prefixLayout = operation((groups: readonly PromptGroup[], options: 
   const name = 'prefixLayout'
   if (!Array.isArray(groups))
     throw grpoError('kind', name, 'groups', `is ${describe(groups)}, expected a list of prompts`)
-  checkNames(name, options, ['signal'], 'option')
+  checkSignal(name, options)
   for (const [g, group] of groups.entries()) {
     if (typeof group !== 'object' || group === null) {
       throw grpoError('kind', name, 'groups', `has ${describe(group)} at ${g}, expected { prefix, responses }`)

@@ -2,7 +2,7 @@ import { grpoError } from './addon/errors.js'
 import { array, describe, type HostArray, typedArrayName } from './arrays/array.js'
 import type { ArrayInput } from './arrays/input.js'
 import { integersOf } from './arrays/integers.js'
-import { type Call, call, chain, checkNames, map, operation } from './call/run.js'
+import { type Call, call, chain, checkNames, checkSignal, map, operation } from './call/run.js'
 import type { CallOptions, Matches } from './call/types.js'
 
 /**
@@ -144,7 +144,7 @@ export function layoutCall(
 export const treeLayout = operation((forest: Forest, options: Options = {}): Call<Layout> => {
   const name = 'treeLayout'
   checkNames(name, forest, ['length', 'parent', 'end'], 'input')
-  checkNames(name, options, ['signal'], 'option')
+  checkSignal(name, options)
   const { length, parent, end } = forest
   return layoutCall(
     integers(name, 'length', length),

@@ -56,6 +56,11 @@ function checkCommon(operation: string, { signal, stream }: Bag): void {
   }
 }
 
+/** Of a function that works on this thread alone, whose only option is a signal. */
+export function checkSignal(operation: string, options: unknown): void {
+  checkCommon(operation, checkNames(operation, options, ['signal'], 'option'))
+}
+
 /** Gives the axes of an array that have no size yet the array's sizes. Contradictions are the C checker's to report. */
 function bind(axes: Axes, spec: ArraySpec, shape: readonly number[]): void {
   spec.axes.forEach(({ letter, plus }, i) => {

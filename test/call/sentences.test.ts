@@ -306,9 +306,23 @@ describe('other operations', () => {
     'grpo: rewards is "x", expected number[N]: the reward of each rollout': () =>
       prepareStep(recipes.grpo(), { rewards: 'x' as never, groupStart: i32(0, 2) }),
   })
-  test('a signal that is none', async () => {
-    const call = promises.groupAdvantage({ rewards: f32(1), groupStart: i32(0, 1) }, { signal: 5 as never })
-    await expect(call).rejects.toThrow(/^groupAdvantage: signal is 5, expected an AbortSignal$/)
+  // Of operations, and of functions that make no call of one.
+  test.each<[string, (options: { signal: never }) => Promise<unknown>]>([
+    ['groupAdvantage', (options) => promises.groupAdvantage({ rewards: f32(1), groupStart: i32(0, 1) }, options)],
+    ['groupBy', (options) => promises.groupBy(i32(1), options)],
+    [
+      'mergeTokenLogprob',
+      (options) => promises.mergeTokenLogprob([{ logp: f32(0), entropy: f32(0), logsumexp: f32(0) }], options),
+    ],
+    ['moments', (options) => promises.moments({ x: f32(1) }, options)],
+    ['mergeMoments', (options) => promises.mergeMoments([{ count: 1, mean: 1, m2: 0 }], options)],
+    ['treeLayout', (options) => promises.treeLayout({ length: i32(1), parent: i32(-1) }, options)],
+    ['prefixLayout', (options) => promises.prefixLayout([{ prefix: 1, responses: [1] }], options)],
+  ])('%s with a signal that is none, and with one that is aborted', async (name, call) => {
+    const sentence = `${name}: signal is 5, expected an AbortSignal`
+    await expect(call({ signal: 5 as never })).rejects.toMatchObject({ message: sentence, code: 'ERR_GRPO_TYPE' })
+    const reason = new Error('enough')
+    await expect(call({ signal: AbortSignal.abort(reason) as never })).rejects.toBe(reason)
   })
   // What lib/ looks at before, the operation itself says to a caller of the C interface.
   test('moments that no set has', () => {

@@ -31,7 +31,7 @@ function sets(G: number) {
   return { start, values: r.normals(start[G]!) }
 }
 
-const [R, V] = [96, 4096]
+const [R, V] = [48, 65_536]
 const logits = array(r.normals(R * V, 0, 3), [R, V])
 const token = Int32Array.from({ length: R }, () => r.integer(V))
 const softcap = 5
