@@ -90,6 +90,8 @@ int main(int count, char** words) {
   sums[1] = sums[2] = 0;
   expect(cuda->download(0, sums, sums_there, sizeof sums, stream) == GRPO_OK, "what that has computed");
   expect(sums[1] == 6 && sums[2] == 48, "its values after a wait");
+  void* same = event;
+  expect(cuda->record(0, &event, NULL) == GRPO_OK && event == same, "the same event, recorded again");
   expect(cuda->wait_on_host(event) == GRPO_OK && cuda->destroy_event(event) == GRPO_OK, "the end of an event");
 
   for (void** memory = (void*[]){x_there, mask_there, sums_there, NULL}; *memory != NULL; ++memory)

@@ -81,9 +81,23 @@ test('a tangle of 150,000 segments is found to be none in a time that grows with
   expect(Array.from((sizes as unknown as DeviceArray).readSync().data)).toEqual([-1, -1, -1, -1])
 })
 
-test('an output of another length is -1, the others are not', () => {
+test.each([
+  ['P', ['position'], [2, 4]],
+  ['N', ['sequenceStart'], [0, 2]],
+  ['G', ['groupStart'], [0, 2]],
+  ['T', ['row', 'place'], [0, 3]],
+] as const)('outputs of another %s are -1, the others are not', (axis, wrong, lengths) => {
   const forest = { length: [2, 1], parent: [-1, 0] }
-  const { outputs } = onDevice(forest, { P: 4 })
-  expect(outputs.position).toEqual([-1, -1, -1, -1])
-  expect(outputs.place).toEqual([2])
+  const right: Record<string, number[]> = expected(forest) as never
+  for (const length of lengths) {
+    const { outputs } = onDevice(forest, { [axis]: length })
+    for (const [name, x] of Object.entries(outputs)) {
+      if ((wrong as readonly string[]).includes(name))
+        expect(
+          x.every((value) => value === -1),
+          name,
+        ).toBe(true)
+      else expect(x, name).toEqual(Array.from(right[name]!))
+    }
+  }
 })

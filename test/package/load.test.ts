@@ -193,17 +193,20 @@ describe('a binary that is not there or does not fit', () => {
     expect(reason()).toBe(`the binary in ${dirname(path)} is another system's, or damaged`)
   })
 
-  test('one for a newer glibc: says which, and which there is', () => {
+  test.each([
+    ['libc.so.6', 'GLIBC_2.99', /^the binary needs glibc 2\.99, and this system has \d\.\d+$/],
+    ['libstdc++.so.6', 'GLIBCXX_9.9', /^the binary needs a libstdc\+\+ with GLIBCXX_9\.9, which this system lacks$/],
+  ])('one for a newer %s: says which, and which there is', (library, version, sentence) => {
     const path = place('')
-    // A library that passes for libc.so.6 of the future while the file is linked.
+    // A library that passes for one of the future while the file is linked.
     write('libc.c', 'int from_the_future(void) { return 0; }')
-    write('libc.map', 'GLIBC_2.99 { from_the_future; };')
+    write('libc.map', `${version} { from_the_future; };`)
     write('addon.c', 'int from_the_future(void); int entry(void) { return from_the_future(); }')
     const cc = (...words: string[]) =>
       expect(spawnSync('cc', ['-shared', '-fPIC', ...words], { cwd: folder, encoding: 'utf8' }).stderr).toBe('')
-    cc('libc.c', '-nostdlib', '-Wl,-soname,libc.so.6', '-Wl,--version-script=libc.map', '-o', 'libc.so.6')
-    cc('addon.c', '-nostdlib', './libc.so.6', '-o', path)
-    expect(reason()).toMatch(/^the binary needs glibc 2\.99, and this system has \d\.\d+$/)
+    cc('libc.c', '-nostdlib', `-Wl,-soname,${library}`, '-Wl,--version-script=libc.map', '-o', library)
+    cc('addon.c', '-nostdlib', `./${library}`, '-o', path)
+    expect(reason()).toMatch(sentence)
   })
 
   test('one of another version of the package', () => {
