@@ -122,6 +122,14 @@ describe('edges', () => {
     for (const count of [9, 2 ** 31, 2 ** 32 + 1, 2 ** 52]) expect(tokens([1, 0, 3], { count })).toEqual([1, 1, 1])
     expect(tokens(large([1, 2]), { count: 0 }).every((v) => v === 0)).toBe(true)
   })
+  test('of very many equal scores the first, to the last but one', () => {
+    for (const T of [30_001, 32_769, 40_960]) {
+      for (const count of [T - 1, T - 3]) {
+        const kept = tokens(Array<number>(T).fill(2), { count })
+        expect([kept.lastIndexOf(1), kept.indexOf(0)]).toEqual([count - 1, count])
+      }
+    }
+  })
   test('all scores zero keep nothing; one that is not makes zeros eligible', () => {
     expect(tokens([0, -0, 0], { fraction: 1 })).toEqual([0, 0, 0])
     expect(tokens([0, -0, 0, 1], { count: 3 })).toEqual([1, 1, 0, 1])

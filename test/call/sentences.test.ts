@@ -249,7 +249,7 @@ describe('trees and groups', () => {
     'selectTokens: entropy is missing, but this rule needs it': () =>
       selectTokens({ advantage: f32(1), sequenceStart: i32(0, 2) }, { count: 1 }),
     'selectTokens: count is missing, and so is fraction: expected one of the two': () =>
-      selectTokens({ ...tokens, advantage: f32(1) }),
+      selectTokens({ ...tokens, advantage: f32(1) }, {}),
     'selectTokens: fraction is given together with count: expected one of the two': () =>
       selectTokens({ ...tokens, advantage: f32(1) }, { count: 1, fraction: 0.5 }),
   })
@@ -325,9 +325,23 @@ describe('other operations', () => {
     await expect(call({ signal: AbortSignal.abort(reason) as never })).rejects.toBe(reason)
   })
   // What lib/ looks at before, the operation itself says to a caller of the C interface.
+  test.each([
+    ['position', 'P', { P: 4 }, 3, 'P'],
+    ['groupStart', 'G', { G: 2 }, 2, 'G + 1'],
+    ['sequenceStart', 'N', { N: 2 }, 2, 'N + 1'],
+    ['row', 'T', { T: 3 }, 2, 'T'],
+    ['place', 'T', { T: 3, row: null }, 2, 'T'],
+  ])('treeLayout: %s of another %s', (name, _, { row, ...wrong }: Record<string, unknown>, length, axis) => {
+    const forest = { length: i32(1, 2), parent: i32(-1, 0) }
+    const out = { sizes: null, ...(row === null && { row }) }
+    const sizes = { P: 3, N: 1, T: 2, G: 1, ...wrong }
+    const given = (name.endsWith('Start') ? 1 : 0) + (sizes[axis[0] as 'P'] as number)
+    const sentence = `treeLayout: ${name} has length ${given}, expected ${length} (${axis}, as sizes says)`
+    expect(() => call('treeLayout', forest as never, { out } as never, sizes).now()).toThrow(sentence)
+  })
   test('moments that no set has', () => {
     const given = (count: number, m2: number) => () =>
-      call('standardize', { x: f32(1, 2), moments: Float64Array.of(count, 0, m2) } as never).now()
+      call('standardize', { x: f32(1, 2), moments: Float64Array.of(count, 0, m2) } as never, {}).now()
     for (const count of [-1, Number.NaN])
       expect(given(count, 0)).toThrow(/^standardize: moments has a count that is negative or NaN$/)
     expect(given(2, -1)).toThrow(/^standardize: moments has a negative m2, but a sum of squares is at least 0$/)

@@ -56,6 +56,7 @@ test('more segments than the block has threads', () => {
 test.each<[string, Forest]>([
   ['a negative length', { length: [2, -1], parent: [-1, 0] }],
   ['more than 2^31 tokens', { length: [2 ** 30, 2 ** 30], parent: [-1, 0] }],
+  ['2^31 loss tokens', { length: [0, 2 ** 30, 0, 0], parent: [-1, 0, 1, 1] }],
   ['a first segment that is no root', { length: [1], parent: [0] }],
   ['a parent that comes later', { length: [1, 1, 1], parent: [-1, 2, 0] }],
   ['not depth-first', { length: [1, 1, 1, 1], parent: [-1, 0, 0, 1] }],

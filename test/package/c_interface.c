@@ -181,6 +181,16 @@ static void bad_tensors(const grpo_api* api) {
   api->last_error(&error);
   expect(strcmp(error.argument, "objective") == 0, "its name");
 
+  // A list without an entry may have no memory, and yet is not absent: no sequences, and not one to each leaf.
+  int32_t lengths[2] = {1, 2}, parents[2] = {-1, 0}, counts[4];
+  int64_t zero = 0;
+  DLTensor length = vector_of(lengths, &two, 0, 32), parent = vector_of(parents, &two, 0, 32);
+  DLTensor end = vector_of(NULL, &zero, 0, 32), sizes = vector_of(counts, &four, 0, 32);
+  grpo_tree_layout_args tree = {.size = sizeof tree, .length = &length, .parent = &parent, .end = &end, .sizes = &sizes};
+  expect(api->tree_layout(&tree, NULL) == GRPO_OK && counts[1] == 0 && counts[2] == 0, "no ends");
+  tree.end = NULL;
+  expect(api->tree_layout(&tree, NULL) == GRPO_OK && counts[1] == 1 && counts[2] == 2, "absent ends");
+
   // What is asked for and does not exist is left alone: no log-ratio without the old mean.
   int64_t rows[2] = {2, 2};
   float ratio[2] = {77, 77}, std[2] = {1, 1}, logp[2];
@@ -259,6 +269,13 @@ int main(void) {
   objective.size = offsetof(grpo_objective, kl_coef);
   value[0] = 77;
   expect(api->policy_loss(&loss, NULL) == GRPO_OK && value[0] == -1, "one that ends before it");
+  // One that ends before its objective has none, whatever lies behind; one of nothing but its size has no input.
+  loss.size = offsetof(grpo_policy_loss_args, objective);
+  expect(api->policy_loss(&loss, NULL) == GRPO_MISSING, "args that end before the objective");
+  loss.size = sizeof loss.size;
+  expect(api->policy_loss(&loss, NULL) == GRPO_MISSING, "args of their size alone");
+  expect(api->defaults("policy_loss", &loss, NULL) == GRPO_OK, "their defaults");
+  loss.size = whole;
   // What an older caller has beyond its own struct is not the library's to read.
   grpo_sequence_sum_args shorter = {.size = offsetof(grpo_sequence_sum_args, mean)};
   shorter.x = &logp_tensor, shorter.sequence_start = &sequence_tensor, shorter.out_x = &value_tensor, shorter.mean = 7;
@@ -311,6 +328,8 @@ int main(void) {
   expect(api->token_logprob(&part, NULL) == GRPO_OPTION, "a part that begins beyond every id");
   api->last_error(&error);
   expect(strcmp(error.argument, "vocab_start") == 0, "where it begins");
+  part.vocab_start = -2;
+  expect(api->token_logprob(&part, NULL) == GRPO_OPTION, "a part that begins at -2, where -1 is null");
 
   // Addresses that are no multiple of an element's size, by the pointer or by the offset in bytes.
   char bytes[24];
