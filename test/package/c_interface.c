@@ -338,10 +338,13 @@ int main(void) {
   loss.logp = &crooked;
   expect(api->policy_loss(&loss, NULL) == GRPO_VALUE, "an address that is not a multiple of 4");
   api->last_error(&error);
-  expect(strcmp(error.argument, "logp") == 0, "the name of its array");
+  const char* address = "begins at an address that is not a multiple of its element's size";
+  expect(strcmp(error.argument, "logp") == 0 && strcmp(error.problem, address) == 0, "the name of its array");
   loss.logp = &logp_tensor;
   value_tensor.byte_offset = 2;
   expect(api->policy_loss(&loss, NULL) == GRPO_VALUE, "an offset that is not a multiple of 4");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "loss") == 0 && strcmp(error.problem, address) == 0, "its text");
   value_tensor.byte_offset = 0;
 
   uint8_t mask[4] = {1, 0, 1, 1};
