@@ -167,6 +167,11 @@ static void bad_tensors(const grpo_api* api) {
   out.data = x + 1;
   expect(api->sequence_sum(&args, NULL) == GRPO_VALUE, "an output over its beginning");
   expect(sums[0] == 77 && sums[1] == 77, "nothing written elsewhere");
+  int32_t nothing[3] = {0, 0, 0};
+  int64_t none = 0;
+  DLTensor empty = vector_of(sums + 1, &none, 2, 32), ends = vector_of(nothing, &three, 0, 32);
+  out.data = sums, args.x = &empty, args.sequence_start = &ends;
+  expect(api->sequence_sum(&args, NULL) == GRPO_OK && sums[1] == 0, "an input without values amid an output");
 
   grpo_group_advantage_args group = {.size = sizeof group};
   expect(api->defaults("group_advantage", &group, NULL) == GRPO_OK, "defaults of group_advantage");
