@@ -26,7 +26,9 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   // Gradients without elements need no pass over the pairs of tokens.
   const bool columns = shape.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
   if (shape.H == 0 || shape.P == 0 || !(columns || (shape.E > 0 && args.grad_v != nullptr))) return GRPO_OK;
-  const auto gradient = [](DLTensor* x) { return Gradient{data<void>(x), x == nullptr ? Float::kF32 : float_type(x)}; };
+  const auto gradient = [&](DLTensor* x) {
+    return Gradient{data<void>(x), x == nullptr ? Float::kF32 : float_type(x), static_cast<float>(args.grad_scale)};
+  };
   const Backward backward{data<void>(args.q),
                           data<void>(args.k),
                           data<void>(args.v),

@@ -277,7 +277,7 @@ export const ops = {
       ...segments,
     },
     outputs: { gradQ: '~q[P,H,D]', gradK: '~k[P,K,D]', gradV: '~v[P,K,E]' },
-    options: { scale: 'number? = null f32 inverse' },
+    options: { scale: 'number? = null f32 inverse', gradScale },
     paper: 'Prefix Grouper, arXiv:2506.05433; FlashAttention, arXiv:2205.14135',
   },
   selectRollouts: {

@@ -25,6 +25,7 @@ export interface PrefixAttentionOptions extends CallOptions<'out' | 'logsumexp'>
 
 export interface PrefixAttentionBackwardOptions extends CallOptions<'gradQ' | 'gradK' | 'gradV'> {
   scale?: number | null
+  gradScale?: number
 }
 
 /** The inputs of the row: the arrays of the layout in its place. */
@@ -111,6 +112,7 @@ export const prefixAttention = operation((inputs: PrefixAttentionInputs, options
  * @param inputs.out        [P,H,E]  as prefixAttention returned it
  * @param inputs.logsumexp  f32[P,H] likewise
  * @param options.scale     as in the forward pass
+ * @param options.gradScale multiplies the gradients; 1 by default
  * @returns gradQ [P,H,D], gradK [P,K,D], gradV [P,K,E], in the dtypes of q, k, v, or f32 where `out` asks for it
  * @throws as prefixAttention
  * @see Prefix Grouper, arXiv:2506.05433, 3.2; FlashAttention, arXiv:2205.14135

@@ -292,6 +292,7 @@ typedef struct {
   const DLTensor *q, *k, *v, *grad_out, *out, *logsumexp, *segment_start, *segment_parent, *segment_end;
   DLTensor *grad_q, *grad_k, *grad_v;
   double scale;
+  double grad_scale;
 } grpo_prefix_attention_backward_args;
 
 // ---- selection and rows ---------------------------------------------------------------------------------------------

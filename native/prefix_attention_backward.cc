@@ -34,6 +34,7 @@ struct Problem {
   Gradient grad_q, grad_k, grad_v;
   const AttentionSizes& sizes;
   HeadBlocks blocks;
+  float grad_scale;  // what all gradients are multiplied by
 };
 
 // Float32 sums of a gradient, row by row from token `origin`: the output itself where it is float32.
@@ -48,7 +49,7 @@ struct Sums {
 struct Workspace {
   float* q;             // [kTileRows, D]
   float* q_columns;     // [D, kTileRows]  times scale
-  float* grad_out;      // [kTileRows, E]
+  float* grad_out;      // [kTileRows, E]  times grad_scale
   float* grad_columns;  // [E, kTileRows]  grad_out transposed
   float* grad_q;        // [kTileRows, D]  and out [kTileRows, E], while queries are packed
   float* k;             // [kTileKeys, D]
@@ -107,6 +108,8 @@ Queries pack(const Problem& problem, int64_t key_head, int64_t block, int32_t be
   gather(problem.q, sizes.type, first * D, H * D, tokens, heads * D, work.q);
   transpose(work.q, rows, D, sizes.scale, work.q_columns);
   gather(problem.grad_out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_out);
+  // All gradients are linear in gradOut, so that the factor belongs to it.
+  for (int64_t i = 0; problem.grad_scale != 1 && i < rows * E; ++i) work.grad_out[i] *= problem.grad_scale;
   transpose(work.grad_out, rows, E, 1, work.grad_columns);
   gather(problem.out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_q);
   form_delta(work.grad_q, work, rows, E);
@@ -308,7 +311,8 @@ int run(const Args& args, const Axes& axes) {
   const auto gradient = [](DLTensor* x) { return Gradient{data<void>(x), x == nullptr ? Float::kF32 : float_type(x)}; };
   prefix_attention_backward({data<void>(args.grad_out), data<void>(args.q), data<void>(args.k), data<void>(args.v),
                              data<void>(args.out), data<float>(args.logsumexp), segments, gradient(args.grad_q),
-                             gradient(args.grad_k), gradient(args.grad_v), sizes, HeadBlocks(sizes)});
+                             gradient(args.grad_k), gradient(args.grad_v), sizes, HeadBlocks(sizes),
+                             static_cast<float>(args.grad_scale)});
   return GRPO_OK;
 }
 
@@ -326,6 +330,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(grad_k, "~k[P,K,D]"),
     GRPO_OUT(grad_v, "~v[P,K,E]"),
     GRPO_OPT(scale, "number? = null f32 inverse"),
+    GRPO_OPT(grad_scale, "number = 1 f32"),
 };
 
 }  // namespace

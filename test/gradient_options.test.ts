@@ -9,6 +9,9 @@ import {
   linearTokenLogprobBackward,
   policyLoss,
   policyLossFromLogits,
+  prefixAttention,
+  prefixAttentionBackward,
+  prefixLayout,
   tokenLogprob,
   tokenLogprobBackward,
 } from '../lib/index.js'
@@ -62,6 +65,22 @@ describe('gradScale', () => {
         },
         { gradScale },
       ),
+    ...Object.fromEntries(
+      (['f32', 'bf16', 'f16'] as const).map((dtype) => [
+        `prefixAttentionBackward of ${dtype}`,
+        (gradScale = 1) => {
+          const layout = prefixLayout([{ prefix: 5, responses: [3, 70] }])
+          const heads = (seed: number, H: number) => floats(dtype, random(seed).normals(78 * H * 8), [78, H, 8])
+          const inputs = { q: heads(1, 4), k: heads(2, 2), v: heads(3, 2), layout }
+          const f32 = (H: number) => array(new Float32Array(78 * H * 8), [78, H, 8]) // f16 ends at 65504 and at 6e-5
+          const out = dtype === 'f16' ? { gradQ: f32(4), gradK: f32(2), gradV: f32(2) } : {}
+          return prefixAttentionBackward(
+            { ...inputs, ...prefixAttention(inputs), gradOut: heads(4, 4) },
+            { gradScale, scale: 0.3, out },
+          )
+        },
+      ]),
+    ),
   }
   // A power of two changes no digit, but the sign and the exponent.
   test.each(Object.keys(calls))('%s: every gradient times -1024, and nothing else', (name) => {

@@ -9,6 +9,7 @@ namespace grpo::cuda {
 struct Gradient {
   void* data;  // may be null
   Float type;
+  float scale;  // what the sums are multiplied by
 };
 
 struct Backward {

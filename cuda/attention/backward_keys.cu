@@ -60,8 +60,8 @@ __device__ void grad_keys(const Backward& on, const Forest& forest, const Attent
   for (int i = 0; i < 4; ++i) {
     const int64_t row = (tile.begin + own_row() + i) * K + key_head;
     if (own_row() + i >= count) continue;
-    if (wants_k) store_sum(sum_k[i], 1, on.grad_k.data, on.grad_k.type, row * D, first, D);
-    if (wants_v) store_sum(sum_v[i], 1, on.grad_v.data, on.grad_v.type, row * E, first, E);
+    if (wants_k) store_sum(sum_k[i], on.grad_k.scale, on.grad_k.data, on.grad_k.type, row * D, first, D);
+    if (wants_v) store_sum(sum_v[i], on.grad_v.scale, on.grad_v.data, on.grad_v.type, row * E, first, E);
   }
 }
 

@@ -64,7 +64,7 @@ struct WeightedSum {
     add_weighted<kHalfFragments, T, kWidth>(sum, weights, x, row, n);
   }
   __device__ __forceinline__ bool store(int which, const Gradient& to, int64_t at, int64_t n) const {
-    return store_fragments(sum, which, unit, to.data, to.type, at, n);
+    return store_fragments(sum, which, unit * to.scale, to.data, to.type, at, n);
   }
 };
 

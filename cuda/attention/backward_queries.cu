@@ -45,7 +45,7 @@ __device__ void grad_queries(const Backward& on, const Forest& forest, const Att
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int64_t t = tile.begin + own_row() + i;
-    if (t < tile.end) store_sum(sum[i], 1, on.grad_q.data, on.grad_q.type, (t * H + head) * D, first, D);
+    if (t < tile.end) store_sum(sum[i], on.grad_q.scale, on.grad_q.data, on.grad_q.type, (t * H + head) * D, first, D);
   }
 }
 
