@@ -12,8 +12,8 @@ int run(const grpo_linear_policy_loss_plan_args& args, const Axes&, Launch& on) 
   const int64_t S = is_null(args.sequences) ? T : args.sequences;
   const Float type = static_cast<Float>(args.dtype);
   char* const given = reinterpret_cast<char*>(uintptr_t{256});  // an array of the call; nobody reads it
-  Linear linear{given, type, given, type, given, type, reinterpret_cast<int32_t*>(given), {1, nullptr},
-                      T, R, D, V, V};
+  Linear linear{given, type, D, given, type, D, given, type, reinterpret_cast<int32_t*>(given), {1, nullptr},
+                T,     R,    D, V,     V};
   LossInputs in{};
   in.mask = reinterpret_cast<uint8_t*>(given);
   in.T = T, in.S = S;
@@ -26,7 +26,7 @@ int run(const grpo_linear_policy_loss_plan_args& args, const Axes&, Launch& on) 
   if (!is_null(args.kept)) linear.kept = {reinterpret_cast<int32_t*>(given), reinterpret_cast<int32_t*>(given), 0, V};
   if (!is_null(args.kept))
     for (const int64_t count : {R + 1, args.kept}) rehearsal.scratch<int32_t>(count);
-  const LinearGradients gradients{given, type, given, type, given, type, false};
+  const LinearGradients gradients{given, type, D, given, type, D, given, type, false};
   linear_policy_loss({linear, gradients, reinterpret_cast<int32_t*>(given), in, objective,
                       args.chunk_rows, output, output, output, reinterpret_cast<double*>(given),
                       is_null(args.kept) ? 0 : args.kept},

@@ -1,7 +1,17 @@
 import { type DType, elementBytes } from './addon/dtypes.js'
 import { grpoError } from './addon/errors.js'
 import { type DeviceInfo, native } from './addon/native.js'
-import { checkDtype, checkShape, describe, detached, type HostArray, hostArray, sizeOf } from './arrays/array.js'
+import {
+  type ArrayOptions,
+  checkDtype,
+  checkShape,
+  checkStride,
+  describe,
+  detached,
+  type HostArray,
+  hostArray,
+  sizeOf,
+} from './arrays/array.js'
 import { checkDevice, checkStream, cudaFunctions, cudaLibrary, must } from './arrays/cuda_library.js'
 import {
   borrowed,
@@ -28,7 +38,7 @@ export interface DeviceOptions {
 }
 
 /** Memory that belongs to another library. */
-export interface BorrowedMemory<D extends DType = DType> {
+export interface BorrowedMemory<D extends DType = DType> extends ArrayOptions {
   /** Its address on the device. */
   pointer: bigint
   dtype: D
@@ -76,7 +86,7 @@ export const cuda = {
   /**
    * A copy of a host array on a GPU. The host array may be changed as soon as this returns.
    *
-   * @param host  a typed array (one axis) or array(data, shape); it may hold more than its shape (rows that lie apart)
+   * @param host  a typed array (one axis) or array(data, shape); with all its memory, where it holds more than its shape
    * @throws TypeError without a GPU; RangeError for a device that does not exist; CudaError if the memory does not suffice
    */
   upload<X extends ArrayInput>(host: X, options: DeviceOptions = {}): DeviceArray<DtypeOf<X>> {
@@ -113,8 +123,8 @@ export const cuda = {
   wrap<D extends DType>(memory: BorrowedMemory<D>): DeviceArray<D> {
     const operation = 'cuda.wrap'
     cudaFunctions(operation)
-    checkNames(operation, memory, ['pointer', 'dtype', 'shape', 'device', 'stream'], 'field')
-    const { pointer, dtype, shape, device, stream } = memory
+    checkNames(operation, memory, ['pointer', 'dtype', 'shape', 'device', 'stream', 'stride'], 'field')
+    const { pointer, dtype, shape, device, stream, stride } = memory
     if (typeof pointer !== 'bigint') {
       throw grpoError('kind', operation, 'pointer', `is ${describe(pointer)}, expected a bigint`)
     }
@@ -123,6 +133,7 @@ export const cuda = {
     }
     checkDtype(operation, 'memory', dtype)
     checkShape(operation, 'memory', shape)
+    checkStride(operation, 'memory', shape, stride)
     const width = elementBytes(dtype)
     if (pointer % BigInt(width) !== 0n) {
       throw grpoError(
@@ -135,7 +146,7 @@ export const cuda = {
     const given = device === undefined ? undefined : checkDevice(operation, device)
     const actual = sizeOf(shape) === 0 ? (given ?? 0) : deviceOf(operation, pointer, given)
     const owners = stream === undefined ? undefined : checkStream(operation, stream, actual, 'the memory lies')
-    return borrowed(actual, pointer, dtype, shape, owners)
+    return borrowed(actual, pointer, dtype, shape, owners, stride)
   },
 
   /**

@@ -9,7 +9,7 @@
 //                       R rows (of logits, or any), V vocabulary, P packed tokens, H query heads, K key/value heads,
 //                       D and E head or hidden sizes, B segments, M selected or kept; G+1 is one more than G; D? may be
 //                       missing. The first array that mentions an axis gives it its size.
-//   ?                   may be absent                  strided      its rows may lie apart (option `stride`)
+//   ?                   may be absent                  strided      its rows may lie apart (`stride`)
 //   offsets N           rises from 0 to N              below R      values from 0 to R - 1, where unmasked
 //   vocabulary V        below V, or any part of it     over logits  this output may be that input
 //   if entropy          this output exists when that input does, or that option is true
@@ -71,7 +71,11 @@ const tokens = {
   keptStart: 'i32[R+1] ? offsets M',
   kept: 'i32[M] ?',
 } as const
-const linear = { hidden: 'f32|bf16|f16[R,D]', head: 'f32|bf16|f16[V,D]', headBias: 'f32|bf16|f16[V] ?' } as const
+const linear = {
+  hidden: 'f32|bf16|f16[R,D] strided',
+  head: 'f32|bf16|f16[V,D] strided',
+  headBias: 'f32|bf16|f16[V] ?',
+} as const
 const temperature = 'number = 1 > 0 f32 inverse'
 const softcap = 'number? = null > 0 f32 inverse'
 const validVocab = 'integer? = null >= 0'
@@ -93,8 +97,8 @@ const segments = {
   segmentEnd: 'i32[B]',
 } as const
 const linearGradients = {
-  gradHidden: '~hidden[R,D]',
-  gradHead: '~head[V,D] accumulates',
+  gradHidden: '~hidden[R,D] strided',
+  gradHead: '~head[V,D] strided accumulates',
   gradHeadBias: '~headBias[V] accumulates if headBias',
 } as const
 const gaussian = {

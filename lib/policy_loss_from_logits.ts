@@ -62,7 +62,8 @@ export const matches: Matches<'policyLossFromLogits', PolicyLossFromLogitsInputs
  * @param options.softcap      null (default): none; else a number above 0, z becomes softcap tanh(z / softcap) first
  * @param options.validVocab   null (default): all V columns; columns from there on are padding: never read, gradient 0
  * @param options.gradScale    multiplies gradLogits, not the loss (loss scaling, micro-batches); 1 by default
- * @param options.stride       elements from one row of logits to the next, where they lie apart
+ * @param options.stride       elements from one row of logits to the next, where they lie apart and do not say it
+ *                             themselves (`array(data, shape, dtype, { stride })`)
  * @returns loss f32[1]; gradLogits [R,V] in the dtype of the logits (or f32, if such an `out` is given); logp, entropy f32[T],
  *          0 where masked; stats f64[15], which lossStats reads and merges
  * @throws as tokenLogprob and policyLoss

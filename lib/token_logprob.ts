@@ -69,7 +69,8 @@ export const matches: Matches<'tokenLogprob', TokenLogprobInputs, TokenLogprobOp
  * @param options.validVocab   null (default): all V columns; else that many of them, the rest is padding
  * @param options.vocabStart   null (default): the V columns are the whole vocabulary
  * @param options.full         false; true: fullLogp and fullLogsumexp too, of the whole vocabulary whatever the sets are
- * @param options.stride       elements from one row of logits to the next, where they lie apart
+ * @param options.stride       elements from one row of logits to the next, where they lie apart and do not say it
+ *                             themselves (`array(data, shape, dtype, { stride })`)
  * @returns logp, entropy, logsumexp (with full also fullLogp, fullLogsumexp) f32[T], in nats, of the logits divided by the
  *          temperature; entropy and logsumexp repeat for the tokens of a row
  * @throws RangeError if an unmasked token or row is out of range, T differs from R without `row`, a token or an id of

@@ -108,8 +108,8 @@ int run(const Args& args, const Axes& axes) {
 }
 
 const grpo_field kFields[] = {
-    GRPO_IN(hidden, "f32|bf16|f16[R,D]"),
-    GRPO_IN(head, "f32|bf16|f16[V,D]"),
+    GRPO_IN(hidden, "f32|bf16|f16[R,D] strided"),
+    GRPO_IN(head, "f32|bf16|f16[V,D] strided"),
     GRPO_IN(head_bias, "f32|bf16|f16[V] ?"),
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
@@ -119,8 +119,8 @@ const grpo_field kFields[] = {
     GRPO_POLICY_INPUTS,
     GRPO_RATIO_BOUNDS,
     GRPO_OUT(loss, "f32[1]"),
-    GRPO_OUT(grad_hidden, "~hidden[R,D]"),
-    GRPO_OUT(grad_head, "~head[V,D] accumulates"),
+    GRPO_OUT(grad_hidden, "~hidden[R,D] strided"),
+    GRPO_OUT(grad_head, "~head[V,D] strided accumulates"),
     GRPO_OUT(grad_head_bias, "~head_bias[V] accumulates if head_bias"),
     GRPO_OUT(logp, "f32[T]"),
     GRPO_OUT(entropy, "f32[T]"),

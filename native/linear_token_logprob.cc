@@ -118,8 +118,8 @@ int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes) {
 namespace forward {
 using Args = grpo_linear_token_logprob_args;
 const grpo_field kFields[] = {
-    GRPO_IN(hidden, "f32|bf16|f16[R,D]"),
-    GRPO_IN(head, "f32|bf16|f16[V,D]"),
+    GRPO_IN(hidden, "f32|bf16|f16[R,D] strided"),
+    GRPO_IN(head, "f32|bf16|f16[V,D] strided"),
     GRPO_IN(head_bias, "f32|bf16|f16[V] ?"),
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
@@ -144,8 +144,8 @@ const grpo_field kFields[] = {
 namespace backward {
 using Args = grpo_linear_token_logprob_backward_args;
 const grpo_field kFields[] = {
-    GRPO_IN(hidden, "f32|bf16|f16[R,D]"),
-    GRPO_IN(head, "f32|bf16|f16[V,D]"),
+    GRPO_IN(hidden, "f32|bf16|f16[R,D] strided"),
+    GRPO_IN(head, "f32|bf16|f16[V,D] strided"),
     GRPO_IN(head_bias, "f32|bf16|f16[V] ?"),
     GRPO_IN(token, "i32[T] vocabulary V"),
     GRPO_IN(row, "i32[T] ? below R"),
@@ -157,8 +157,8 @@ const grpo_field kFields[] = {
     GRPO_IN(entropy, "f32[T] ?"),
     GRPO_IN(grad_logp, "f32[T]"),
     GRPO_IN(grad_entropy, "f32[T] ?"),
-    GRPO_OUT(grad_hidden, "~hidden[R,D]"),
-    GRPO_OUT(grad_head, "~head[V,D] accumulates"),
+    GRPO_OUT(grad_hidden, "~hidden[R,D] strided"),
+    GRPO_OUT(grad_head, "~head[V,D] strided accumulates"),
     GRPO_OUT(grad_head_bias, "~head_bias[V] accumulates if head_bias"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
     GRPO_OPT(softcap, "number? = null > 0 f32 inverse"),

@@ -7,7 +7,8 @@
 //   args.rewards = &rewards, args.group_start = &group_start, args.advantage = &advantage;
 //   if (api->group_advantage(&args, NULL) != GRPO_OK) { grpo_error error; api->last_error(&error); ... }
 //
-// Arrays are DLTensors (DLPack's published memory layout), row-major and dense; only logits may have a row stride.
+// Arrays are DLTensors (DLPack's published memory layout), row-major and dense; those whose spec says
+// `strided` may have a row stride.
 // A null input is absent, a null output is not wanted. Outputs belong to the caller. A struct begins with its size,
 // which the caller writes; members are only ever appended, with a default that means "as before". A caller that was
 // compiled with an older header has shorter structs: what they lack has its default. Options: double, int64_t, or

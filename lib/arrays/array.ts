@@ -1,11 +1,22 @@
 import { constructors, type DataOf, type DType, dtypes, type Float16Values, type TypedArray } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
 
-/** An array in the host's memory: row-major, dense. bf16 and f16 hold their bits in a Uint16Array. */
+/**
+ * An array in the host's memory: row-major, and dense but for a stride between its rows. bf16 and f16 hold their bits in
+ * a Uint16Array.
+ */
 export interface HostArray<D extends DType = DType> {
   readonly dtype: D
   readonly shape: readonly number[]
   readonly data: DataOf[D]
+  /** Elements from one row, an entry of the first axis, to the next; absent: nothing lies between them. */
+  readonly stride?: number | undefined
+}
+
+/** What an array may have beside memory and shape. */
+export interface ArrayOptions {
+  /** Elements from one row, an entry of the first axis, to the next; default: nothing lies between them. */
+  stride?: number | undefined
 }
 
 // What a typed array says of itself can be overridden, by a subclass or another prototype, and `instanceof` does not know
@@ -64,33 +75,79 @@ export function sizeOf(shape: readonly number[]): number {
   return product
 }
 
+/** Elements of a row, an entry of the first axis. */
+export const rowSize = (shape: readonly number[]): number => sizeOf(shape.slice(1))
+
+/** Elements from the first to the last, where rows lie `stride` apart; undefined or 0: where they are dense. */
+export function extentOf(shape: readonly number[], stride: number | undefined): number {
+  if (stride === undefined || stride === 0) return sizeOf(shape)
+  const [rows = 0] = shape
+  return rows === 0 ? 0 : (rows - 1) * stride + rowSize(shape)
+}
+
 /**
  * Wraps a typed array as a host array, without a copy.
  *
  * @param data   Float32Array, Int32Array, Uint8Array, Float64Array, Float16Array where the engine has one (its bits, as a
  *               Uint16Array of the same memory), or Uint16Array (then dtype is needed), of any realm
- * @param shape  sizes of the axes; default: one axis. The array may hold more than their product (rows of logits
- *               with a stride between them); an operation says if it may not.
+ * @param shape  sizes of the axes; default: one axis. The array may hold more than their product; an operation says if
+ *               it may not.
  * @param dtype  'bf16' or 'f16' for a Uint16Array
- * @throws TypeError if the dtype does not fit the typed array; RangeError if the array is shorter than the shape
+ * @param options.stride  elements from one row, an entry of the first axis, to the next, for a part of each row of
+ *               something wider: taken where an operation's page says so. What lies between is neither read nor written.
+ * @throws TypeError if the dtype does not fit the typed array; RangeError if the array is shorter than the shape, or the
+ *         stride than a row
  * @example
  * import { array, toBf16 } from 'grpo-kernels'
  *
  * console.log(array(new Float32Array([1, 2, 3, 4, 5, 6]), [2, 3]))
  * console.log(array(toBf16(new Float32Array([1, 2])), [2], 'bf16'))
+ * // The first two columns of three.
+ * console.log(array(new Float32Array([1, 2, 3, 4, 5, 6]), [2, 2], 'f32', { stride: 3 }))
  */
-export function array(data: Float32Array, shape?: readonly number[]): HostArray<'f32'>
-export function array(data: Int32Array, shape?: readonly number[]): HostArray<'i32'>
-export function array(data: Uint8Array, shape?: readonly number[]): HostArray<'u8'>
-export function array(data: Float64Array, shape?: readonly number[]): HostArray<'f64'>
-export function array(data: Float16Values, shape?: readonly number[], dtype?: 'f16'): HostArray<'f16'>
+export function array(
+  data: Float32Array,
+  shape?: readonly number[],
+  dtype?: 'f32',
+  options?: ArrayOptions,
+): HostArray<'f32'>
+export function array(
+  data: Int32Array,
+  shape?: readonly number[],
+  dtype?: 'i32',
+  options?: ArrayOptions,
+): HostArray<'i32'>
+export function array(
+  data: Uint8Array,
+  shape?: readonly number[],
+  dtype?: 'u8',
+  options?: ArrayOptions,
+): HostArray<'u8'>
+export function array(
+  data: Float64Array,
+  shape?: readonly number[],
+  dtype?: 'f64',
+  options?: ArrayOptions,
+): HostArray<'f64'>
+export function array(
+  data: Float16Values,
+  shape?: readonly number[],
+  dtype?: 'f16',
+  options?: ArrayOptions,
+): HostArray<'f16'>
 export function array<D extends 'bf16' | 'f16'>(
   data: Uint16Array,
   shape: readonly number[] | undefined,
   dtype: D,
+  options?: ArrayOptions,
 ): HostArray<D>
-export function array(data: TypedArray, shape?: readonly number[], dtype?: DType): HostArray
-export function array(data: TypedArray | Float16Values, shape?: readonly number[], dtype?: DType): HostArray {
+export function array(data: TypedArray, shape?: readonly number[], dtype?: DType, options?: ArrayOptions): HostArray
+export function array(
+  data: TypedArray | Float16Values,
+  shape?: readonly number[],
+  dtype?: DType,
+  options: ArrayOptions = {},
+): HostArray {
   const container = typedArrayName(data)
   if (container === undefined) {
     throw grpoError('kind', 'array', 'data', `is ${describe(data)}, expected a typed array${remedy('data', data)}`)
@@ -104,10 +161,26 @@ export function array(data: TypedArray | Float16Values, shape?: readonly number[
     throw grpoError('dtype', 'array', 'data', `is ${describe(data)}, ${expected}${remedy('data', data)}`)
   }
   const bits = actual === 'f16' ? bitsOfHalves('array', 'data', data) : data
-  const wrapped = { dtype: actual, shape: shape ?? [lengthOf(data as TypedArray)], data: bits } as HostArray
+  const dense = { dtype: actual, shape: shape ?? [lengthOf(data as TypedArray)], data: bits } as HostArray
+  const wrapped = withStride(dense, strideIn('array', options))
   checkHostArray('array', 'data', wrapped, true)
   return Object.freeze(wrapped)
 }
+
+/** The stride in an object of options. @throws for anything else in it */
+export function strideIn(operation: string, options: ArrayOptions): number | undefined {
+  if (typeof options !== 'object' || options === null) {
+    throw grpoError('kind', operation, 'options', `is ${describe(options)}, expected an object`)
+  }
+  const { stride, ...others } = options
+  const [unknown] = Object.keys(others)
+  if (unknown === undefined) return stride
+  throw grpoError('unknown', operation, unknown, 'is no option of this function; it has stride')
+}
+
+/** The property is there only where rows have a stride. */
+export const withStride = <X extends { readonly stride?: number | undefined }>(x: X, stride: number | undefined): X =>
+  stride === undefined ? x : { ...x, stride }
 
 export function allocate<D extends DType>(operation: string, name: string, dtype: D, shape: number[]): HostArray<D> {
   try {
@@ -121,13 +194,14 @@ export function allocate<D extends DType>(operation: string, name: string, dtype
  * A host array from what a caller passed: plain typed arrays are wrapped, everything else is looked at closely. What is
  * returned holds what was looked at: each property is read once, so that a getter cannot change it afterwards.
  *
- * @param dtypes  that it may have; none: any
+ * @param strided  whether its rows may lie apart, or the memory be longer than the shape
+ * @param dtypes   that it may have; none: any
  */
 export function hostArray(
   operation: string,
   name: string,
   value: unknown,
-  mayBeLonger: boolean,
+  strided: boolean,
   dtypes: readonly DType[] = [],
 ): HostArray {
   const plain = plainDtype(value)
@@ -147,10 +221,11 @@ export function hostArray(
     const problem = `is ${describe(value)}, expected a typed array${wanted}${remedy(name, value, dtypes)}`
     throw grpoError('kind', operation, name, problem)
   }
-  const { dtype, shape, data: given } = value as HostArray
+  const { dtype, shape, data: given, stride } = value as HostArray
   const data = dtype === 'f16' ? bitsOfHalves(operation, name, given) : given
-  const x = { dtype, shape: Array.isArray(shape) ? [...shape] : shape, data } as HostArray
-  checkHostArray(operation, name, x, mayBeLonger)
+  const dense = { dtype, shape: Array.isArray(shape) ? [...shape] : shape, data } as HostArray
+  const x = withStride(dense, stride)
+  checkHostArray(operation, name, x, strided)
   return x
 }
 
@@ -171,17 +246,43 @@ export function checkShape(operation: string, name: string, given: readonly numb
   }
 }
 
-function checkHostArray(operation: string, name: string, x: HostArray, mayBeLonger: boolean): void {
+/** @throws unless the stride of an array is one between its rows */
+export function checkStride(operation: string, name: string, shape: readonly number[], stride: unknown): void {
+  if (stride === undefined) return
+  if (typeof stride !== 'number')
+    throw grpoError('kind', operation, name, `has stride ${describe(stride)}, expected a number`)
+  const row = rowSize(shape)
+  if (shape.length >= 2 && Number.isSafeInteger(stride) && stride >= row) return
+  const expected = shape.length < 2 ? 'expected none: it has one axis' : `expected at least the ${row} values of a row`
+  throw grpoError('shape', operation, name, `has stride ${stride}, ${expected}`)
+}
+
+/** @throws where the rows of an array lie apart */
+export function checkNoStride(
+  operation: string,
+  name: string,
+  shape: readonly number[],
+  stride: number | undefined,
+): void {
+  if (stride === undefined || stride === rowSize(shape)) return
+  const wants = `expected ${rowSize(shape)}: this array has to be dense`
+  throw grpoError('shape', operation, name, `has rows that lie ${stride} apart, ${wants}`)
+}
+
+function checkHostArray(operation: string, name: string, x: HostArray, strided: boolean): void {
   checkDtype(operation, name, x.dtype)
   const container = constructors[x.dtype].name
   if (typedArrayName(x.data) !== container) {
     throw grpoError('dtype', operation, name, `holds ${describe(x.data)}, but ${x.dtype} lies in a ${container}`)
   }
   checkShape(operation, name, x.shape)
-  const needed = sizeOf(x.shape)
+  checkStride(operation, name, x.shape, x.stride)
+  if (!strided) checkNoStride(operation, name, x.shape, x.stride)
+  const needed = extentOf(x.shape, x.stride)
   const length = lengthOf(x.data)
-  if (length < needed || (length > needed && !mayBeLonger)) {
-    const wants = `its shape [${x.shape.join(', ')}] needs ${needed}`
+  if (length < needed || (length > needed && !strided)) {
+    const apart = x.stride === undefined ? '' : ` with rows ${x.stride} apart`
+    const wants = `its shape [${x.shape.join(', ')}]${apart} needs ${needed}`
     throw grpoError('shape', operation, name, `holds ${length} values, but ${wants}`)
   }
 }

@@ -5,7 +5,7 @@ import { type DType, elementBytes } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
 import { native } from '../addon/native.js'
 import { waitingForDevice } from '../addon/turns.js'
-import { allocate, type HostArray, lengthOf, sizeOf } from './array.js'
+import { allocate, extentOf, type HostArray, lengthOf, sizeOf, withStride } from './array.js'
 import { cudaFunctions, must } from './cuda_library.js'
 
 /** The work that was enqueued on a stream up to some moment. */
@@ -26,6 +26,8 @@ interface Memory {
   readonly pointer: bigint
   /** Elements; Infinity for memory of another library, which has at least those of its shape. */
   readonly length: number
+  /** Elements from one row, an entry of the first axis, to the next; undefined: nothing lies between them. */
+  readonly stride: number | undefined
   /** What to release; undefined for memory of another library. */
   readonly bytes: number | undefined
   /** The stream of the owner of borrowed memory. */
@@ -41,7 +43,10 @@ let memoryOf: (x: DeviceArray) => Memory
 let make: <D extends DType>(memory: Memory, dtype: D, shape: readonly number[]) => DeviceArray<D>
 export let isDeviceArray: (x: unknown) => x is DeviceArray
 
-/** An array in the memory of a GPU, row-major and dense. Made by `cuda.upload`, `cuda.empty`, `cuda.wrap` and operations. */
+/**
+ * An array in the memory of a GPU, row-major, and dense but for a stride between its rows. Made by `cuda.upload`,
+ * `cuda.empty`, `cuda.wrap` and operations.
+ */
 export class DeviceArray<D extends DType = DType> {
   readonly #memory: Memory
   readonly dtype: D
@@ -125,6 +130,9 @@ function known<D extends DType>(memory: Memory, dtype: D, shape: readonly number
 /** Elements in an array's memory. */
 export const lengthOnDevice = (x: DeviceArray): number => memoryOf(x).length
 
+/** Elements from one row to the next; undefined: nothing lies between them. */
+export const strideOnDevice = (x: DeviceArray): number | undefined => memoryOf(x).stride
+
 /** Throws if the array has been disposed. */
 export function live(operation: string, name: string, x: DeviceArray): Memory {
   const memory = memoryOf(x)
@@ -133,11 +141,11 @@ export function live(operation: string, name: string, x: DeviceArray): Memory {
 }
 
 function hostFor<D extends DType>(x: DeviceArray<D>): HostArray<D> {
-  const { length } = memoryOf(x)
-  const count = sizeOf(x.shape)
+  const { length, stride } = memoryOf(x)
+  const extent = extentOf(x.shape, stride)
   const shape = [...x.shape]
-  if (length === Infinity || length === count) return allocate('read', 'x', x.dtype, shape)
-  return { ...allocate('read', 'x', x.dtype, [length]), shape }
+  const host = allocate('read', 'x', x.dtype, [length === Infinity ? extent : length])
+  return withStride({ ...host, shape }, stride)
 }
 
 async function download(memory: Memory, host: HostArray): Promise<void> {
@@ -246,12 +254,14 @@ export function emptyArray<D extends DType>(
   shape: readonly number[],
   stream: bigint,
   length = sizeOf(shape),
+  stride?: number,
 ): DeviceArray<D> {
   const bytes = length * elementBytes(dtype)
   const functions = cudaFunctions(operation)
   const pointer = bytes === 0 ? 0n : must(operation, name, functions.allocate(device, bytes, stream))
   const mark = stream === 0n ? own : { stream, event: undefined, users: 1 }
-  return known({ device, pointer, length, bytes, home: undefined, mark, readers: 0, disposed: false }, dtype, shape)
+  const memory = { device, pointer, length, stride, bytes, home: undefined, mark, readers: 0, disposed: false }
+  return known(memory, dtype, shape)
 }
 
 /** A copy of a host array on a device. */
@@ -262,7 +272,8 @@ export function uploaded<D extends DType>(
   host: HostArray<D>,
   stream: bigint,
 ): DeviceArray<D> {
-  const x = emptyArray(operation, name, device, host.dtype, host.shape, stream, lengthOf(host.data))
+  const length = lengthOf(host.data)
+  const x = emptyArray(operation, name, device, host.dtype, host.shape, stream, length, host.stride)
   if (x.pointer === 0n) return x
   try {
     must(operation, name, native.cuda.upload(device, x.pointer, host.data, stream))
@@ -281,9 +292,10 @@ export function borrowed<D extends DType>(
   dtype: D,
   shape: readonly number[],
   stream: bigint | undefined,
+  stride: number | undefined,
 ): DeviceArray<D> {
   const home = stream === undefined ? undefined : { stream, event: undefined, users: 1 }
-  const memory = { device, pointer, length: Infinity, bytes: undefined, home, readers: 0, disposed: false }
+  const memory = { device, pointer, length: Infinity, stride, bytes: undefined, home, readers: 0, disposed: false }
   return known({ ...memory, mark: undefined }, dtype, shape)
 }
 
@@ -299,7 +311,7 @@ export function within<D extends DType>(x: DeviceArray<D>, begin: number, shape:
   const { device, pointer } = memoryOf(x)
   const length = sizeOf(shape)
   const at = length === 0 ? 0n : pointer + BigInt(begin * elementBytes(x.dtype))
-  const shared = { bytes: undefined, home: undefined, mark: undefined, readers: 0, disposed: false }
+  const shared = { stride: undefined, bytes: undefined, home: undefined, mark: undefined, readers: 0, disposed: false }
   return make({ device, pointer: at, length, ...shared }, x.dtype, shape)
 }
 

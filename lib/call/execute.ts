@@ -5,7 +5,7 @@ import { dtypes } from '../addon/dtypes.js'
 import { grpoError, nativeError } from '../addon/errors.js'
 import { type NativeError, native, operationNumbers } from '../addon/native.js'
 import { onAbort, onHost, throwIfAborted } from '../addon/turns.js'
-import { detached, type HostArray, lengthOf } from '../arrays/array.js'
+import { detached, extentOf, type HostArray, lengthOf } from '../arrays/array.js'
 import { cudaFunctions, cudaLibrary } from '../arrays/cuda_library.js'
 import {
   type DeviceArray,
@@ -19,7 +19,7 @@ import {
 } from '../arrays/device_memory.js'
 import type { OperationName } from '../ops.js'
 import type { Call } from './calls.js'
-import { needed, type Placed, type Side, type Slot } from './placed.js'
+import type { Placed, Side, Slot } from './placed.js'
 
 type Bag = Record<string, unknown>
 
@@ -57,7 +57,7 @@ function memory(operation: string, { name, stride }: Slot, x: Placed): TypedArra
     live(operation, name, x)
     return x.pointer
   }
-  if (lengthOf(x.data) >= needed(x, stride)) return x.data
+  if (lengthOf(x.data) >= extentOf(x.shape, stride)) return x.data
   throw grpoError('value', operation, name, detached)
 }
 

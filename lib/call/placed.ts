@@ -4,15 +4,27 @@ import type { DType } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
 import { native } from '../addon/native.js'
 import type { ArraySpec, Signature } from '../addon/signatures.js'
-import { describe, detached, type HostArray, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
+import {
+  checkNoStride,
+  describe,
+  detached,
+  extentOf,
+  type HostArray,
+  hostArray,
+  lengthOf,
+  rowSize,
+  sizeOf,
+} from '../arrays/array.js'
 import { checkStream } from '../arrays/cuda_library.js'
-import { type DeviceArray, isDeviceArray, lengthOnDevice, live } from '../arrays/device_memory.js'
+import { type DeviceArray, isDeviceArray, lengthOnDevice, live, strideOnDevice } from '../arrays/device_memory.js'
 import { integersOf, isWide } from '../arrays/integers.js'
 
 export type Placed = HostArray | DeviceArray
 
 /** Values in an array's memory, which may be more than its shape has. */
 const lengthIn = (x: Placed): number => (isDeviceArray(x) ? lengthOnDevice(x) : lengthOf(x.data))
+
+const strideIn = (x: Placed): number | undefined => (isDeviceArray(x) ? strideOnDevice(x) : x.stride)
 
 /** Whether an input holds whole numbers alone, and comes in a container of which a copy is taken. */
 export const isCopied = ({ dtypes }: ArraySpec, value: unknown): boolean =>
@@ -55,6 +67,7 @@ export function read(
 }
 
 export function checkDense(operation: string, name: string, x: Placed): void {
+  checkNoStride(operation, name, x.shape, strideIn(x))
   const length = lengthIn(x)
   const needs = sizeOf(x.shape)
   // Memory of another library is said to be Infinity long.
@@ -68,14 +81,15 @@ export const sameMemory = (x: Placed, y: Placed): boolean =>
     ? isDeviceArray(x) && isDeviceArray(y) && x.pointer === y.pointer && x.device === y.device
     : x.data.buffer === y.data.buffer && x.data.byteOffset === y.data.byteOffset
 
-/** Values from the first to the last that a call may touch. */
-export function needed(x: Placed, stride: number | undefined): number {
-  const [rows = 0, columns = 0] = x.shape
-  return stride === undefined || stride === 0 ? sizeOf(x.shape) : rows === 0 ? 0 : (rows - 1) * stride + columns
-}
-
-export function checkStride(operation: string, name: string, x: Placed, stride: unknown): number {
+/**
+ * Elements from one row of an array to the next, 0 where nothing lies between them.
+ *
+ * @param option  the operation's option `stride`, which may stand for the array's own
+ */
+export function strideOf(operation: string, name: string, x: Placed, option: unknown): number {
   const length = lengthIn(x)
+  const own = strideIn(x)
+  const stride = option === undefined ? own : option
   if (stride === undefined) {
     if (length === sizeOf(x.shape) || length === Number.POSITIVE_INFINITY) return 0
     throw grpoError(
@@ -85,14 +99,18 @@ export function checkStride(operation: string, name: string, x: Placed, stride: 
       `holds ${length} values, more than its shape needs, and no stride is given`,
     )
   }
-  const [rows = 0, columns = 0] = x.shape
   if (typeof stride !== 'number')
     throw grpoError('kind', operation, 'stride', `is ${describe(stride)}, expected a number`)
-  if (!Number.isSafeInteger(stride) || stride < columns) {
-    throw grpoError('option', operation, 'stride', `is ${stride}, expected at least the ${columns} columns of ${name}`)
+  const row = rowSize(x.shape)
+  if (!Number.isSafeInteger(stride) || stride < row) {
+    throw grpoError('option', operation, 'stride', `is ${stride}, expected at least the ${row} columns of ${name}`)
   }
-  const least = needed(x, stride)
+  if (own !== undefined && stride !== own) {
+    throw grpoError('option', operation, 'stride', `is ${stride}, but the rows of ${name} lie ${own} apart`)
+  }
+  const least = extentOf(x.shape, stride)
   if (length < least) {
+    const [rows] = x.shape
     throw grpoError('shape', operation, name, `holds ${length} values, but ${rows} rows ${stride} apart need ${least}`)
   }
   return stride

@@ -11,7 +11,7 @@ import type { ArrayInput } from '../arrays/input.js'
 import type { OperationName } from '../ops.js'
 import type { Call } from './calls.js'
 import { onCpu, onGpu } from './execute.js'
-import { checkDense, checkStride, isCopied, type Placed, read, type Slot, sameMemory, sideOf } from './placed.js'
+import { isCopied, type Placed, read, type Slot, sameMemory, sideOf, strideOf } from './placed.js'
 import { type OutputPlan, optionNumber, planOf } from './plan.js'
 import type {
   CallOptions,
@@ -110,7 +110,7 @@ export function call<Name extends OperationName>(
       early ??= { x: read(name, mask, givenInputs.mask, false, true) }
     const x = isEarly ? early?.x : read(name, spec, value, spec.strided, true, early?.x)
     arrays.push(x)
-    const stride = x === undefined || !spec.strided ? 0 : checkStride(name, spec.name, x, givenOptions.stride)
+    const stride = x === undefined || !spec.strided ? 0 : strideOf(name, spec.name, x, givenOptions.stride)
     slots.push(x && { name: spec.name, dtype: x.dtype, shape: x.shape, stride, x })
     if (x !== undefined) bind(axes, spec, x.shape)
   }
@@ -135,14 +135,13 @@ export function call<Name extends OperationName>(
       const problem = `is ${option >= 0 ? 'false' : 'missing'}, but out has ${spec.name}`
       throw grpoError(option >= 0 ? 'option' : 'missing', name, spec.condition as string, problem)
     }
-    const x = read(name, spec, given, spec.over !== undefined, false) as Placed
+    const x = read(name, spec, given, spec.strided, false) as Placed
     own[i] = x
-    if (spec.over === undefined) continue
-    // Rows lie apart, and the array is longer than its shape, only where the gradient is written over the logits.
+    if (!spec.strided) continue
+    // The option is that of the logits, and of a gradient only where it is written over them.
     const model = arrays[over]
-    if (model !== undefined && sameMemory(x, model)) {
-      strides[i] = checkStride(name, spec.name, x, givenOptions.stride)
-    } else checkDense(name, spec.name, x)
+    const inPlace = model !== undefined && sameMemory(x, model)
+    strides[i] = strideOf(name, spec.name, x, inPlace ? givenOptions.stride : undefined)
   }
   const side = sideOf(name, signature, arrays, own, givenOptions.stream, device)
   signature.inputs.forEach((spec, i) => {

@@ -109,7 +109,7 @@ int check_strides(const Field& field, const DLTensor& tensor) {
   if (tensor.strides == nullptr) return GRPO_OK;
   int64_t dense = 1;
   for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
-    const bool row = field.array.strided && i == 0 && tensor.ndim == 2;
+    const bool row = field.array.strided && i == 0 && tensor.ndim > 1;
     if (tensor.shape[i] > 1 && (row ? tensor.strides[i] < dense : tensor.strides[i] != dense))
       return fail(GRPO_SHAPE, field.source->name,
                   "has a stride of " + std::to_string(tensor.strides[i]) + " elements on axis " + std::to_string(i) +
@@ -227,29 +227,43 @@ int check_option(CheckedCall& call, const Field& field) {
   return check_held(field, value);
 }
 
+// Where the elements of an array lie: rows of `width` bytes, `stride` apart.
+struct Extent {
+  const char* begin;
+  int64_t rows, width, stride;
+  const char* end() const { return rows * width == 0 ? begin : begin + (rows - 1) * stride + width; }
+};
+
+Extent extent_of(const DLTensor& tensor) {
+  int64_t width = type_bytes(type_of(tensor.dtype));
+  for (int32_t i = 1; i < tensor.ndim; ++i) width *= tensor.shape[i];
+  const int64_t rows = tensor.ndim == 0 ? 1 : tensor.shape[0];
+  const int64_t stride = tensor.strides != nullptr && tensor.ndim > 0
+                             ? tensor.strides[0] * type_bytes(type_of(tensor.dtype))
+                             : width;
+  if (stride == width || rows == 1) return {data<char>(&tensor), rows * width == 0 ? 0 : 1, rows * width, rows * width};
+  return {data<char>(&tensor), width == 0 ? 0 : rows, width, stride};
+}
+
+// Two parts of the same wider rows share no element where one's columns come after the other's.
+bool share_elements(const Extent& a, const Extent& b) {
+  if (a.begin == a.end() || b.begin == b.end() || a.begin >= b.end() || b.begin >= a.end()) return false;
+  if (a.stride != b.stride || a.rows == 1 || b.rows == 1) return true;
+  const int64_t shift = ((b.begin - a.begin) % a.stride + a.stride) % a.stride;
+  return shift < a.width || shift + b.width > a.stride;
+}
+
 // Outputs overlap no input and no other output; one array may be written over the input that its spec names.
 int check_overlap(const CheckedCall& call, const Field& output) {
   const DLTensor* out = tensor_of(call, output);
   if (out == nullptr) return GRPO_OK;
-  const auto extent = [](const DLTensor& tensor) {
-    int64_t last = 0, stride = 1;
-    for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
-      if (tensor.shape[i] == 0) return int64_t{0};
-      last += (tensor.shape[i] - 1) * (tensor.strides != nullptr ? tensor.strides[i] : stride);
-      stride *= tensor.shape[i];
-    }
-    return (last + 1) * type_bytes(type_of(tensor.dtype));
-  };
-  const char* begin = data<char>(out);
-  const char* end = begin + extent(*out);
-  if (begin == end) return GRPO_OK;
+  const Extent own = extent_of(*out);
   for (const Field& field : call.fields) {
     const DLTensor* other = field.source->role == GRPO_OPTION_FIELD ? nullptr : tensor_of(call, field);
     if (other == nullptr || &field == &output) continue;
-    const char* first = data<char>(other);
-    if (extent(*other) == 0 || begin >= first + extent(*other) || first >= end) continue;
-    const bool same = output.array.over == field.source->name && field.source->role == GRPO_INPUT && begin == first &&
-                      type_of(out->dtype) == type_of(other->dtype) &&
+    if (!share_elements(own, extent_of(*other))) continue;
+    const bool same = output.array.over == field.source->name && field.source->role == GRPO_INPUT &&
+                      own.begin == data<char>(other) && type_of(out->dtype) == type_of(other->dtype) &&
                       (out->shape[0] <= 1 || row_stride(out) == row_stride(other));
     if (!same)
       return fail(GRPO_VALUE, output.source->name, "overlaps " + brace(field) + ", expected memory of its own");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 
 #include "linear/chunk.h"
 
@@ -23,12 +24,23 @@ inline Block block_of(const Linear& linear, const ChunkMemory& memory, int64_t b
   return {memory.logits + memory.rows * first, first, std::min(kBlock, linear.V - first)};
 }
 
+inline const char* hidden_row(const Linear& linear, int64_t r) {
+  return linear.hidden + r * linear.hidden_stride * size_of(linear.hidden_type);
+}
+
 inline const char* head_row(const Linear& linear, int64_t v) {
-  return linear.head + v * linear.D * size_of(linear.head_type);
+  return linear.head + v * linear.head_stride * size_of(linear.head_type);
 }
 
 inline float* product_scratch(const ChunkMemory& memory, int worker) {
   return memory.product + worker * vector_kernels().matmul_scratch;
+}
+
+// Of `count` rows of `width` numbers, `stride` apart; none where they are not wanted.
+inline void zero_rows(char* rows, Float type, int64_t count, int64_t width, int64_t stride) {
+  if (rows == nullptr || width == 0 || count <= 0) return;
+  if (stride == width) width *= count, count = 1;
+  for (int64_t i = 0; i < count; ++i) std::memset(rows + i * stride * size_of(type), 0, width * size_of(type));
 }
 
 // out[n] = or += sum[n], rounded once; sum is then what out was before it was rounded.

@@ -60,12 +60,6 @@ float* sum_in(char* out, Float type, float* scratch, int64_t place) {
   return type == Float::kF32 ? reinterpret_cast<float*>(out) : scratch + place;
 }
 
-void round_sum(float* sum,  // [n]
-               char* out,   // [n]
-               Float type, int64_t n, bool accumulate) {
-  if (type != Float::kF32) put_sum(sum, out, type, n, accumulate);
-}
-
 // Whether the first chunk adds to what is in the sum.
 bool begins_with_output(const LinearGradients& gradients, Float type) {
   return gradients.accumulate && type == Float::kF32;
@@ -81,17 +75,18 @@ void add_bias_gradient(const Block& block, int64_t rows, const ChunkMemory& memo
   float* sum = sum_in(out, gradients.bias_type, memory.bias_sum, block.first);
   const bool anew = first_chunk && !begins_with_output(gradients, gradients.bias_type);
   for (int64_t v = 0; v < block.width; ++v) sum[v] = static_cast<float>(anew ? added[v] : sum[v] + added[v]);
-  if (last_chunk) round_sum(sum, out, gradients.bias_type, block.width, gradients.accumulate);
+  if (last_chunk && gradients.bias_type != Float::kF32)
+    put_sum(sum, out, gradients.bias_type, block.width, gradients.accumulate);
 }
 
 // The padding of the vocabulary has no gradient, and is left alone where gradients are added.
 void write_padding(const Linear& linear, const LinearGradients& gradients) {
-  const auto zero = [&](char* rows, Float type, int64_t size) {
-    if (rows == nullptr || size == 0 || linear.width == linear.V || gradients.accumulate) return;
-    std::memset(rows + linear.V * size * size_of(type), 0, (linear.width - linear.V) * size * size_of(type));
-  };
-  zero(gradients.head, gradients.head_type, linear.D);
-  zero(gradients.bias, gradients.bias_type, 1);
+  if (gradients.accumulate) return;
+  const int64_t count = linear.width - linear.V;
+  if (gradients.head != nullptr)
+    zero_rows(gradients.head_row(linear.V), gradients.head_type, count, linear.D, gradients.head_stride);
+  if (gradients.bias != nullptr)
+    zero_rows(gradients.bias + linear.V * size_of(gradients.bias_type), gradients.bias_type, count, 1, 1);
 }
 
 // gradHead[v] = or += sum_r gradLogits[r,v] hidden[r], for the columns v of a block.
@@ -99,16 +94,19 @@ void add_head_gradient(const Linear& linear, const Block& block, int64_t rows, c
                        const LinearGradients& gradients, bool first_chunk, bool last_chunk, int worker) {
   const int64_t D = linear.D;
   const Float type = gradients.head_type;
+  const int64_t stride = type == Float::kF32 ? gradients.head_stride : D;  // of the sums
   const bool only_chunk = first_chunk && last_chunk;  // then what a thread has summed is rounded at once
   const int64_t step = only_chunk && type != Float::kF32 ? memory.sum_columns : block.width;
   for (int64_t v = 0; v < block.width; v += step) {
     const int64_t columns = std::min(step, block.width - v);
-    char* out = gradients.head + (block.first + v) * D * size_of(type);
+    char* out = gradients.head_row(block.first + v);
     float* sum = sum_in(out, type, memory.head_sum, (only_chunk ? worker * memory.sum_columns : block.first + v) * D);
-    vector_kernels().matmul({block.logits + v, Float::kF32, 1, block.width}, {memory.hidden, Float::kF32, D, 1}, sum, D,
-                            columns, D, rows, !first_chunk || begins_with_output(gradients, type),
+    vector_kernels().matmul({block.logits + v, Float::kF32, 1, block.width}, {memory.hidden, Float::kF32, D, 1}, sum,
+                            stride, columns, D, rows, !first_chunk || begins_with_output(gradients, type),
                             product_scratch(memory, worker));
-    if (last_chunk) round_sum(sum, out, type, columns * D, gradients.accumulate);
+    if (!last_chunk || type == Float::kF32) continue;
+    for (int64_t i = 0; i < columns; ++i)
+      put_sum(sum + i * D, gradients.head_row(block.first + v + i), type, D, gradients.accumulate);
   }
 }
 
@@ -129,7 +127,7 @@ void multiply_head(const Linear& linear, int64_t rows, const ChunkMemory& memory
         const Block block = block_of(linear, memory, b);
         const char* head = head_row(linear, block.first) + d * size_of(linear.head_type);
         vector_kernels().matmul({block.logits + r * block.width, Float::kF32, block.width, 1},
-                                {head, linear.head_type, D, 1}, memory.hidden + r * D + d, D, m, n, block.width, b > 0,
+                                {head, linear.head_type, linear.head_stride, 1}, memory.hidden + r * D + d, D, m, n, block.width, b > 0,
                                 product_scratch(memory, worker));
       }
     }
@@ -140,10 +138,10 @@ void multiply_head(const Linear& linear, int64_t rows, const ChunkMemory& memory
 
 void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMemory& memory, const float* grad_logp,
                     const float* grad_entropy, const LinearGradients& gradients, bool first_chunk, bool last_chunk) {
-  const int64_t D = linear.D, bytes = D * size_of(gradients.hidden_type);
+  const int64_t D = linear.D;
   // Of hidden states without columns there may be very many in no memory.
   const bool hidden = gradients.hidden != nullptr && D > 0, head = gradients.head != nullptr && D > 0;
-  if (first_chunk && hidden && linear.R > 0) std::memset(gradients.hidden, 0, linear.R * bytes);
+  if (first_chunk) zero_rows(gradients.hidden, gradients.hidden_type, linear.R, D, gradients.hidden_stride);
   if (first_chunk) write_padding(linear, gradients);
   if (cancelled()) return;
   const RowTokens kept = keep_rows(chunk, memory, grad_logp, grad_entropy);
@@ -166,7 +164,7 @@ void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMem
   multiply_head(linear, kept.count, memory);
   parallel_for(kept.count, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i)
-      vector_kernels().convert(memory.hidden + i * D, Float::kF32, gradients.hidden + chunk.row[memory.kept[i]] * bytes,
+      vector_kernels().convert(memory.hidden + i * D, Float::kF32, gradients.hidden_row(chunk.row[memory.kept[i]]),
                                gradients.hidden_type, D);
   });
 }

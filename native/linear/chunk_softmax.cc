@@ -52,8 +52,8 @@ void chunk_softmax(const Linear& linear, const RowTokens& chunk, const ChunkMemo
   parallel_for(chunk.count, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       if (linear.temperature.of_row != nullptr) memory.temperature[i] = linear.temperature.of_row[chunk.row[i]];
-      vector_kernels().convert(linear.hidden + chunk.row[i] * D * size_of(linear.hidden_type), linear.hidden_type,
-                               memory.hidden + i * D, Float::kF32, D);
+      vector_kernels().convert(hidden_row(linear, chunk.row[i]), linear.hidden_type, memory.hidden + i * D, Float::kF32,
+                               D);
       for (int32_t j = chunk.start[i]; j < chunk.start[i + 1] && logit != nullptr; ++j)
         logit[chunk.t[j]] = -INFINITY;  // a token of another part of the vocabulary
     }
@@ -63,7 +63,7 @@ void chunk_softmax(const Linear& linear, const RowTokens& chunk, const ChunkMemo
       Block block = block_of(linear, memory, b);
       if (!keep_logits) block.logits = memory.logits + worker * memory.rows * std::min(kBlock, linear.V);
       vector_kernels().matmul({memory.hidden, Float::kF32, D, 1},
-                              {head_row(linear, block.first), linear.head_type, 1, D}, block.logits, block.width,
+                              {head_row(linear, block.first), linear.head_type, 1, linear.head_stride}, block.logits, block.width,
                               chunk.count, block.width, D, false, product_scratch(memory, worker));
       if (linear.bias != nullptr) add_bias(linear, block, chunk.count);
       if (linear.temperature.softcap != 0)

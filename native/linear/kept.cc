@@ -7,10 +7,6 @@
 namespace grpo {
 namespace {
 
-const char* hidden_row(const Linear& linear, int64_t r) {
-  return linear.hidden + r * linear.D * size_of(linear.hidden_type);
-}
-
 float* own_hidden(const Linear& linear, int64_t r, const KeptLinearMemory& memory, int worker) {
   float* hidden = memory.hidden + worker * linear.D;
   vector_kernels().convert(hidden_row(linear, r), linear.hidden_type, hidden, Float::kF32, linear.D);
@@ -56,7 +52,7 @@ void add_column(const Linear& linear, int64_t v, const int32_t* places, int64_t 
     vector_kernels().add_scaled(gradient, hidden_row(linear, r), linear.hidden_type, sum, D);
   }
   if (gradients.head != nullptr)
-    put_sum(sum, gradients.head + v * D * size_of(gradients.head_type), gradients.head_type, D, true);
+    put_sum(sum, gradients.head_row(v), gradients.head_type, D, true);
   if (gradients.bias == nullptr) return;
   char* out = gradients.bias + v * size_of(gradients.bias_type);
   float there;
@@ -168,8 +164,7 @@ void kept_gradient(const Linear& linear, const RowTokens& kept, int64_t i, const
   for (int64_t j = 0; j < here.count; ++j)
     vector_kernels().add_scaled(gradient[j], head_row(linear, here.ids[j] - linear.kept.first), linear.head_type, sum,
                                 D);
-  vector_kernels().convert(sum, Float::kF32, gradients.hidden + r * D * size_of(gradients.hidden_type),
-                           gradients.hidden_type, D);
+  vector_kernels().convert(sum, Float::kF32, gradients.hidden_row(r), gradients.hidden_type, D);
 }
 
 void add_kept_head_gradient(const Linear& linear, const RowTokens& kept, const KeptLinearMemory& memory,
@@ -202,36 +197,36 @@ void add_kept_head_gradient(const Linear& linear, const RowTokens& kept, const K
 
 void begin_gradients(const Linear& linear, const LinearGradients& gradients) {
   const int64_t D = linear.D, rows = linear.width;
-  const auto zero = [](char* out, Float type, int64_t n) {
-    if (out != nullptr && n > 0) std::memset(out, 0, n * size_of(type));
-  };
-  zero(gradients.hidden, gradients.hidden_type, linear.R * D);
+  zero_rows(gradients.hidden, gradients.hidden_type, linear.R, D, gradients.hidden_stride);
   if (gradients.accumulate) return;
-  zero(gradients.head, gradients.head_type, rows * D);
-  zero(gradients.bias, gradients.bias_type, rows);
+  zero_rows(gradients.head, gradients.head_type, rows, D, gradients.head_stride);
+  zero_rows(gradients.bias, gradients.bias_type, rows, 1, 1);
 }
 
-LinearGradients common_sums(const LinearGradients& gradients, const KeptLinearMemory& memory) {
+LinearGradients common_sums(const Linear& linear, const LinearGradients& gradients, const KeptLinearMemory& memory) {
   if (memory.head_sum == nullptr && memory.bias_sum == nullptr) return gradients;
   LinearGradients sums = gradients;
   sums.head = reinterpret_cast<char*>(memory.head_sum), sums.head_type = Float::kF32;
+  sums.head_stride = linear.D;
   sums.bias = reinterpret_cast<char*>(memory.bias_sum), sums.bias_type = Float::kF32;
   sums.accumulate = false;
   return sums;
 }
 
 void round_common_sums(const Linear& linear, const KeptLinearMemory& memory, const LinearGradients& gradients) {
-  const auto round = [&](float* sum, char* out, Float type, int64_t size) {
+  const auto round = [&](float* sum, char* out, Float type, int64_t size, int64_t stride) {
     if (sum == nullptr) return;
+    const auto row = [&](int64_t v) { return out + v * stride * size_of(type); };
+    const bool dense = stride == size;
     parallel_for(linear.V, 64, [&](int64_t begin, int64_t end, int) {
-      put_sum(sum + begin * size, out + begin * size * size_of(type), type, (end - begin) * size,
-              gradients.accumulate);
+      const int64_t rows = dense ? end - begin : 1;
+      for (int64_t v = begin; v < end; v += rows)
+        put_sum(sum + v * size, row(v), type, rows * size, gradients.accumulate);
     });
-    const int64_t padding = (linear.width - linear.V) * size * size_of(type);
-    if (padding > 0 && !gradients.accumulate) std::memset(out + linear.V * size * size_of(type), 0, padding);
+    if (!gradients.accumulate) zero_rows(row(linear.V), type, linear.width - linear.V, size, stride);
   };
-  round(memory.head_sum, gradients.head, gradients.head_type, linear.D);
-  round(memory.bias_sum, gradients.bias, gradients.bias_type, 1);
+  round(memory.head_sum, gradients.head, gradients.head_type, linear.D, gradients.head_stride);
+  round(memory.bias_sum, gradients.bias, gradients.bias_type, 1, 1);
 }
 
 }  // namespace grpo

@@ -67,7 +67,7 @@ void add_kept_head_gradient(const Linear& linear, const RowTokens& kept, const K
 // Zeros, where no row without a set has begun the gradients.
 void begin_gradients(const Linear& linear, const LinearGradients& gradients);
 // With the sums that both kinds of rows have in common in their place, and what becomes of these.
-LinearGradients common_sums(const LinearGradients& gradients, const KeptLinearMemory& memory);
+LinearGradients common_sums(const Linear& linear, const LinearGradients& gradients, const KeptLinearMemory& memory);
 void round_common_sums(const Linear& linear, const KeptLinearMemory& memory, const LinearGradients& gradients);
 
 // As for_softmax_chunks, of rows of both kinds; a row with a set is a chunk of its own, and `forward` is called on all threads.
@@ -104,7 +104,7 @@ void for_gradient_rows(const Linear& linear, const RowTokens& tokens,
   const RowSplit rows = split_rows(tokens, linear.kept, split.data());
   const bool both = rows.whole.count > 0 && rows.kept.count > 0;
   const Laid<KeptShape, KeptLinearMemory> memory(kept_shape(linear, &gradients, both));
-  const LinearGradients sums = common_sums(gradients, *memory);
+  const LinearGradients sums = common_sums(linear, gradients, *memory);
   if (rows.whole.count > 0)
     for_gradient_chunks(linear, rows.whole, logit, grad_logp, grad_entropy, sums, chunk_rows, between);
   else begin_gradients(linear, sums);

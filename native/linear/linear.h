@@ -11,8 +11,10 @@ namespace grpo {
 struct Linear {
   const char* hidden;  // [R,D]
   Float hidden_type;
+  int64_t hidden_stride;  // elements from one row to the next
   const char* head;  // [V,D]
   Float head_type;
+  int64_t head_stride;
   const char* bias;  // [V], may be null
   Float bias_type;
   const int32_t* token;  // [T]
@@ -29,20 +31,27 @@ struct Linear {
 struct LinearGradients {
   char* hidden;  // [R,D]
   Float hidden_type;
+  int64_t hidden_stride;
   char* head;  // [V,D]
   Float head_type;
+  int64_t head_stride;
   char* bias;  // [V]
   Float bias_type;
   bool accumulate;   // head and bias are added to what is there
   double scale = 1;  // what all of them are multiplied by
+
+  char* hidden_row(int64_t r) const { return hidden + r * hidden_stride * size_of(hidden_type); }
+  char* head_row(int64_t v) const { return head + v * head_stride * size_of(head_type); }
 };
 
 template <class Args>
 Linear linear_of(const Args& args, const Axes& axes) {
   Linear linear{data<char>(args.hidden),
           float_type(args.hidden),
+          row_stride(args.hidden),
           data<char>(args.head),
           float_type(args.head),
+          row_stride(args.head),
           data<char>(args.head_bias),
           args.head_bias == nullptr ? Float::kF32 : float_type(args.head_bias),
           data<int32_t>(args.token),
@@ -63,7 +72,9 @@ Linear linear_of(const Args& args, const Axes& axes) {
 template <class Args>
 LinearGradients linear_gradients_of(const Args& args) {
   const auto type = [](const DLTensor* tensor) { return tensor == nullptr ? Float::kF32 : float_type(tensor); };
-  return {data<char>(args.grad_hidden),    type(args.grad_hidden), data<char>(args.grad_head), type(args.grad_head),
+  const auto stride = [](const DLTensor* tensor) { return tensor == nullptr ? 0 : row_stride(tensor); };
+  return {data<char>(args.grad_hidden),    type(args.grad_hidden),    stride(args.grad_hidden),
+          data<char>(args.grad_head),      type(args.grad_head),      stride(args.grad_head),
           data<char>(args.grad_head_bias), type(args.grad_head_bias), args.accumulate != 0};
 }
 

@@ -87,8 +87,9 @@ struct Call {
     array.tensor.strides = nullptr;
     array.tensor.byte_offset = 0;
     if (numbers[2 + kMaxAxes] > 0) {
+      int64_t dense = 1;
+      for (int axis = array.tensor.ndim; axis-- > 0; dense *= array.shape[axis]) array.strides[axis] = dense;
       array.strides[0] = static_cast<int64_t>(numbers[2 + kMaxAxes]);
-      array.strides[1] = 1;
       array.tensor.strides = array.strides;
     }
     const DLTensor* pointer = &array.tensor;

@@ -68,7 +68,7 @@ function shape({ dtypes, like, spec, optional, strided }: ArraySpec): string {
   const names = [dtypes.slice(0, -1).join(', '), dtypes.at(-1)].filter((part) => part).join(' or ')
   const type = like !== undefined ? `dtype of \`${like}\`` : names || 'any'
   const wide = spec.startsWith('~') ? ', or f32' : ''
-  return `${type} ${axes.replace(/,?(\w)\?/g, ' or [$&]').replace(/\[(\w) or \[,(\w)\?\]\]/, '[$1] or [$1,$2]')}${wide}${strided ? ', with `stride`' : ''}${optional ? '; may be absent' : ''}`
+  return `${type} ${axes.replace(/,?(\w)\?/g, ' or [$&]').replace(/\[(\w) or \[,(\w)\?\]\]/, '[$1] or [$1,$2]')}${wide}${strided ? ', rows may lie apart' : ''}${optional ? '; may be absent' : ''}`
 }
 
 /** "f32[T]  what it means": what of it is a type, and the rest. */

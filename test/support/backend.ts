@@ -17,7 +17,8 @@ function hostOf(value: unknown): Host | undefined {
   try {
     if (ArrayBuffer.isView(value)) return lib.array(value as Float32Array)
     if (isObject(value) && ArrayBuffer.isView(value.data)) {
-      return lib.array(value.data as TypedArray, value.shape as number[], value.dtype as lib.DType)
+      const { data, shape, dtype, stride } = value as unknown as Host & { data: TypedArray }
+      return lib.array(data, shape, dtype, { stride })
     }
   } catch {} // not valid: the operation shall say so
   return undefined
@@ -30,13 +31,14 @@ class Uploads {
   of(value: unknown, integersToo = false): unknown {
     const host = hostOf(value)
     if (host === undefined || (host.dtype === 'i32' && !integersToo)) return value
-    const known = this.made.find(({ host: { data, shape, dtype } }) => {
+    const known = this.made.find(({ host: { data, shape, dtype, stride } }) => {
       const same = data.buffer === host.data.buffer && data.byteOffset === host.data.byteOffset && dtype === host.dtype
-      return same && shape.join() === host.shape.join()
+      return same && shape.join() === host.shape.join() && stride === host.stride
     })
     if (known !== undefined) return known.view
-    const memory = lib.cuda.upload({ ...host, shape: [host.data.length] } as Host)
-    const view = lib.cuda.wrap({ pointer: memory.pointer, dtype: host.dtype, shape: host.shape, device: memory.device })
+    const { dtype, shape, data, stride } = host
+    const memory = lib.cuda.upload(lib.array(data as TypedArray, [data.length], dtype))
+    const view = lib.cuda.wrap({ pointer: memory.pointer, dtype, shape, device: memory.device, stride })
     this.made.push({ host, memory, view })
     return view
   }
