@@ -9,9 +9,13 @@ export const cases: Case[] = [
     size: `${thousands(N)} f32`,
     prepare() {
       const x = normals(N)
+      const out = new Uint16Array(N)
       return {
         inputs: { x: array(x) },
-        variants: [{ name: 'new array', run: () => ({ x: array(toBf16(x), [N], 'bf16') }) }],
+        variants: [
+          { name: 'into out', run: () => ({ x: array(toBf16(x, { out }), [N], 'bf16') }) },
+          { name: 'new array', run: () => ({ x: array(toBf16(x), [N], 'bf16') }) },
+        ],
       }
     },
   },
@@ -20,9 +24,13 @@ export const cases: Case[] = [
     size: `${thousands(N)} bf16`,
     prepare() {
       const x = toBf16(normals(N))
+      const out = new Float32Array(N)
       return {
         inputs: { x: array(x, [N], 'bf16') },
-        variants: [{ name: 'new array', run: () => ({ x: array(fromBf16(x)) }) }],
+        variants: [
+          { name: 'into out', run: () => ({ x: array(fromBf16(x, { out })) }) },
+          { name: 'new array', run: () => ({ x: array(fromBf16(x)) }) },
+        ],
       }
     },
   },

@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { native } from '../lib/addon/native.js'
 import { cpu, fromBf16, fromF16, toBf16, toF16 } from '../lib/index.js'
+import { backend } from './support/backend_kind.js'
 import { refuses } from './support/compare.js'
 import fc from './support/properties.js'
 import { random } from './support/random.js'
@@ -225,4 +226,37 @@ test('bad input', () => {
     })
     refuses(() => from(undefined as never), kind)
   }
+})
+
+describe('into out', () => {
+  const x = Float32Array.of(1, -2.5, 1e30, 0)
+  const ways = [
+    { name: 'toBf16', narrow: toBf16, wide: fromBf16 },
+    { name: 'toF16', narrow: toF16, wide: fromF16 },
+  ]
+  test.each(ways)('$name and back: the same values, in the memory that is given', ({ narrow, wide }) => {
+    const bits = new Uint16Array(4)
+    expect(narrow(x, { out: bits })).toBe(bits)
+    expect(bits).toEqual(narrow(x))
+    const back = new Float32Array(4)
+    expect(wide(bits, { out: back })).toBe(back)
+    expect(back).toEqual(wide(bits))
+  })
+
+  test.each(ways)('of $name that does not fit is refused, and not written', ({ name, narrow }) => {
+    const shape = { error: RangeError, code: 'ERR_GRPO_SHAPE', argument: 'out' }
+    refuses(() => narrow(x, { out: new Uint16Array(5) }), { ...shape, message: /has length 5, expected 4, that of x/ })
+    refuses(() => narrow(x, { out: new Float32Array(4) as never }), {
+      error: TypeError,
+      code: 'ERR_GRPO_TYPE',
+      argument: 'out',
+      message: new RegExp(`^${name}: out is a Float32Array, expected a Uint16Array`),
+    })
+    refuses(() => narrow(x, { to: 1 } as never), { error: TypeError, code: 'ERR_GRPO_OPTION', argument: 'to' })
+    if (backend !== 'cpu') return // a copy on a device overlaps nothing
+    const memory = Float32Array.from(x)
+    const own = new Uint16Array(memory.buffer, 0, 4)
+    refuses(() => narrow(memory, { out: own }), { error: RangeError, code: 'ERR_GRPO_VALUE', message: /overlaps/ })
+    expect(memory).toEqual(x)
+  })
 })

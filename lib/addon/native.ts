@@ -63,6 +63,8 @@ interface Addon {
   ): { promise: Promise<NativeError | undefined>; cancel(): void }
   isDetached(buffer: ArrayBufferLike): boolean
   overlap(x: Float32Array, y: Float32Array): boolean
+  /** For an array that was just made, and that nobody has written yet. */
+  preferLargePages(x: TypedArray, bytes: number): void
   instructionSet(): string
   setInstructionSet(name: string): boolean
   /** What is wrong with GRPO_KERNELS_ISA; empty if nothing is. */

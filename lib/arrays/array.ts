@@ -1,5 +1,6 @@
 import { constructors, type DataOf, type DType, dtypes, type Float16Values, type TypedArray } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
+import { native } from '../addon/native.js'
 
 /**
  * An array in the host's memory: row-major, and dense but for a stride between its rows. bf16 and f16 hold their bits in
@@ -182,9 +183,14 @@ export function strideIn(operation: string, options: ArrayOptions): number | und
 export const withStride = <X extends { readonly stride?: number | undefined }>(x: X, stride: number | undefined): X =>
   stride === undefined ? x : { ...x, stride }
 
+/** Bytes from which on memory is worth large pages; below, the addon would not ask for them. */
+const large = 8 * 2 ** 20
+
 export function allocate<D extends DType>(operation: string, name: string, dtype: D, shape: number[]): HostArray<D> {
   try {
-    return { dtype, shape, data: new constructors[dtype](sizeOf(shape)) as DataOf[D] }
+    const data = new constructors[dtype](sizeOf(shape)) as DataOf[D]
+    if (data.byteLength >= large) native.preferLargePages(data, data.byteLength)
+    return { dtype, shape, data }
   } catch (cause) {
     throw grpoError('memory', operation, name, `cannot be allocated with shape [${shape.join(', ')}]`, cause)
   }

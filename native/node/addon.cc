@@ -13,6 +13,7 @@
 
 #include "node/addon_cuda.h"
 #include "interface/operation.h"
+#include "platform/large_pages.h"
 #include "platform/shared_library.h"
 
 namespace grpo {
@@ -187,6 +188,14 @@ Napi::Value overlap(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), x_bytes > 0 && y_bytes > 0 && x < y + y_bytes && y < x + x_bytes);
 }
 
+// For a typed array that was just made.
+Napi::Value advise(const Napi::CallbackInfo& info) {
+  void* data = nullptr;
+  napi_get_typedarray_info(info.Env(), info[0], nullptr, nullptr, &data, nullptr, nullptr);
+  prefer_large_pages(data, info[1].As<Napi::Number>().Int64Value());
+  return info.Env().Undefined();
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   // The pool's threads run code of this file: it must stay when the last worker_thread that loaded it ends.
   never_unload(reinterpret_cast<void*>(&init));
@@ -196,6 +205,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("runAsync", Napi::Function::New(env, run_async));
   exports.Set("isDetached", Napi::Function::New(env, is_detached));
   exports.Set("overlap", Napi::Function::New(env, overlap));
+  exports.Set("preferLargePages", Napi::Function::New(env, advise));
   exports.Set("instructionSet", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
                 return Napi::String::New(info.Env(), vector_kernels().name);
               }));

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <thread>
 
+#include "platform/large_pages.h"
 #include "platform/processors.h"
 
 namespace grpo {
@@ -168,6 +169,7 @@ void* scratch_allocate(int64_t bytes) {
   if (bytes == 0) return nothing;
   void* pointer = std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64));
   if (pointer == nullptr) throw std::bad_alloc();
+  prefer_large_pages(pointer, bytes);
   const int64_t now = scratch_now += bytes;
   int64_t high = scratch_high.load();
   while (now > high && !scratch_high.compare_exchange_weak(high, now)) {
