@@ -1,12 +1,20 @@
 // The log-probabilities of a vocabulary from those of its parts, each of which measured its own columns.
 //
 // One thread per token, in float64. The numbers of a part are asked for twice, the second time from cache.
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
 #include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
-#include "native/formulas/merge_token_logprob.h"
+#include "native/formulas/formula.h"
 
 namespace grpo::cuda {
 namespace {
+
+namespace merging {
+#include "native/formulas/merge_token_logprob.h"
+}  // namespace merging
 
 constexpr int kThreads = 256;
 

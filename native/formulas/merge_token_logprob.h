@@ -6,15 +6,9 @@
 //   logsumexp = logsumexp_m + log(1 + S),   log p_i = d_i - log(1 + S),   logp = logp_i + log p_i
 //   entropy = sum p_i (entropy_i - log p_i) = sum exp(d_i) (entropy_i - d_i) / (1 + S) + log(1 + S)
 // The terms of each sum have one sign: nothing is lost to cancellation. Nor are small S, as in log1p.
-#pragma once
-
-#include <cmath>
-#include <cstdint>
-#include <type_traits>
-
-#include "formulas/formula.h"
-
-namespace grpo::merging {
+//
+// Included inside a namespace, once per instruction set (see logits/merge_range.cc), after <cmath>, <cstdint> and
+// <type_traits>.
 
 #include "formulas/elementary.h"
 
@@ -81,5 +75,3 @@ GRPO_FORMULA Measured<Real> whole_of(const Merging<Real>& m) {
   const Real other = m.spoken ? constant<Real>(NAN) : zero;
   return {one ? m.logp - excess : other, one ? m.entropies / all + excess : other, one ? m.largest + excess : other};
 }
-
-}  // namespace grpo::merging
