@@ -2,6 +2,7 @@ import { array, groupAdvantage } from '../lib/index.js'
 import { type Case, evenly, normals, ragged, thousands } from './cases.js'
 
 const N = 1048576
+const calls = 1000
 
 function groups(groupStart: Int32Array, size: string, group: number): Case {
   return {
@@ -23,4 +24,30 @@ function groups(groupStart: Int32Array, size: string, group: number): Case {
   }
 }
 
-export const cases: Case[] = [groups(evenly(N, 16), 'groups of 16', 16), groups(ragged(N, 16), 'groups of 0 to 32', 0)]
+/** What a call costs before a kernel has anything to do: names, kinds, sizes, and the way to the addon and back. */
+const small: Case = {
+  operation: 'groupAdvantage',
+  size: `eight rollouts, ${thousands(calls)} times`,
+  prepare() {
+    const inputs = { rewards: array(normals(8)), groupStart: array(evenly(8, 8)) }
+    const out = groupAdvantage(inputs)
+    const repeated = (call: () => typeof out) => () => {
+      for (let i = 1; i < calls; i++) call()
+      return { ...call() }
+    }
+    return {
+      inputs,
+      numbers: { group: 8, eps: 1e-4, calls },
+      variants: [
+        { name: 'into out', run: repeated(() => groupAdvantage(inputs, { out })) },
+        { name: 'new arrays', run: repeated(() => groupAdvantage(inputs)) },
+      ],
+    }
+  },
+}
+
+export const cases: Case[] = [
+  groups(evenly(N, 16), 'groups of 16', 16),
+  groups(ragged(N, 16), 'groups of 0 to 32', 0),
+  small,
+]

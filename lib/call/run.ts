@@ -3,7 +3,7 @@
 
 import { elementBytes } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
-import type { ArraySpec } from '../addon/signatures.js'
+import type { ArraySpec, Signature } from '../addon/signatures.js'
 import { throwIfAborted } from '../addon/turns.js'
 import { allocate, describe, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
 import { isDeviceArray, lastEntry } from '../arrays/device_memory.js'
@@ -69,6 +69,32 @@ function bind(axes: Axes, spec: ArraySpec, shape: readonly number[]): void {
   })
 }
 
+/** The sizes of the axes that inputs and options have, or else the last of their offsets. */
+function axesOf(
+  operation: string,
+  { inputs, options }: Signature,
+  arrays: readonly (Placed | undefined)[],
+  numbers: readonly number[],
+  sizes: Record<string, number>,
+): Axes {
+  const axes: Axes = new Map(Object.entries(sizes))
+  inputs.forEach((spec, i) => {
+    const x = arrays[i]
+    if (x !== undefined) bind(axes, spec, x.shape)
+  })
+  options.forEach(({ axis }, i) => {
+    if (axis !== undefined) axes.set(axis, numbers[i] as number)
+  })
+  inputs.forEach((spec, i) => {
+    if (spec.offsets === undefined || axes.has(spec.offsets)) return
+    const x = arrays[i]
+    // Other dtypes and shapes are the C checker's to refuse: their memory is not what it would be read as.
+    const offsets = x?.dtype === 'i32' && x.shape.length === 1 ? x : undefined
+    axes.set(spec.offsets, Math.max(0, offsets === undefined ? 0 : lastOf(operation, spec.name, offsets)))
+  })
+  return axes
+}
+
 /** `rank`: of the array that it is like, if there is one. */
 function shapeOf(axes: Axes, spec: ArraySpec, rank = spec.axes.length): number[] {
   return spec.axes
@@ -96,7 +122,6 @@ export function call<Name extends OperationName>(
   checkCommon(name, givenOptions)
   const out = checkNames(name, givenOptions.out ?? {}, outputNames, 'output')
 
-  const axes: Axes = new Map(Object.entries(sizes))
   // By place: the arrays that are given, and their strides.
   const arrays: (Placed | undefined)[] = []
   const slots: (Slot | undefined)[] = []
@@ -112,14 +137,11 @@ export function call<Name extends OperationName>(
     arrays.push(x)
     const stride = x === undefined || !spec.strided ? 0 : strideOf(name, spec.name, x, givenOptions.stride)
     slots.push(x && { name: spec.name, dtype: x.dtype, shape: x.shape, stride, x })
-    if (x !== undefined) bind(axes, spec, x.shape)
   }
   const numbers: number[] = []
   for (const spec of signature.options) {
     const given = givenOptions[spec.name]
-    const value = (given === undefined ? fallbacks[numbers.length] : undefined) ?? optionNumber(name, spec, given)
-    if (spec.axis !== undefined) axes.set(spec.axis, value)
-    numbers.push(value)
+    numbers.push((given === undefined ? fallbacks[numbers.length] : undefined) ?? optionNumber(name, spec, given))
   }
   const exists = ({ spec, condition, option }: OutputPlan) =>
     spec.condition === undefined || (option >= 0 ? numbers[option] === 1 : arrays[condition] !== undefined)
@@ -144,16 +166,11 @@ export function call<Name extends OperationName>(
     strides[i] = strideOf(name, spec.name, x, inPlace ? givenOptions.stride : undefined)
   }
   const side = sideOf(name, signature, arrays, own, givenOptions.stream, device)
-  signature.inputs.forEach((spec, i) => {
-    if (spec.offsets === undefined || axes.has(spec.offsets)) return
-    const x = arrays[i]
-    // Other dtypes and shapes are the C checker's to refuse: their memory is not what it would be read as.
-    const offsets = x?.dtype === 'i32' && x.shape.length === 1 ? x : undefined
-    axes.set(spec.offsets, Math.max(0, offsets === undefined ? 0 : lastOf(name, spec.name, offsets)))
-  })
 
   const outputs: Bag = {}
-  for (const [i, plan] of outputPlans.entries()) {
+  let axes: Axes | undefined // of no use where all outputs are given
+  for (let i = 0; i < outputPlans.length; i++) {
+    const plan = outputPlans[i] as OutputPlan
     const { spec, like } = plan
     const given = out[spec.name]
     if (given === null || !exists(plan)) {
@@ -172,6 +189,7 @@ export function call<Name extends OperationName>(
     }
     const model = arrays[like]
     const dtype = (spec.like !== undefined ? model?.dtype : spec.dtypes[0]) ?? 'f32'
+    axes ??= axesOf(name, signature, arrays, numbers, sizes)
     const shape = shapeOf(axes, spec, model?.shape.length)
     const onDevice = side !== undefined && signature.inputs.length > 0
     const x = onDevice ? undefined : allocate(name, spec.name, dtype, shape)
