@@ -40,7 +40,7 @@ export interface Case {
   size: string
   /** What a sentence of the design or an issue promises: at least `times` as fast as rows whose name starts so. */
   goals?: { against: string; times: number }[]
-  prepare(): Work
+  prepare(): Work | Promise<Work>
 }
 
 // A prime: rows of any width fall on another part of the pattern each time.

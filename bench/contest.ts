@@ -3,7 +3,7 @@ import { bytesOf } from '../lib/call/run.js'
 import type { Arrays, Case, Outputs, Work } from './cases.js'
 import { difference, type Fingerprint, fingerprints } from './fingerprint.js'
 import { type Contender, measure, plan, quantile, warmUp } from './measure.js'
-import type { Peer } from './peers/peer.js'
+import type { Peer, Prepared } from './peers/peer.js'
 import type { CaseResult, Row } from './results.js'
 
 // Seconds of timing per case, and the longest call of a peer that the run waits for.
@@ -81,7 +81,8 @@ async function peerEntrants(
       const name = way === '' ? peer.name : `${peer.name}, ${way}`
       say(`${name} warms up`)
       try {
-        const { run, results, dispose } = await peer.prepare(one.operation, way, inputs, work.numbers ?? {})
+        const { run: once, results, dispose } = await peer.prepare(one.operation, way, inputs, work.numbers ?? {})
+        const run = repeated(once, work.numbers?.calls ?? 1)
         const warm = await warmUp({ name, run })
         const row = { ours: false, difference: difference(expected, await results(), dtypeOf(inputs)) }
         entrants.push({ name, run, dispose, warm, row })
@@ -93,9 +94,22 @@ async function peerEntrants(
   return { entrants, skipped }
 }
 
+/** As often as a variant of ours calls within one run; seconds that a peer tells of itself are added up. */
+function repeated(once: Prepared['run'], times: number): Prepared['run'] {
+  if (times === 1) return once
+  return async () => {
+    let told: number | undefined
+    for (let i = 0; i < times; i++) {
+      const seconds = await once()
+      if (typeof seconds === 'number') told = (told ?? 0) + seconds
+    }
+    return told as number
+  }
+}
+
 export async function runCase(one: Case, peers: readonly Peer[], say: (what: string) => void): Promise<CaseResult> {
   say('inputs')
-  const work = one.prepare()
+  const work = await one.prepare()
   const { entrants: our, expected } = await ourEntrants(work)
   const { entrants: theirs, skipped } = await peerEntrants(one, work, expected, peers, say)
   const entrants = [...our, ...theirs]
