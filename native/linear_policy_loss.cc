@@ -136,6 +136,6 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kLinearPolicyLoss, linear_policy_loss, kFields);
+GRPO_OPERATION_BY(logits_path, kLinearPolicyLoss, linear_policy_loss, kFields);
 
 }  // namespace grpo

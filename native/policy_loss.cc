@@ -220,6 +220,6 @@ static_assert(kStatCount == 15);
 
 }  // namespace
 
-GRPO_OPERATION(kPolicyLoss, policy_loss, kFields);
+GRPO_OPERATION_BY(by_vectors, kPolicyLoss, policy_loss, kFields);
 
 }  // namespace grpo

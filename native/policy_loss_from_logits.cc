@@ -160,6 +160,6 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kPolicyLossFromLogits, policy_loss_from_logits, kFields);
+GRPO_OPERATION_BY(logits_path, kPolicyLossFromLogits, policy_loss_from_logits, kFields);
 
 }  // namespace grpo
