@@ -28,6 +28,8 @@ export interface Work {
   numbers?: Numbers
   /** Multiplications and additions of matrix products, if that is where the time goes. */
   flops?: number
+  /** Of logits, if that is where the time goes: each of them once, whatever an implementation repeats. */
+  exponentials?: number
   /** The first is the one that everything is compared with. */
   variants: [Variant, ...Variant[]]
   /** What the peers get if it is not `inputs`, and the variant that does the same work as they. */

@@ -44,6 +44,7 @@ async function ourEntrants(work: Work): Promise<{ entrants: Entrant[]; expected:
         ours: true,
         gigabytes: (bytesOf(variant.inputs ?? work.inputs) + bytesOfOutputs(outputs)) / 1e9,
         gigaflop: flops && flops / 1e9,
+        gigaexponentials: work.exponentials && work.exponentials / 1e9,
         difference: difference(first, prints, dtypeOf(work.inputs)),
       },
     })

@@ -20,6 +20,7 @@ const loss = (dtype: 'f32' | 'bf16'): Case => ({
     const inPlace = { ...out, gradLogits: own }
     return {
       inputs,
+      exponentials: R * V,
       numbers: { ...options, sequences: S },
       variants: [
         {

@@ -12,6 +12,7 @@ const forward = (dtype: 'f32' | 'bf16'): Case => ({
     const inputs = logitsOf(dtype)
     return {
       inputs,
+      exponentials: R * V,
       numbers: { temperature },
       variants: [{ name: '', run: () => ({ ...tokenLogprob(inputs, { temperature }) }) }],
     }
@@ -30,6 +31,7 @@ const backward = (dtype: 'f32' | 'bf16'): Case => ({
     const own = { ...logits, data: logits.data.slice() } as typeof logits
     return {
       inputs,
+      exponentials: R * V,
       numbers: { temperature },
       variants: [
         { name: 'into out', run: () => ({ ...tokenLogprobBackward(inputs, { temperature, out }) }) },
