@@ -5,6 +5,8 @@ export interface Row {
   /** 'grpo-kernels, in place', 'PyTorch, eager'. */
   name: string
   ours: boolean
+  /** The GPU that it ran on; not there: the CPU. */
+  gpu?: string
   /** Seconds of one call. */
   median: number
   p10: number
@@ -47,6 +49,8 @@ export interface Results {
   copy: Rate
   /** Per dtype: the fastest matrix product that this run has seen. */
   multiply: Record<string, Rate>
+  /** Of the GPU, where there is one. */
+  gpuCopy?: Rate
   /** Per dtype. */
   exponential: Record<string, Rate>
   peers: { name: string; version: string; gflops?: number; absent?: string }[]

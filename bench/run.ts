@@ -5,11 +5,13 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { operationNames } from '../lib/addon/signatures.js'
+import { cuda } from '../lib/index.js'
 import { compare, type Shares, sharesOf } from './baseline.js'
 import type { Case } from './cases.js'
 import { chart } from './chart.js'
 import { readCommand } from './command.mjs'
 import { runCase } from './contest.js'
+import { gpuCopyRate } from './gpu.js'
 import { copyRate, describeMachine, exponentialRates, fastest, type Machine, type Rate } from './machine.js'
 import { javascript } from './peers/javascript.js'
 import { jaxjs } from './peers/jax.js'
@@ -81,8 +83,10 @@ function goalsOf(cases: readonly Case[], results: readonly CaseResult[]): Goal[]
 async function multiplyRates(torch: PyTorch | undefined, cases: readonly CaseResult[]): Promise<Record<string, Rate>> {
   const theirs = await torch?.multiplyRates()
   const ours = cases.flatMap(({ operation, size, dtype, rows }) =>
-    rows.flatMap(({ ours, gigaflop, median }) =>
-      ours && gigaflop !== undefined ? [{ dtype, rate: gigaflop / median, how: `${operation}, ${size}` }] : [],
+    rows.flatMap(({ ours, gpu, gigaflop, median }) =>
+      ours && gpu === undefined && gigaflop !== undefined
+        ? [{ dtype, rate: gigaflop / median, how: `${operation}, ${size}` }]
+        : [],
     ),
   )
   const rates: Record<string, Rate> = {}
@@ -93,9 +97,14 @@ async function multiplyRates(torch: PyTorch | undefined, cases: readonly CaseRes
   return rates
 }
 
-function addShares({ cases, copy, multiply, exponential }: Results): void {
+function addShares({ cases, copy, gpuCopy, multiply, exponential }: Results): void {
   for (const { dtype, rows } of cases) {
     for (const row of rows) {
+      if (row.gpu !== undefined) {
+        if (gpuCopy !== undefined && row.gigabytes !== undefined)
+          row.shareOfCopy = row.gigabytes / row.median / gpuCopy.rate
+        continue
+      }
       const rate = multiply[dtype]?.rate
       if (row.gigabytes !== undefined) row.shareOfCopy = row.gigabytes / row.median / copy.rate
       if (row.gigaflop !== undefined && rate) row.shareOfMultiply = row.gigaflop / row.median / rate
@@ -194,6 +203,7 @@ async function main(): Promise<void> {
     copy: fastest([before, await copyRate()]) as Rate,
     multiply: await multiplyRates(torch, shares && torch !== undefined ? [] : done),
     exponential: await exponentialRates(),
+    ...(cuda.available && { gpuCopy: gpuCopyRate() }),
     peers: [...peers.map(({ name, version, gflops }) => ({ name, version, gflops })), ...absent],
     cases: done,
     goals: goalsOf(cases, done),
@@ -204,6 +214,10 @@ async function main(): Promise<void> {
   say('')
   console.log(`\n${table(results)}\n`)
   console.log(`This machine copies ${results.copy.rate.toFixed(1)} GB/s (${results.copy.how})`)
+  if (results.gpuCopy !== undefined)
+    console.log(
+      `The GPU copies ${results.gpuCopy.rate.toFixed(0)} GB/s (${results.gpuCopy.how}); its rows are shares of that`,
+    )
   for (const [dtype, { rate, how }] of Object.entries(results.multiply))
     console.log(`and multiplies ${rate.toFixed(0)} GFLOP/s in ${dtype} (${how})`)
   for (const [dtype, { rate, how }] of Object.entries(results.exponential))

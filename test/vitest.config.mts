@@ -15,6 +15,7 @@ const withInterpreter = [
   'test/arrays/**',
   'test/docs/pages.test.ts',
   'test/programs/bench_cuda.test.ts',
+  'test/programs/bench_gpu.test.ts',
   'test/programs/check.test.ts',
 ]
 const ofPrograms = [
