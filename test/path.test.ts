@@ -73,6 +73,7 @@ cpuDescribe('on the CPU', () => {
     expect(() => tokenLogprob.path({ logits: f32(2, 5), token: new Int32Array(3) })).toThrow(/token has length 3/)
     expect(() => tokenLogprob.path({ logits: f32(2, 5), token }, { softcap: -1 })).toThrow(/softcap is -1/)
     expect(() => tokenLogprob.path({ logits: f32(2, 5), token }, { validVocab: 6 })).toThrow(/validVocab is 6/)
+    expect(() => policyLossFromLogits.path({ logits: f32(2, 5), ...policy }, { klCoef: 1 })).toThrow(/refLogp/)
   })
 })
 

@@ -201,7 +201,7 @@ export interface Operation<Arguments extends unknown[], Result> {
   (...parameters: Arguments): Result
   /**
    * Which kernels exactly this call would run, and why not faster ones: by dtypes, sizes, addresses and the processor or
-   * GPU. It checks the call as the call itself does, and computes nothing.
+   * GPU. It checks arrays and options as the call does, and computes nothing.
    */
   readonly path: (...parameters: Arguments) => KernelPath
   /** @internal grpo-kernels/promises */
