@@ -3,6 +3,7 @@
 import { array, type HostArray, type TypedArray, toBf16 } from '../lib/index.js'
 import { random } from '../test/support/random.js'
 import { setsOf } from '../test/support/sets_of.js'
+import type { OnGpu } from './gpu.js'
 
 export type Arrays = Record<string, HostArray>
 export type Outputs = Record<string, HostArray | TypedArray | number | null | undefined>
@@ -28,8 +29,12 @@ export interface Work {
   numbers?: Numbers
   /** Multiplications and additions of matrix products, if that is where the time goes. */
   flops?: number
+  /** Of logits, if that is where the time goes: each of them once, whatever an implementation repeats. */
+  exponentials?: number
   /** The first is the one that everything is compared with. */
   variants: [Variant, ...Variant[]]
+  /** The first variant's call, for a row of a GPU. */
+  gpu?: OnGpu
   /** What the peers get if it is not `inputs`, and the variant that does the same work as they. */
   peers?: { inputs: Arrays; flops?: number; variant: number }
 }

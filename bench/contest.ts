@@ -1,7 +1,9 @@
 // One case: who takes part, whether all compute the same, and how long each takes.
 import { bytesOf } from '../lib/call/run.js'
+import { secondsOnDevice } from '../lib/command/timing.js'
 import type { Arrays, Case, Outputs, Work } from './cases.js'
 import { difference, type Fingerprint, fingerprints } from './fingerprint.js'
+import { gpuName } from './gpu.js'
 import { type Contender, measure, plan, quantile, warmUp } from './measure.js'
 import type { Peer, Prepared } from './peers/peer.js'
 import type { CaseResult, Row } from './results.js'
@@ -44,11 +46,29 @@ async function ourEntrants(work: Work): Promise<{ entrants: Entrant[]; expected:
         ours: true,
         gigabytes: (bytesOf(variant.inputs ?? work.inputs) + bytesOfOutputs(outputs)) / 1e9,
         gigaflop: flops && flops / 1e9,
+        gigaexponentials: work.exponentials && work.exponentials / 1e9,
         difference: difference(first, prints, dtypeOf(work.inputs)),
       },
     })
   }
   return { entrants, expected }
+}
+
+/** This package on a GPU, if the work can be done there and there is one. */
+export async function gpuEntrants({ gpu, inputs }: Work, expected: Prints): Promise<Entrant[]> {
+  const device = gpuName()
+  if (gpu === undefined || device === undefined) return []
+  const { run, results, dispose } = gpu.prepare()
+  const outputs = results()
+  const contender = { name: `${ours}, ${device}`, run: () => secondsOnDevice(0, run) }
+  const gigabytes = (bytesOf(inputs) + bytesOfOutputs(outputs)) / 1e9
+  const row = {
+    ours: true,
+    gpu: device,
+    gigabytes,
+    difference: difference(expected, fingerprints(outputs), dtypeOf(inputs)),
+  }
+  return [{ ...contender, warm: await warmUp(contender), dispose, row }]
 }
 
 /** Why a peer takes no part, as far as that is known beforehand. */
@@ -111,14 +131,15 @@ export async function runCase(one: Case, peers: readonly Peer[], say: (what: str
   say('inputs')
   const work = await one.prepare()
   const { entrants: our, expected } = await ourEntrants(work)
+  const onGpu = await gpuEntrants(work, expected)
   const { entrants: theirs, skipped } = await peerEntrants(one, work, expected, peers, say)
-  const entrants = [...our, ...theirs]
+  const entrants = [...our, ...onGpu, ...theirs]
   const seconds = entrants.map(({ warm }) => warm)
   const counts = plan(seconds, our.length, budget)
   const samples = await measure(`${one.operation}, ${one.size}`, entrants, seconds, counts, (name, done, all) =>
     say(`${name} ${Math.round((100 * done) / all)}%`),
   )
-  for (const { dispose } of theirs) dispose?.()
+  for (const { dispose } of entrants) dispose?.()
 
   // A long call was timed as it warmed up, and not again.
   const timesOf = (i: number) => (samples[i]!.length > 0 ? samples[i]! : [seconds[i]!])

@@ -3,6 +3,7 @@
 //
 //   npm run bench:cuda -- [--smoke] [--only policy_loss_from_logits] [--rounds 30]
 //   npm run bench:cuda -- --simulate    the ctypes layer on the interpreter of test/simt/, without timing
+//   npm run bench:cuda -- --plan        what the kernels have to do, counted, without a GPU: bench/plan.mjs
 //
 // --smoke: tiny shapes, few rounds. $PYTHON and $GRPO_KERNELS_CUDA, where set, are the only Python and library tried.
 import { execFileSync, spawnSync } from 'node:child_process'
@@ -13,6 +14,7 @@ import process from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { readCommand } from './command.mjs'
 import { table } from './cuda_table.mjs'
+import { findTools, plan, planned, planTable } from './plan.mjs'
 
 const root = resolve(fileURLToPath(import.meta.url), '../..')
 
@@ -59,12 +61,28 @@ const { values } = readCommand({
   about: 'Times the CUDA kernels beside PyTorch on a GPU, prints a table, and writes JSON to bench/results/.',
   options: {
     smoke: { type: 'flag', help: 'tiny shapes, few rounds' },
-    only: { type: 'text', help: 'this operation alone', names: { what: 'operation', known: operations() } },
+    only: {
+      type: 'text',
+      help: 'this operation alone',
+      names: { what: 'operation', known: [...new Set([...operations(), ...planned()])] },
+    },
     rounds: { type: 'number', help: 'how often each is timed (30, with --smoke 5)' },
     simulate: { type: 'flag', help: 'the ctypes layer on the interpreter of test/simt/, without timing' },
+    plan: { type: 'flag', help: 'counts of work, predicted times and floors, without a GPU' },
+    disassembler: { type: 'text', help: 'nvdisasm: the plan counts issue slots too, by nvcc' },
   },
 })
 const { simulate, smoke, only, rounds } = values
+if (values.plan) {
+  try {
+    console.log(planTable(plan(root, only, findTools(values.disassembler))))
+  } catch (error) {
+    stop(error.message)
+  }
+  process.exit(0)
+}
+if (only !== undefined && !operations().includes(only))
+  stop(`${only} has a plan (--plan), and no program that times it`)
 const library = findLibrary(simulate)
 const python = simulate
   ? findPython('import numpy', 'NumPy')

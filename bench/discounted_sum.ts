@@ -1,5 +1,6 @@
 import { array, discountedSum } from '../lib/index.js'
 import { type Case, evenly, normals, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const [T, S] = [16777216, 16384]
 const options = { decay: 0.95 }
@@ -13,6 +14,7 @@ export const cases: Case[] = [
       const out = discountedSum(inputs, options)
       return {
         inputs,
+        gpu: onGpu(discountedSum, inputs, options),
         numbers: { ...options, length: T / S },
         variants: [
           { name: 'into out', run: () => ({ ...discountedSum(inputs, { ...options, out }) }) },

@@ -1,5 +1,6 @@
 import { array, gatherRows } from '../lib/index.js'
 import { type Case, integers, normals, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const [R, D, M] = [32768, 1024, 16384]
 
@@ -12,6 +13,7 @@ export const cases: Case[] = [
       const out = gatherRows(inputs)
       return {
         inputs,
+        gpu: onGpu(gatherRows, inputs, {}),
         variants: [
           // Only the rows that are gathered cross memory.
           {

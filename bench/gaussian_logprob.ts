@@ -1,5 +1,6 @@
 import { array, gaussianLogprob, gaussianLogprobBackward } from '../lib/index.js'
 import { type Case, normals, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 // Latents of 16 channels of 32 x 32, of as many denoising steps.
 const [T, D] = [1024, 16384]
@@ -37,6 +38,7 @@ export const cases: Case[] = [
       const out = gaussianLogprobBackward(inputs)
       return {
         inputs,
+        gpu: onGpu(gaussianLogprobBackward, inputs, {}),
         variants: [
           { name: 'into out', run: () => ({ ...gaussianLogprobBackward(inputs, { out }) }) },
           { name: 'new array', run: () => ({ ...gaussianLogprobBackward(inputs) }) },

@@ -1,5 +1,6 @@
 import { array, groupAdvantage } from '../lib/index.js'
 import { type Case, evenly, normals, ragged, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const N = 1048576
 const calls = 1000
@@ -13,6 +14,7 @@ function groups(groupStart: Int32Array, size: string, group: number): Case {
       const out = groupAdvantage(inputs)
       return {
         inputs,
+        gpu: onGpu(groupAdvantage, inputs, {}),
         // 0 stands for groups of different sizes.
         numbers: { group, eps: 1e-4 },
         variants: [

@@ -1,5 +1,6 @@
 import { array, linearPolicyLoss, linearTokenLogprob } from '../lib/index.js'
 import { type Case, keptSetsOf, linearOf, linearShape, policyOf, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const { R, D, V } = linearShape
 const S = 4
@@ -16,6 +17,7 @@ const loss = (dtype: 'f32' | 'bf16'): Case => ({
     const out = linearPolicyLoss(inputs, options)
     return {
       inputs,
+      gpu: onGpu(linearPolicyLoss, inputs, options),
       numbers: { ...options, sequences: S },
       // Logits and two gradients.
       flops: 3 * 2 * R * D * V,

@@ -1,5 +1,6 @@
 import { array, linearTokenLogprob, linearTokenLogprobBackward } from '../lib/index.js'
 import { type Case, linearOf, linearShape, normals, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const { R, D, V } = linearShape
 const size = (dtype: string) => `${R} x ${thousands(D)} x ${thousands(V)}, ${dtype}`
@@ -11,6 +12,7 @@ const forward = (dtype: 'f32' | 'bf16'): Case => ({
     const inputs = linearOf(dtype)
     return {
       inputs,
+      gpu: onGpu(linearTokenLogprob, inputs, {}),
       numbers: { temperature: 1 },
       flops: 2 * R * D * V,
       variants: [{ name: '', run: () => ({ ...linearTokenLogprob(inputs) }) }],
@@ -28,6 +30,7 @@ const backward = (dtype: 'f32' | 'bf16'): Case => ({
     const out = linearTokenLogprobBackward(inputs)
     return {
       inputs,
+      gpu: onGpu(linearTokenLogprobBackward, inputs, {}),
       numbers: { temperature: 1 },
       // The logits once more, and two gradients.
       flops: 3 * 2 * R * D * V,

@@ -43,35 +43,65 @@ export const describeMachine = (): Machine => ({
   load: Math.round((loadavg()[0] ?? 0) * 100) / 100,
 })
 
-// Larger than the caches. TypedArray.set is the C library's memmove, which writes past the caches at this size.
-const copyBytes = 128 * 2 ** 20
-const copier = `
-  const { parentPort } = require('node:worker_threads')
-  const from = new Float64Array(${copyBytes / 8}).fill(1)
-  const to = new Float64Array(${copyBytes / 8}).fill(2)
-  parentPort.on('message', (milliseconds) => {
-    let copies = 0
-    const start = performance.now()
-    while (performance.now() - start < milliseconds) to.set(from), copies++
-    parentPort.postMessage(copies / (performance.now() - start))
-  })
-  parentPort.postMessage(0)`
-
-/** GB/s, bytes read plus bytes written, of all threads copying at once: the best of `rounds`. */
-export async function copyRate(rounds = 5): Promise<Rate> {
+/** What all threads do together in a millisecond, the best of `rounds`. `once` does a piece of it, after `prepare`. */
+async function rateOf(prepare: string, once: string, rounds = 5): Promise<number> {
+  const program = `
+    const { parentPort } = require('node:worker_threads')
+    ${prepare}
+    parentPort.on('message', (milliseconds) => {
+      let done = 0
+      const start = performance.now()
+      while (performance.now() - start < milliseconds) { ${once}; done++ }
+      parentPort.postMessage(done / (performance.now() - start))
+    })
+    parentPort.postMessage(0)`
   const answer = (worker: Worker) =>
     new Promise<number>((resolve, reject) => worker.once('message', resolve).once('error', reject))
-  const workers = Array.from({ length: cpu.threads }, () => new Worker(copier, { eval: true }))
+  const workers = Array.from({ length: cpu.threads }, () => new Worker(program, { eval: true }))
   await Promise.all(workers.map(answer))
   let rate = 0
   for (let round = 0; round < rounds; round++) {
     const answers = Promise.all(workers.map(answer))
     for (const worker of workers) worker.postMessage(150)
-    const copiesPerMillisecond = (await answers).reduce((sum, x) => sum + x, 0)
-    rate = Math.max(rate, (2 * copyBytes * copiesPerMillisecond) / 1e6)
+    rate = Math.max(
+      rate,
+      (await answers).reduce((sum, x) => sum + x, 0),
+    )
   }
   await Promise.all(workers.map((worker) => worker.terminate()))
+  return rate
+}
+
+// Larger than the caches. TypedArray.set is the C library's memmove, which writes past the caches at this size.
+const copyBytes = 128 * 2 ** 20
+
+/** GB/s, bytes read plus bytes written, of all threads copying at once. */
+export async function copyRate(): Promise<Rate> {
+  const array = (value: number) => `new Float64Array(${copyBytes / 8}).fill(${value})`
+  const rate = (2 * copyBytes * (await rateOf(`const from = ${array(1)}, to = ${array(2)}`, 'to.set(from)'))) / 1e6
   return { rate, how: `TypedArray.set of ${copyBytes / 2 ** 20} MiB on ${cpu.threads} threads, read + written` }
+}
+
+const exponentials = 2 ** 14
+
+/**
+ * Thousands of millions of exponentials per second, of all threads, on numbers in the cache: those of the engine, one at a
+ * time. A measure of the machine that no kernel of this package takes part in; vector code is some times as fast.
+ */
+export async function exponentialRates(): Promise<Record<string, Rate>> {
+  const wide = `const x = Float32Array.from({ length: ${exponentials} }, (_, i) => -i / 1000), y = new Float32Array(x.length)`
+  const narrow = `${wide}
+    const bits = new Uint32Array(x.buffer), halves = Uint16Array.from(bits, (word) => word >>> 16)
+    const whole = new Uint32Array(1), float = new Float32Array(whole.buffer)`
+  const each = (value: string) => `for (let i = 0; i < ${exponentials}; i++) { ${value} }`
+  const rate = async (prepare: string, once: string): Promise<Rate> => ({
+    rate: (exponentials * (await rateOf(prepare, once))) / 1e6,
+    how: `Math.exp of ${exponentials} numbers on ${cpu.threads} threads`,
+  })
+  return {
+    f32: await rate(wide, each('y[i] = Math.exp(x[i])')),
+    bf16: await rate(narrow, each('whole[0] = halves[i] << 16; y[i] = Math.exp(float[0])')),
+  }
 }
 
 /** The largest of what was seen; nobody outside of a kernel library can multiply at full speed in JavaScript. */

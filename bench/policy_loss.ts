@@ -1,5 +1,6 @@
 import { array, policyLoss } from '../lib/index.js'
 import { type Case, normals, policyOf, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const T = 1048576
 const S = 1024
@@ -15,6 +16,7 @@ export const cases: Case[] = [
       const out = policyLoss(inputs, options)
       return {
         inputs,
+        gpu: onGpu(policyLoss, inputs, options),
         numbers: { ...options, sequences: S },
         variants: [
           { name: 'into out', run: () => ({ ...policyLoss(inputs, { ...options, out }) }) },

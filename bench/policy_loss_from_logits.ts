@@ -1,5 +1,6 @@
 import { policyLossFromLogits, tokenLogprob } from '../lib/index.js'
 import { type Case, logitsOf, logitsShape, policyOf, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const { R, V } = logitsShape
 const S = 4
@@ -20,6 +21,8 @@ const loss = (dtype: 'f32' | 'bf16'): Case => ({
     const inPlace = { ...out, gradLogits: own }
     return {
       inputs,
+      gpu: onGpu(policyLossFromLogits, inputs, options),
+      exponentials: R * V,
       numbers: { ...options, sequences: S },
       variants: [
         {

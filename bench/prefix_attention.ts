@@ -9,6 +9,7 @@ import {
   treeLayout,
 } from '../lib/index.js'
 import { type Case, normals, type Outputs } from './cases.js'
+import { onGpu } from './gpu.js'
 
 // One prompt and its responses, heads as in a small model.
 const [prefix, responses, length, H, D] = [1024, 8, 256, 8, 128]
@@ -93,6 +94,7 @@ const forward = (dtype: DType): Case => ({
     const copiedOut = prefixAttention({ ...copied, layout: repeated })
     return {
       inputs: once,
+      gpu: onGpu(prefixAttention, { ...once, layout: shared }, {}),
       flops: 4 * H * D * sharedArea,
       variants: [
         { name: '', run: () => ({ ...prefixAttention({ ...once, layout: shared }, { out }) }) },
@@ -123,6 +125,7 @@ const backward = (dtype: DType): Case => ({
     const all = prepare(copied, repeat(gradOut, true), repeated)
     return {
       inputs: one.inputs,
+      gpu: onGpu(prefixAttentionBackward, one.call, {}),
       flops: 10 * H * D * sharedArea,
       variants: [
         { name: '', run: () => ({ ...prefixAttentionBackward(one.call, { out: one.out }) }) },

@@ -5,6 +5,8 @@ export interface Row {
   /** 'grpo-kernels, in place', 'PyTorch, eager'. */
   name: string
   ours: boolean
+  /** The GPU that it ran on; not there: the CPU. */
+  gpu?: string
   /** Seconds of one call. */
   median: number
   p10: number
@@ -16,9 +18,12 @@ export interface Row {
   gigabytes?: number
   /** Of matrix products. */
   gigaflop?: number
-  /** Of what this machine copies and multiplies; the second where it multiplies, else the first. */
+  /** Thousands of millions, of logits. */
+  gigaexponentials?: number
+  /** Of what this machine copies, multiplies and exponentiates. */
   shareOfCopy?: number
   shareOfMultiply?: number
+  shareOfExponential?: number
   /** How the results differ from ours, if they do. */
   difference?: string
 }
@@ -44,6 +49,10 @@ export interface Results {
   copy: Rate
   /** Per dtype: the fastest matrix product that this run has seen. */
   multiply: Record<string, Rate>
+  /** Of the GPU, where there is one. */
+  gpuCopy?: Rate
+  /** Per dtype. */
+  exponential: Record<string, Rate>
   peers: { name: string; version: string; gflops?: number; absent?: string }[]
   cases: CaseResult[]
   goals: Goal[]

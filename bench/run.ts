@@ -2,14 +2,17 @@
 //
 // Runs bench/<operation>.ts for every operation of the table, or for those named (policy_loss or policyLoss): checks that
 // everyone computes the same, times all in turns, prints a table, and writes JSON and a chart to bench/results/.
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { operationNames } from '../lib/addon/signatures.js'
+import { cuda } from '../lib/index.js'
+import { compare, type Shares, sharesOf } from './baseline.js'
 import type { Case } from './cases.js'
 import { chart } from './chart.js'
 import { readCommand } from './command.mjs'
 import { runCase } from './contest.js'
-import { copyRate, describeMachine, fastest, type Machine, type Rate } from './machine.js'
+import { gpuCopyRate } from './gpu.js'
+import { copyRate, describeMachine, exponentialRates, fastest, type Machine, type Rate } from './machine.js'
 import { javascript } from './peers/javascript.js'
 import { jaxjs } from './peers/jax.js'
 import type { Peer } from './peers/peer.js'
@@ -80,8 +83,10 @@ function goalsOf(cases: readonly Case[], results: readonly CaseResult[]): Goal[]
 async function multiplyRates(torch: PyTorch | undefined, cases: readonly CaseResult[]): Promise<Record<string, Rate>> {
   const theirs = await torch?.multiplyRates()
   const ours = cases.flatMap(({ operation, size, dtype, rows }) =>
-    rows.flatMap(({ ours, gigaflop, median }) =>
-      ours && gigaflop !== undefined ? [{ dtype, rate: gigaflop / median, how: `${operation}, ${size}` }] : [],
+    rows.flatMap(({ ours, gpu, gigaflop, median }) =>
+      ours && gpu === undefined && gigaflop !== undefined
+        ? [{ dtype, rate: gigaflop / median, how: `${operation}, ${size}` }]
+        : [],
     ),
   )
   const rates: Record<string, Rate> = {}
@@ -92,12 +97,20 @@ async function multiplyRates(torch: PyTorch | undefined, cases: readonly CaseRes
   return rates
 }
 
-function addShares({ cases, copy, multiply }: Results): void {
+function addShares({ cases, copy, gpuCopy, multiply, exponential }: Results): void {
   for (const { dtype, rows } of cases) {
     for (const row of rows) {
+      if (row.gpu !== undefined) {
+        if (gpuCopy !== undefined && row.gigabytes !== undefined)
+          row.shareOfCopy = row.gigabytes / row.median / gpuCopy.rate
+        continue
+      }
       const rate = multiply[dtype]?.rate
       if (row.gigabytes !== undefined) row.shareOfCopy = row.gigabytes / row.median / copy.rate
       if (row.gigaflop !== undefined && rate) row.shareOfMultiply = row.gigaflop / row.median / rate
+      const exponentials = exponential[dtype]?.rate
+      if (row.gigaexponentials !== undefined && exponentials)
+        row.shareOfExponential = row.gigaexponentials / row.median / exponentials
     }
   }
 }
@@ -116,6 +129,33 @@ function write(results: Results, names: readonly string[], folder: string): stri
   return path
 }
 
+const readBaseline = (file: string): Shares | undefined =>
+  existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Shares) : undefined
+
+/** Rows of operations that this run left out stay, if they are of this machine. */
+function writeBaseline(file: string, results: Results): void {
+  const now = sharesOf(results)
+  const before = readBaseline(file)
+  const kept = before?.machine === now.machine ? before.rows : {}
+  writeFileSync(file, `${JSON.stringify({ ...now, rows: { ...kept, ...now.rows } }, null, 1)}\n`)
+  console.log(`${Object.keys(now.rows).length} shares written to ${file}`)
+}
+
+/** Whether no row has fallen; prints those that have. */
+function holds(file: string, results: Results): boolean {
+  const baseline = readBaseline(file)
+  if (baseline === undefined) {
+    console.error(`there is no ${file}: npm run bench -- --write-baseline makes it, with the kernels as they were`)
+    return false
+  }
+  const { fallen, without, otherMachine } = compare(baseline, sharesOf(results))
+  if (otherMachine !== undefined) console.log(`The baseline is of another machine (${otherMachine}): shares may differ`)
+  for (const row of without) console.log(`not in the baseline: ${row}`)
+  for (const row of fallen) console.error(`FALLEN: ${row}`)
+  console.log(fallen.length === 0 ? 'No row has fallen below its baseline' : `${fallen.length} rows have fallen`)
+  return fallen.length === 0
+}
+
 const describe = ({ cpu, cores, threads, instructionSet, node, commit, load }: Machine) =>
   `${cpu}, ${cores} cores, ${threads} threads, ${instructionSet}, Node ${node}, commit ${commit}` +
   (load > 1 ? `; other work was running (load ${load})` : '')
@@ -129,6 +169,9 @@ async function main(): Promise<void> {
     options: {
       'no-peers': { type: 'flag', help: 'times this package alone' },
       out: { type: 'text', default: join(__dirname, 'results'), help: 'the folder for JSON and chart' },
+      assert: { type: 'flag', help: 'fails where a row falls below 80 % of its share in the baseline; no peers' },
+      'write-baseline': { type: 'flag', help: 'records the shares of this run as the baseline; no peers' },
+      baseline: { type: 'text', default: join(__dirname, 'results/baseline.json'), help: 'its file' },
     },
     names: { what: 'operation', known: files, spelled: snakeCase },
   })
@@ -137,7 +180,12 @@ async function main(): Promise<void> {
   console.log(describe(machine))
   say('copying')
   const before = await copyRate()
-  const { peers, torch, absent } = values['no-peers'] ? { peers: [], torch: undefined, absent: [] } : await startPeers()
+  // Shares are taken without peers, but for PyTorch's products: a limit that is no kernel of this package.
+  const shares = values.assert || values['write-baseline']
+  const { peers, torch, absent } =
+    values['no-peers'] || shares
+      ? { peers: [], torch: shares ? await pytorch().catch(() => undefined) : undefined, absent: [] }
+      : await startPeers()
   say('')
   for (const { name, version, gflops } of peers) console.log(`${name} ${version}: ${gflops.toPrecision(3)} GFLOP/s`)
   if (torch !== undefined) console.log(`PyTorch is that of ${torch.python}`)
@@ -149,26 +197,37 @@ async function main(): Promise<void> {
     done.push(await runCase(one, peers, (what) => say(where, what)))
     say('')
   }
-  say('multiplying and copying')
+  say('multiplying, exponentiating and copying')
   const results: Results = {
     machine,
     copy: fastest([before, await copyRate()]) as Rate,
-    multiply: await multiplyRates(torch, done),
+    multiply: await multiplyRates(torch, shares && torch !== undefined ? [] : done),
+    exponential: await exponentialRates(),
+    ...(cuda.available && { gpuCopy: gpuCopyRate() }),
     peers: [...peers.map(({ name, version, gflops }) => ({ name, version, gflops })), ...absent],
     cases: done,
     goals: goalsOf(cases, done),
     seconds: seconds(),
   }
-  for (const peer of peers) peer.close()
+  for (const peer of new Set([...peers, ...(torch === undefined ? [] : [torch])])) peer.close()
   addShares(results)
   say('')
   console.log(`\n${table(results)}\n`)
   console.log(`This machine copies ${results.copy.rate.toFixed(1)} GB/s (${results.copy.how})`)
+  if (results.gpuCopy !== undefined)
+    console.log(
+      `The GPU copies ${results.gpuCopy.rate.toFixed(0)} GB/s (${results.gpuCopy.how}); its rows are shares of that`,
+    )
   for (const [dtype, { rate, how }] of Object.entries(results.multiply))
     console.log(`and multiplies ${rate.toFixed(0)} GFLOP/s in ${dtype} (${how})`)
+  for (const [dtype, { rate, how }] of Object.entries(results.exponential))
+    console.log(`and takes ${rate.toPrecision(3)} G exponentials per second of ${dtype} (${how})`)
+  if (done.some(({ rows }) => rows.some((row) => row.difference !== undefined))) process.exitCode = 1
+  if (values['write-baseline']) writeBaseline(values.baseline, results)
+  if (values.assert && !holds(values.baseline, results)) process.exitCode = 1
+  if (shares) return
   const path = write(results, names, values.out)
   console.log(`${path}.json, .svg; ${duration(seconds())}`)
-  if (done.some(({ rows }) => rows.some((row) => row.difference !== undefined))) process.exitCode = 1
 }
 
 main().catch((error: Error) => {

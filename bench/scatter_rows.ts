@@ -1,5 +1,6 @@
 import { array, scatterRows } from '../lib/index.js'
 import { type Case, integers, normals, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const [rows, D, M] = [32768, 1024, 16384]
 
@@ -12,6 +13,7 @@ export const cases: Case[] = [
       const out = scatterRows(inputs, { rows })
       return {
         inputs,
+        gpu: onGpu(scatterRows, inputs, { rows }),
         numbers: { rows },
         variants: [{ name: 'into out', run: () => ({ ...scatterRows(inputs, { rows, out }) }) }],
       }

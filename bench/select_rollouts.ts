@@ -1,5 +1,6 @@
 import { array, selectRollouts } from '../lib/index.js'
 import { type Case, evenly, normals, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const [N, group, count] = [1048576, 16, 4]
 
@@ -11,6 +12,7 @@ export const cases: Case[] = [
       const inputs = { score: array(normals(N)), groupStart: array(evenly(N, group)) }
       return {
         inputs,
+        gpu: onGpu(selectRollouts, inputs, { count }),
         numbers: { group, count },
         variants: [{ name: '', run: () => ({ ...selectRollouts(inputs, { count }) }) }],
       }

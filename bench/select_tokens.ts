@@ -1,5 +1,6 @@
 import { array, selectTokens } from '../lib/index.js'
 import { type Case, evenly, exponentials, normals, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const [T, S, fraction] = [16777216, 16384, 0.2]
 
@@ -16,6 +17,7 @@ export const cases: Case[] = [
       const out = selectTokens(inputs, { fraction })
       return {
         inputs,
+        gpu: onGpu(selectTokens, inputs, { fraction }),
         numbers: { fraction, sequences: S },
         variants: [
           { name: 'into out', run: () => ({ ...selectTokens(inputs, { fraction, out }) }) },

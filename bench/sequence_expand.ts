@@ -1,5 +1,6 @@
 import { array, sequenceExpand } from '../lib/index.js'
 import { type Case, evenly, normals, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const [T, S] = [16777216, 16384]
 
@@ -12,6 +13,7 @@ export const cases: Case[] = [
       const out = sequenceExpand(inputs)
       return {
         inputs,
+        gpu: onGpu(sequenceExpand, inputs, {}),
         numbers: { length: T / S },
         variants: [
           { name: 'into out', run: () => ({ ...sequenceExpand(inputs, { out }) }) },

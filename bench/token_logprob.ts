@@ -1,5 +1,6 @@
 import { array, tokenLogprob, tokenLogprobBackward } from '../lib/index.js'
 import { type Case, logitsOf, logitsShape, normals, thousands } from './cases.js'
+import { onGpu } from './gpu.js'
 
 const { R, V } = logitsShape
 const temperature = 0.9
@@ -12,6 +13,8 @@ const forward = (dtype: 'f32' | 'bf16'): Case => ({
     const inputs = logitsOf(dtype)
     return {
       inputs,
+      gpu: onGpu(tokenLogprob, inputs, { temperature }),
+      exponentials: R * V,
       numbers: { temperature },
       variants: [{ name: '', run: () => ({ ...tokenLogprob(inputs, { temperature }) }) }],
     }
@@ -30,6 +33,8 @@ const backward = (dtype: 'f32' | 'bf16'): Case => ({
     const own = { ...logits, data: logits.data.slice() } as typeof logits
     return {
       inputs,
+      gpu: onGpu(tokenLogprobBackward, inputs, { temperature }),
+      exponentials: R * V,
       numbers: { temperature },
       variants: [
         { name: 'into out', run: () => ({ ...tokenLogprobBackward(inputs, { temperature, out }) }) },

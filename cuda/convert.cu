@@ -48,6 +48,7 @@ void convert(const From* x,  // [N]
              int64_t N, Launch& on) {
   int64_t head = unaligned(x);
   if (head != unaligned(y) || head > N) head = N;
+  if (head == N && N > 0) on.because("x and its copy are not aligned alike: converted one by one");
   const int64_t packs = (N - head) / kPack, singles = N - packs * kPack;
   on(convert_kernel<From, To>, {ceil_div(packs > singles ? packs : singles, kThreads), kThreads}, x, y, head, packs, N);
 }

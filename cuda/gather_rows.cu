@@ -68,6 +68,7 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   // The lowest bit of any of them: what all are multiples of.
   const uint64_t any = static_cast<uint64_t>(row_bytes) | reinterpret_cast<uintptr_t>(data<char>(args.x)) |
                        reinterpret_cast<uintptr_t>(data<char>(args.out_x));
+  if (any % 16 != 0) on.because("rows are not multiples of 16 bytes, or do not begin at such: copied in smaller words");
   if (any % 16 == 0) gather_rows<Words4>(args, R, M, row_bytes, on);
   else if (any % 8 == 0) gather_rows<uint64_t>(args, R, M, row_bytes, on);
   else if (any % 4 == 0) gather_rows<uint32_t>(args, R, M, row_bytes, on);

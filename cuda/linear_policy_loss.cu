@@ -49,6 +49,7 @@ void linear_policy_loss(const LinearLoss& call, Launch& on) {
   const LinearGradients& gradients = call.gradients;
   const bool gradient = gradients.hidden != nullptr || gradients.head != nullptr || gradients.bias != nullptr;
   const bool once = call.objective.ratio == Ratio::kToken && gradient;
+  if (call.objective.ratio != Ratio::kToken) on.because(kTwoPasses);
   float* logp = call.logp != nullptr ? call.logp : on.scratch<float>(linear.T);
   float* entropy = call.entropy != nullptr ? call.entropy : on.scratch<float>(linear.T);
   float* grad_logp = gradient ? on.scratch<float>(linear.T) : nullptr;

@@ -37,6 +37,7 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   LossInputs in = loss_inputs(args, axes);
   const int64_t T = in.T, R = axes['R'], V = valid_columns(args, axes);
   const bool gradient = args.grad_logits != nullptr, by_token = objective.ratio == Ratio::kToken;
+  if (!by_token) on.because(kTwoPasses);
   const bool fused = gradient && by_token, bonus = objective.entropy_coef != 0;
   float* logp = args.logp != nullptr ? data<float>(args.logp) : on.scratch<float>(T);
   float* entropy = args.entropy != nullptr ? data<float>(args.entropy) : on.scratch<float>(T);

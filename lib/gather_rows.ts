@@ -2,7 +2,7 @@ import type { DType } from './addon/dtypes.js'
 import type { HostArray } from './arrays/array.js'
 import type { DeviceArray } from './arrays/device_memory.js'
 import type { ArrayInput } from './arrays/input.js'
-import { call, operation } from './call/run.js'
+import { call, type KernelPath, operation } from './call/run.js'
 import type { CallOptions, Matches } from './call/types.js'
 
 export interface GatherRowsInputs<D extends DType = DType> {
@@ -22,8 +22,11 @@ interface GatherRows {
   <D extends DType>(inputs: OnHost<D>, options?: CallOptions<'x'>): { x: HostArray<D> }
   <D extends DType>(inputs: OnDevice<D>, options?: CallOptions<'x'>): { x: DeviceArray<D> }
   <D extends DType>(inputs: GatherRowsInputs<D>, options?: CallOptions<'x'>): { x: HostArray<D> }
+  /** As of every operation, see KernelPath. */
+  path(inputs: GatherRowsInputs, options?: CallOptions<'x'>): KernelPath
   /** @internal grpo-kernels/promises */
   later: {
+    path(inputs: GatherRowsInputs, options?: CallOptions<'x'>): KernelPath
     <D extends DType>(inputs: OnHost<D>, options?: CallOptions<'x'>): Promise<{ x: HostArray<D> }>
     <D extends DType>(inputs: OnDevice<D>, options?: CallOptions<'x'>): Promise<{ x: DeviceArray<D> }>
     <D extends DType>(inputs: GatherRowsInputs<D>, options?: CallOptions<'x'>): Promise<{ x: HostArray<D> }>

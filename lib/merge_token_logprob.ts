@@ -119,7 +119,12 @@ function merge(first: Whole, others: readonly Column[], options: MergeTokenLogpr
 }
 
 /** As merge, of parts that are copied side by side for it. */
-function copied(first: Whole, others: readonly Whole[], options: MergeTokenLogprobOptions, T: number): Call<Whole> {
+function copied(
+  first: Whole,
+  others: readonly Whole[],
+  options: MergeTokenLogprobOptions,
+  T: number,
+): Omit<Call<Whole>, 'path'> {
   const { stream } = options ?? {}
   const made: DeviceArray[] = []
   const noted = <X extends Column>(x: X): X => {
@@ -229,6 +234,7 @@ export const mergeTokenLogprob = operation(
     const { now, later } = others.length < 2 ? ofTwo : copied(first, others, options, T)
     return {
       now,
+      path: ofTwo.path,
       later: async (signal) => {
         for (const [i, part] of whole.entries())
           for (const name of names)

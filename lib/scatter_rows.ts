@@ -2,7 +2,7 @@ import type { DType } from './addon/dtypes.js'
 import type { HostArray } from './arrays/array.js'
 import type { DeviceArray } from './arrays/device_memory.js'
 import type { ArrayInput } from './arrays/input.js'
-import { call, operation } from './call/run.js'
+import { call, type KernelPath, operation } from './call/run.js'
 import type { CallOptions, Matches } from './call/types.js'
 
 export interface ScatterRowsOptions extends CallOptions<'x'> {
@@ -27,8 +27,11 @@ interface ScatterRows {
   <D extends DType>(inputs: OnHost<D>, options: ScatterRowsOptions): { x: HostArray<D> }
   <D extends DType>(inputs: OnDevice<D>, options: ScatterRowsOptions): { x: DeviceArray<D> }
   <D extends DType>(inputs: ScatterRowsInputs<D>, options: ScatterRowsOptions): { x: HostArray<D> }
+  /** As of every operation, see KernelPath. */
+  path(inputs: ScatterRowsInputs, options: ScatterRowsOptions): KernelPath
   /** @internal grpo-kernels/promises */
   later: {
+    path(inputs: ScatterRowsInputs, options: ScatterRowsOptions): KernelPath
     <D extends DType>(inputs: OnHost<D>, options: ScatterRowsOptions): Promise<{ x: HostArray<D> }>
     <D extends DType>(inputs: OnDevice<D>, options: ScatterRowsOptions): Promise<{ x: DeviceArray<D> }>
     <D extends DType>(inputs: ScatterRowsInputs<D>, options: ScatterRowsOptions): Promise<{ x: HostArray<D> }>

@@ -24,6 +24,6 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kConvert, convert, kFields);
+GRPO_OPERATION_BY(by_vectors, kConvert, convert, kFields);
 
 }  // namespace grpo

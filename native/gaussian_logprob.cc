@@ -147,7 +147,7 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kGaussianLogprob, gaussian_logprob, forward::kFields);
-GRPO_OPERATION(kGaussianLogprobBackward, gaussian_logprob_backward, backward::kFields);
+GRPO_OPERATION_BY(by_vectors, kGaussianLogprob, gaussian_logprob, forward::kFields);
+GRPO_OPERATION_BY(by_vectors, kGaussianLogprobBackward, gaussian_logprob_backward, backward::kFields);
 
 }  // namespace grpo

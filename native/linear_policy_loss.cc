@@ -107,6 +107,11 @@ int run(const Args& args, const Axes& axes) {
   return GRPO_OK;
 }
 
+int path_of(const Args& args, const Axes& axes, Path& path) {
+  if (const int status = check_objective(args, true)) return status;
+  return logits_path(args, axes, path);
+}
+
 const grpo_field kFields[] = {
     GRPO_IN(hidden, "f32|bf16|f16[R,D] strided"),
     GRPO_IN(head, "f32|bf16|f16[V,D] strided"),
@@ -136,6 +141,6 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kLinearPolicyLoss, linear_policy_loss, kFields);
+GRPO_OPERATION_BY(path_of, kLinearPolicyLoss, linear_policy_loss, kFields);
 
 }  // namespace grpo

@@ -172,7 +172,7 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kLinearTokenLogprob, linear_token_logprob, forward::kFields);
-GRPO_OPERATION(kLinearTokenLogprobBackward, linear_token_logprob_backward, backward::kFields);
+GRPO_OPERATION_BY(logits_path, kLinearTokenLogprob, linear_token_logprob, forward::kFields);
+GRPO_OPERATION_BY(logits_path, kLinearTokenLogprobBackward, linear_token_logprob_backward, backward::kFields);
 
 }  // namespace grpo

@@ -78,6 +78,12 @@ typedef struct {
   const char* problem;
 } grpo_error;
 
+// Which kernels a call would run, and why not faster ones: "" where there are none. Of this thread's last explain().
+typedef struct {
+  const char* kernel;
+  const char* reason;
+} grpo_path;
+
 enum { GRPO_INPUT = 0, GRPO_OUTPUT = 1, GRPO_OPTION_FIELD = 2 };
 
 // One member of an args struct. `spec` is written in the language of lib/ops.ts, which says what it means.
@@ -96,6 +102,7 @@ typedef struct {
   const grpo_field* fields;    // inputs, outputs, options, in the order of the struct
   int32_t field_count;
   int (*run)(const void* args, void* stream);
+  int (*explain)(const void* args, grpo_path* path);  // checks the call as `run` does, and writes nothing
 } grpo_operation;
 
 // ---- groups and statistics ------------------------------------------------------------------------------------------
@@ -406,6 +413,7 @@ typedef struct {
   int (*discounted_sum)(const grpo_discounted_sum_args* args, void* stream);
   int (*gaussian_logprob)(const grpo_gaussian_logprob_args* args, void* stream);
   int (*gaussian_logprob_backward)(const grpo_gaussian_logprob_backward_args* args, void* stream);
+  int (*explain)(const char* operation, const void* args, grpo_path* path);
 } grpo_api;
 
 // Null if this library is older than `version`.
@@ -459,6 +467,15 @@ typedef struct {
   // Gives the device memory that the library keeps for its next calls back. What is in use, or released by work that is
   // not done, stays.
   int (*trim)(int32_t device);
+
+  // The newest CUDA that the driver knows and the one that this library was compiled with, as 13000.
+  int (*versions)(int32_t* driver, int32_t* runtime);
+  // As `record` and `wait_on_host`, of an event that knows when it was reached; seconds from one to the next.
+  int (*record_time)(int32_t device, void** event, void* stream);
+  int (*seconds_between)(void* first, void* second, double* seconds);
+  // Every instruction that the kernels write in PTX, with a fixed pattern of lanes: for each section its name and a hash
+  // of what it left in the registers. Sections that the device is too old for are left out.
+  int (*self_test)(int32_t device, void (*visit)(void* context, const char* section, uint64_t hash), void* context);
 } grpo_cuda_api;
 
 #if defined(_WIN32)

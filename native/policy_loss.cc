@@ -204,6 +204,11 @@ int run(const Args& args, const Axes& axes) {
   return GRPO_OK;
 }
 
+int path_of(const Args& args, const Axes& axes, Path& path) {
+  if (const int status = check_objective(args, args.entropy != nullptr)) return status;
+  return by_vectors(args, axes, path);
+}
+
 const grpo_field kFields[] = {
     GRPO_IN(logp, "f32[T]"),
     GRPO_POLICY_INPUTS,
@@ -220,6 +225,6 @@ static_assert(kStatCount == 15);
 
 }  // namespace
 
-GRPO_OPERATION(kPolicyLoss, policy_loss, kFields);
+GRPO_OPERATION_BY(path_of, kPolicyLoss, policy_loss, kFields);
 
 }  // namespace grpo

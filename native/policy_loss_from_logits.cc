@@ -137,6 +137,11 @@ int run(const Args& args, const Axes& axes) {
   return GRPO_OK;
 }
 
+int path_of(const Args& args, const Axes& axes, Path& path) {
+  if (const int status = check_objective(args, true)) return status;
+  return logits_path(args, axes, path);
+}
+
 const grpo_field kFields[] = {
     GRPO_IN(logits, "f32|bf16|f16[R,V] strided"),
     GRPO_IN(token, "i32[T] vocabulary V"),
@@ -160,6 +165,6 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kPolicyLossFromLogits, policy_loss_from_logits, kFields);
+GRPO_OPERATION_BY(path_of, kPolicyLossFromLogits, policy_loss_from_logits, kFields);
 
 }  // namespace grpo

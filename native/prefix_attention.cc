@@ -154,6 +154,6 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kPrefixAttention, prefix_attention, kFields);
+GRPO_OPERATION_BY(by_vectors, kPrefixAttention, prefix_attention, kFields);
 
 }  // namespace grpo

@@ -335,6 +335,6 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kPrefixAttentionBackward, prefix_attention_backward, kFields);
+GRPO_OPERATION_BY(by_vectors, kPrefixAttentionBackward, prefix_attention_backward, kFields);
 
 }  // namespace grpo

@@ -84,6 +84,6 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kScatterRows, scatter_rows, kFields);
+GRPO_OPERATION_BY(by_vectors, kScatterRows, scatter_rows, kFields);
 
 }  // namespace grpo

@@ -156,7 +156,7 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kTokenLogprob, token_logprob, forward::kFields);
-GRPO_OPERATION(kTokenLogprobBackward, token_logprob_backward, backward::kFields);
+GRPO_OPERATION_BY(logits_path, kTokenLogprob, token_logprob, forward::kFields);
+GRPO_OPERATION_BY(logits_path, kTokenLogprobBackward, token_logprob_backward, backward::kFields);
 
 }  // namespace grpo

@@ -92,6 +92,16 @@ describe.each(operations)('%s', (name) => {
       }
     })
 
+    test('says its path, and writes nothing for that', () => {
+      const { inputs, options, sizes } = sample(name, dtype)
+      const out = Object.fromEntries(Object.entries(run(name, sample(name, dtype))).map(([key, x]) => [key, copy(x)]))
+      for (const x of Object.values(out)) x.data.fill(77)
+      const { kernel, reason } = call(name, inputs as never, { ...options, out } as never, sizes).path()
+      expect(kernel).toMatch(/^[a-z]\w+/)
+      expect(reason).not.toBe('')
+      for (const x of Object.values(out)) expect(x.data.every((value) => value === 77)).toBe(true)
+    })
+
     test('leaves uncomputed what is not wanted', () => {
       const expected = run(name, sample(name, dtype))
       const keys = Object.keys(expected)

@@ -15,6 +15,8 @@ const withInterpreter = [
   'test/arrays/**',
   'test/docs/pages.test.ts',
   'test/programs/bench_cuda.test.ts',
+  'test/programs/bench_gpu.test.ts',
+  'test/programs/check.test.ts',
 ]
 const ofPrograms = [
   'test/docs/**',
@@ -24,7 +26,7 @@ const ofPrograms = [
 ]
 
 /** Some of the files that differ between architectures: rows of logits are read twice before sm_90, and then once. */
-const few = ['token_logprob_edges', 'policy_loss_from_logits_edges'].map((name) => `test/${name}.test.ts`)
+const few = ['token_logprob_edges', 'policy_loss_from_logits_edges', 'path'].map((name) => `test/${name}.test.ts`)
 
 /** The sanitizers have no part in what needs the interpreter, nor in programs that load an addon of their own. */
 const sanitized = process.env.GRPO_KERNELS_SANITIZED !== undefined

@@ -90,6 +90,7 @@ __global__ void __launch_bounds__(kPlainThreads)
 
 void grad_keys_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
                        const WorkList& work, const uint8_t* again, Launch& on) {
+  if (again == nullptr) on.runs("grad_keys_kernel");
   const auto kernel = backward.type == Float::kF32    ? grad_keys_kernel<float>
                       : backward.type == Float::kBf16 ? grad_keys_kernel<bf16>
                                                       : grad_keys_kernel<f16>;

@@ -79,7 +79,10 @@ const uint8_t* enqueue(const BackwardKernel (&kernels)[3], int64_t items, const 
                                 sizeof(BackwardShared<T, 128>)};
   const int64_t widest = shape.D > shape.E ? shape.D : shape.E;
   const int which = widest <= 64 ? 0 : widest <= 96 ? 1 : 2;
-  if (static_cast<int64_t>(kShared[which]) > on.device.shared_limit) return nullptr;
+  if (static_cast<int64_t>(kShared[which]) > on.device.shared_limit) {
+    on.because("the GPU lets a block have less shared memory than this head size takes");
+    return nullptr;
+  }
   uint8_t* again = on.scratch<uint8_t>(items);
   on(kernels[which], {blocks_for(items, 2, on), kMatrixThreads, kShared[which]}, backward, forest, shape, work, again);
   return again;

@@ -69,6 +69,7 @@ __global__ void __launch_bounds__(kPlainThreads)
 
 void grad_queries_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
                           const WorkList& work, const uint8_t* again, Launch& on) {
+  if (again == nullptr) on.runs("grad_queries_kernel");
   const auto kernel = backward.type == Float::kF32    ? grad_queries_kernel<float>
                       : backward.type == Float::kBf16 ? grad_queries_kernel<bf16>
                                                       : grad_queries_kernel<f16>;

@@ -95,10 +95,12 @@ const uint8_t* by_matrices(const Backward& backward, const Forest& forest, const
 
 const uint8_t* grad_queries_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
                                         const WorkList& work, Launch& on) {
-  if (!fit_matrices(shape.D, shape.E, backward.q, backward.k, backward.v, backward.grad_out)) return nullptr;
-  if (backward.type == Float::kBf16) return by_matrices<bf16>(backward, forest, shape, work, on);
-  if (backward.type == Float::kF16) return by_matrices<f16>(backward, forest, shape, work, on);
-  return nullptr;
+  if (!fit_matrices(backward.type, shape.D, shape.E, on, backward.q, backward.k, backward.v, backward.grad_out))
+    return nullptr;
+  const uint8_t* again = backward.type == Float::kBf16 ? by_matrices<bf16>(backward, forest, shape, work, on)
+                                                       : by_matrices<f16>(backward, forest, shape, work, on);
+  if (again != nullptr) on.runs("grad_queries_mma_kernel");
+  return again;
 }
 
 }  // namespace grpo::cuda

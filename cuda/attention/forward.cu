@@ -86,6 +86,7 @@ __global__ void __launch_bounds__(kPlainThreads, 1)
 
 void attend_plainly(const Forward& forward, const Forest& forest, const AttentionShape& shape, const WorkList& work,
                     const uint8_t* again, Launch& on) {
+  if (again == nullptr) on.runs("prefix_attention_kernel");
   const auto kernel = forward.type == Float::kF32    ? prefix_attention_kernel<float>
                       : forward.type == Float::kBf16 ? prefix_attention_kernel<bf16>
                                                      : prefix_attention_kernel<f16>;

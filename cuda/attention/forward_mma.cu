@@ -131,10 +131,10 @@ const uint8_t* by_matrices(const Forward& forward, const Forest& forest, const A
 
 const uint8_t* attend_by_matrices(const Forward& forward, const Forest& forest, const AttentionShape& shape,
                                   const WorkList& work, Launch& on) {
-  if (!fit_matrices(shape.D, shape.E, forward.q, forward.k, forward.v)) return nullptr;
-  if (forward.type == Float::kBf16) return by_matrices<bf16>(forward, forest, shape, work, on);
-  if (forward.type == Float::kF16) return by_matrices<f16>(forward, forest, shape, work, on);
-  return nullptr;
+  if (!fit_matrices(forward.type, shape.D, shape.E, on, forward.q, forward.k, forward.v)) return nullptr;
+  on.runs("prefix_attention_mma_kernel");
+  return forward.type == Float::kBf16 ? by_matrices<bf16>(forward, forest, shape, work, on)
+                                      : by_matrices<f16>(forward, forest, shape, work, on);
 }
 
 }  // namespace grpo::cuda

@@ -18,11 +18,16 @@ constexpr int kFragments = kTileTokens / 8;  // of 8 columns, of a row of scores
 template <class T, int kWidth>
 using Stage = T[kTileTokens][kWidth + 8];
 
-// Head sizes and addresses that copies of 16 bytes can serve.
+// Dtypes, head sizes and addresses that matrix instructions and copies of 16 bytes can serve.
 template <class... X>
-bool fit_matrices(int64_t D, int64_t E, const X*... arrays) {
+bool fit_matrices(Float type, int64_t D, int64_t E, Launch& on, const X*... arrays) {
   const auto aligned = [](const void* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; };
-  return D > 0 && E > 0 && D % 8 == 0 && E % 8 == 0 && D <= 128 && E <= 128 && (aligned(arrays) && ...);
+  const bool sizes = D > 0 && E > 0 && D % 8 == 0 && E % 8 == 0 && D <= 128 && E <= 128;
+  if (type == Float::kF32) on.because("matrix instructions take bf16 and f16, not f32");
+  else if (!sizes) on.because("matrix instructions take head sizes of multiples of 8 up to 128");
+  else if (!(aligned(arrays) && ...)) on.because("matrix instructions need arrays that begin at multiples of 16 bytes");
+  else return true;
+  return false;
 }
 
 // Begins the copy of rows of n numbers; zeros to the right and below.

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "launch/operation.cuh"
+#include "launch/self_test.cuh"
 
 // Where the interpreter runs the kernels, an array of scratch space is memory of its own: it sees who leaves it.
 #ifdef __CUDACC__
@@ -19,7 +20,7 @@ GRPO_OPERATIONS(GRPO_DECLARE)
 namespace {
 
 const grpo_operation* const kOperations[] = {GRPO_OPERATIONS(GRPO_LISTED)};
-const grpo_api kOperationsApi = GRPO_API("cuda");
+const grpo_api kOperationsApi = GRPO_API(kOperationsApi, "cuda");
 
 thread_local std::string code;
 
@@ -195,14 +196,45 @@ int device_of_stream(void* stream, int32_t* id) {
   });
 }
 
-int record(int32_t id, void** event, void* stream) {
+int record_with(unsigned flags, int32_t id, void** event, void* stream) {
   return guarded(id, [&](const Device& device) {
     if (*event == nullptr) {
       cudaEvent_t made;
-      must(cudaEventCreateWithFlags(&made, cudaEventDisableTiming), "an event");
+      must(cudaEventCreateWithFlags(&made, flags), "an event");
       *event = made;
     }
     must(cudaEventRecord(static_cast<cudaEvent_t>(*event), stream_of(device, stream)), "the record of an event");
+  });
+}
+
+int record(int32_t id, void** event, void* stream) { return record_with(cudaEventDisableTiming, id, event, stream); }
+
+int record_time(int32_t id, void** event, void* stream) { return record_with(cudaEventDefault, id, event, stream); }
+
+int seconds_between(void* first, void* second, double* seconds) {
+  return guarded([&] {
+    float milliseconds = 0;
+    must(cudaEventSynchronize(static_cast<cudaEvent_t>(second)), "the work before an event");
+    must(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(first), static_cast<cudaEvent_t>(second)),
+         "the time between two events");
+    *seconds = milliseconds / 1e3;
+  });
+}
+
+int versions(int32_t* driver, int32_t* runtime) {
+  return guarded([&] {
+    must(cudaDriverGetVersion(driver), "the version of the driver");
+    must(cudaRuntimeGetVersion(runtime), "the version of the CUDA runtime");
+  });
+}
+
+int self_test(int32_t id, void (*visit)(void*, const char*, uint64_t), void* context) {
+  return guarded(id, [&](const Device& device) {
+    run_self_test(device.major, [&](const char* section, const uint32_t* words, int count) {
+      uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+      for (int i = 0; i < count; ++i) hash = (hash ^ words[i]) * 0x100000001b3;
+      visit(context, section, hash);
+    });
   });
 }
 
@@ -239,6 +271,10 @@ const grpo_cuda_api kApi = {
     .wait_on_host = wait_on_host,
     .destroy_event = destroy_event,
     .trim = trim,
+    .versions = versions,
+    .record_time = record_time,
+    .seconds_between = seconds_between,
+    .self_test = self_test,
 };
 
 }  // namespace

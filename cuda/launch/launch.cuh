@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "native/interface/path.h"
+
 namespace grpo::cuda {
 
 // Thrown by launchers, turned into a status by entry() in operation.cuh. `what`: "launch of x_kernel", "allocation of
@@ -66,12 +68,16 @@ inline cudaLaunchConfig_t config_of(const Shape& shape, cudaStream_t stream, cud
 // A call on its way to a stream. What scratch() returns lives until the work enqueued so far is done.
 //
 // A rehearsal of a call goes through the same code with pointers that nobody reads: it enqueues nothing, and bytes() is
-// what the call would take. So all scratch space of a call is one allocation, reserve(), out of which it is handed.
+// what the call would take. So all scratch space of a call is one allocation, reserve(), out of which it is handed. One
+// that is given a path is told there which of several kernels would run, and why not a faster one.
 class Launch {
  public:
   Launch(int32_t id, cudaStream_t given);
-  struct Rehearsal {};
-  Launch(const Launch& call, Rehearsal) : device(call.device), stream(call.stream), rehearsal_(true) {}
+  struct Rehearsal {
+    Path* path;  // may be null
+  };
+  Launch(const Launch& call, Rehearsal of)
+      : device(call.device), stream(call.stream), rehearsal_(true), path_(of.path) {}
   ~Launch();
   Launch(const Launch&) = delete;
   Launch& operator=(const Launch&) = delete;
@@ -103,6 +109,14 @@ class Launch {
   // Of scratch space so far.
   int64_t bytes() const { return bytes_; }
 
+  // Beside the launch of a kernel that is not the only one of its kind; and where the code turns away from a faster one.
+  void runs(const char* kernel) {
+    if (path_ != nullptr) path_->runs(kernel);
+  }
+  void because(const char* reason) {
+    if (path_ != nullptr) path_->because(reason);
+  }
+
   // Enqueues kernel(arguments...); no blocks, no launch.
   template <class... P, class... A>
   void operator()(void (*kernel)(P...), const Shape& shape, A&&... arguments) {
@@ -120,6 +134,7 @@ class Launch {
   void* allocate(int64_t bytes);
   void* copy(const void* host, int64_t bytes);
   const bool rehearsal_ = false;
+  Path* const path_ = nullptr;
   int32_t previous_ = 0;
   int64_t bytes_ = 0, reserved_ = 0;
   char* scratch_ = nullptr;

@@ -27,8 +27,9 @@ void no_cuda_failure();
 // each field. Returns a status.
 int bring_inputs(const grpo_operation& operation, char* args, std::vector<DLTensor>& copies, Launch& on);
 
-template <class Args, int (*Run)(const Args&, const Axes&, Launch&), const grpo_operation& Descriptor>
-int entry(const void* args, void* stream) {
+// Checks a call and rehearses it, then hands on what runs it: then(launch, bytes of scratch, run(launch)).
+template <class Args, int (*Run)(const Args&, const Axes&, Launch&), const grpo_operation& Descriptor, class Then>
+int rehearsed(const void* args, void* stream, Path* path, Then then) {
   no_cuda_failure();
   try {
     set_operation(Descriptor);
@@ -50,10 +51,9 @@ int entry(const void* args, void* stream) {
       return Run(*reinterpret_cast<const Args*>(brought), axes, on);
     };
     Launch on(id, static_cast<cudaStream_t>(stream));
-    Launch rehearsal(on, Launch::Rehearsal{});
+    Launch rehearsal(on, Launch::Rehearsal{path});
     if (const int status = run_with(rehearsal)) return status;
-    on.reserve(rehearsal.bytes());
-    return run_with(on);
+    return then(on, rehearsal.bytes(), run_with);
   } catch (const Failure& failure) {
     return cuda_failed(failure);
   } catch (const std::bad_alloc&) {
@@ -61,11 +61,30 @@ int entry(const void* args, void* stream) {
   }
 }
 
+template <class Args, int (*Run)(const Args&, const Axes&, Launch&), const grpo_operation& Descriptor>
+int entry(const void* args, void* stream) {
+  return rehearsed<Args, Run, Descriptor>(args, stream, nullptr, [](Launch& on, int64_t bytes, const auto& run) {
+    on.reserve(bytes);
+    return run(on);
+  });
+}
+
+// The path is what the rehearsal heard.
+template <class Args, int (*Run)(const Args&, const Axes&, Launch&), const grpo_operation& Descriptor>
+int explain(const void* args, grpo_path* to) {
+  Path path;
+  return rehearsed<Args, Run, Descriptor>(args, nullptr, &path, [&](Launch&, int64_t, const auto&) {
+    if (path.kernel.empty()) path.runs(Descriptor.name);
+    return tell(path, to);
+  });
+}
+
 #define GRPO_CUDA_OPERATION(variable, name)                                                                     \
   extern const grpo_operation variable;                                                                         \
   const grpo_operation variable = {#name, sizeof(grpo_##name##_args), objective_offset<grpo_##name##_args>(),   \
                                    grpo::variable.fields, grpo::variable.field_count,                           \
-                                   entry<grpo_##name##_args, run, grpo::variable>}
+                                   entry<grpo_##name##_args, run, grpo::variable>,                              \
+                                   explain<grpo_##name##_args, run, grpo::variable>}
 
 }  // namespace grpo::cuda
 

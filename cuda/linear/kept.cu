@@ -287,6 +287,7 @@ KeptRows kept_rows(const Linear& linear, const TokenRows& tokens, const LinearGr
 void kept_softmax(const Linear& linear, const KeptRows& kept, float* logp, float* entropy, float* logsumexp,
                   Launch& on) {
   if (!kept.exist()) return;
+  on.runs("kept_softmax_kernel");
   with_head_type(linear.head_type, [&]<class Y>(Y) {
     on(kept_softmax_kernel<Y>, {most_named(linear), kThreads, sizeof(Shared)}, linear, kept, logp, entropy, logsumexp);
   });

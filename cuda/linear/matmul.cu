@@ -68,7 +68,10 @@ __global__ void __launch_bounds__(kThreads)
 
 void matmul(const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K,
             const Extent& extent, const float* largest, Launch& on) {
-  if (matmul_by_matrices(a, b, out, M, N, K, extent, largest, on)) return;
+  if (matmul_by_matrices(a, b, out, M, N, K, extent, largest, on)) return on.runs("matmul_mma_kernel");
+  on.runs("matmul_kernel");
+  on.because(b.type == Float::kF32 ? "matrix instructions take bf16 and f16, not f32"
+                                   : "matrix instructions need rows of one dtype that begin at multiples of 16 bytes");
   const int64_t blocks = ceil_div(M, kPlainSide) * ceil_div(N, kPlainSide);
   on(matmul_kernel, {blocks, kThreads, sizeof(Tiles)}, a, b, out, M, N, K, extent);
 }

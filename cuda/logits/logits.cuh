@@ -73,7 +73,7 @@ __device__ __forceinline__ Words4 packed(const float* x) {  // [kLanes<T>]
 }
 
 template <class T>
-__device__ __forceinline__ bool aligned16(const T* x) {
+__host__ __device__ __forceinline__ bool aligned16(const T* x) {
   return reinterpret_cast<uintptr_t>(x) % 16 == 0;
 }
 

@@ -139,19 +139,26 @@ inline Shape shape_of_cluster(int64_t V, int64_t size, int32_t ranks) {
   return {ranks, kOneReadThreads, sizeof(ClusterRowShared) + static_cast<size_t>(part_of_row(V, ranks) * size), ranks};
 }
 
-// Blocks of a cluster that keep a row of so many bytes in shared memory; 0: the row is read twice. The same for all
-// kernels of a row, so that all of them have the same bits: the forward one is asked whether it has room.
-inline int32_t ranks_of_row(const Device& device, int64_t V, int64_t size) {
-  if (device.major < 9 || V * size < kLongRow) return 0;
+// Blocks of a cluster that keep a row of so many bytes in shared memory; 0: the row is read twice, and `why` says why a
+// long one is. The same for all kernels of a row, so that all of them have the same bits: the forward one is asked
+// whether it has room.
+inline int32_t ranks_of_row(const Device& device, int64_t V, int64_t size, const char** why = nullptr) {
+  const auto read_twice = [&](const char* reason) {
+    if (why != nullptr) *why = reason;
+    return 0;
+  };
+  if (V * size < kLongRow) return 0;
+  if (device.major < 9) return read_twice("a row is read once by clusters of blocks, which need compute capability 9.0");
   int32_t ranks = 1;
   while (ranks < kMostRanks && part_of_row(V, ranks) * size > kPartBytes) ranks *= 2;
   const int64_t part = part_of_row(V, ranks) * size;
   const bool fits = part + int64_t{sizeof(ClusterRowShared)} <= device.shared_limit;
-  if (!fits || part > kMostPieces * kPieceBytes) return 0;
+  if (!fits || part > kMostPieces * kPieceBytes) return read_twice("a row is longer than the shared memory of a cluster");
   const void* const forward =
       size == 4 ? reinterpret_cast<const void*>(one_read_kernel<RowPass::kForward, float, float, NoCoefficients>)
                 : reinterpret_cast<const void*>(one_read_kernel<RowPass::kForward, bf16, bf16, NoCoefficients>);
-  return ranks == 1 || device.has_room(forward, shape_of_cluster(V, size, ranks)) ? ranks : 0;
+  if (ranks == 1 || device.has_room(forward, shape_of_cluster(V, size, ranks))) return ranks;
+  return read_twice("this part of a GPU has no room for a cluster of blocks");
 }
 
 // The coefficients that kFused writes have one copy for each rank.
@@ -167,17 +174,26 @@ void launch_rows(const LogitRows<T>& logits, const GradRows<G>& gradient, const 
   const int64_t bytes = logits.V * kSize;
   // All rows of a gradient are written, those without tokens with zeros.
   const int64_t rows = kPass == RowPass::kForward ? work.tokens.most : logits.width == 0 ? 0 : logits.R;
-  if (work.sets.set != nullptr)
+  if (work.sets.set != nullptr) {
+    on.runs("kept_row_kernel");
     on(kept_row_kernel<kPass, T, G, Coefficients>, {rows, kKeptThreads, sizeof(RowShared)}, logits, gradient, work,
        coefficients);
+  }
+  if (!aligned16(logits.data) || logits.stride * kSize % 16 != 0)
+    on.because("rows of logits do not begin at multiples of 16 bytes: read element by element");
   // Forward too: the log-probabilities of all operations have the same bits, so that the ratio of a policy to itself
   // is exactly 1.
-  if constexpr (kPass != RowPass::kBackwardSaved)
-    if (const int32_t ranks = ranks_of_row(on.device, logits.V, kSize); ranks > 0) {
+  if constexpr (kPass != RowPass::kBackwardSaved) {
+    const char* why = "";
+    if (const int32_t ranks = ranks_of_row(on.device, logits.V, kSize, &why); ranks > 0) {
       Shape shape = shape_of_cluster(logits.V, kSize, ranks);
       shape.blocks *= rows;
+      on.runs("one_read_kernel");
       return on(one_read_kernel<kPass, T, G, Coefficients>, shape, logits, gradient, work, coefficients);
     }
+    on.because(why);
+  }
+  on.runs("two_read_kernel");
   const int32_t threads = bytes >= 96 * 1024 ? kMostWarps * kWarp : bytes >= kLongRow ? 256 : 64;
   on(two_read_kernel<kPass, T, G, Coefficients>, {rows, threads, sizeof(RowShared)}, logits, gradient, work,
      coefficients);

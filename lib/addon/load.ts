@@ -81,6 +81,9 @@ function load(path: string): unknown {
   return addon.exports
 }
 
+/** The file of the addon that is loaded. */
+export let addonFile = ''
+
 /** The addon's exports. @throws Error with the code ERR_GRPO_LOAD, which says what was tried and what to do */
 export function loadAddon(): unknown {
   const given = pathVariable('GRPO_KERNELS_ADDON')
@@ -88,7 +91,9 @@ export function loadAddon(): unknown {
   const attempts: Attempt[] = []
   for (const path of given ? [given] : folder ? placesIn(folder) : []) {
     try {
-      return load(path)
+      const addon = load(path)
+      addonFile = path
+      return addon
     } catch (error) {
       attempts.push({ path, error: error as Error })
     }

@@ -35,6 +35,13 @@ interface CudaFunctions {
   record(device: number, stream: bigint): bigint | NativeError
   wait(device: number, stream: bigint, event: bigint): NativeError | undefined
   destroyEvent(event: bigint): NativeError | undefined
+  /** A new event that knows when it was reached. */
+  recordTime(device: number, stream: bigint): bigint | NativeError
+  secondsBetween(first: bigint, second: bigint): number | NativeError
+  /** As 13000. */
+  versions(): { driver: number; runtime: number } | NativeError
+  /** A hash for each section: see cuda/launch/self_test.cu. */
+  selfTest(device: number): Record<string, string> | NativeError
 }
 
 /** A GPU. */
@@ -61,6 +68,13 @@ interface Addon {
     arrays: (TypedArray | bigint | undefined)[],
     numbers: Float64Array,
   ): { promise: Promise<NativeError | undefined>; cancel(): void }
+  /** What `run` would do: see grpo_path of native/ops.h. */
+  explain(
+    operation: number,
+    arrays: (TypedArray | bigint | undefined)[],
+    numbers: Float64Array,
+    stream?: bigint,
+  ): { kernel: string; reason: string } | NativeError
   isDetached(buffer: ArrayBufferLike): boolean
   overlap(x: Float32Array, y: Float32Array): boolean
   /** For an array that was just made, and that nobody has written yet. */

@@ -9,6 +9,8 @@ import { describe } from './array.js'
 const { join } = process.getBuiltinModule('node:path')
 
 interface Library {
+  /** Its file, if there is one. */
+  readonly path?: string
   /** Usable GPUs. */
   readonly count: number
   /** Why there is none; empty if there is one. */
@@ -16,7 +18,12 @@ interface Library {
   readonly numbers: ReadonlyMap<OperationName, number>
 }
 
-const none = (reason: string): Library => ({ count: 0, reason, numbers: new Map() })
+const none = (reason: string, path?: string): Library => ({
+  ...(path !== undefined && { path }),
+  count: 0,
+  reason,
+  numbers: new Map(),
+})
 
 function pathOf(): string | undefined {
   const given = pathVariable('GRPO_KERNELS_CUDA')
@@ -40,12 +47,12 @@ function load(): Library {
     return none(`this build of the package has no CUDA library: ${remedy}`)
   }
   const problem = native.cuda.load(path)
-  if (problem !== undefined) return none(`the CUDA library ${path} cannot be loaded: ${problem}`)
+  if (problem !== undefined) return none(`the CUDA library ${path} cannot be loaded: ${problem}`, path)
   try {
     const numbers = compare(native.cuda.operations(), 'cuda', 'cu')
-    return { ...native.cuda.deviceCount(), numbers }
+    return { path, ...native.cuda.deviceCount(), numbers }
   } catch (error) {
-    return none(`the CUDA library ${path} is another version's: ${(error as Error).message}`)
+    return none(`the CUDA library ${path} is another version's: ${(error as Error).message}`, path)
   }
 }
 

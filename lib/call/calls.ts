@@ -2,10 +2,23 @@
 import type { GrpoError } from '../addon/errors.js'
 import { isDeviceArray } from '../arrays/device_memory.js'
 
+/** Which kernels a call runs. */
+export interface KernelPath {
+  /**
+   * On the CPU the operation and, where its inner loops are vector code, the instruction set: 'token_logprob (avx512)'. On
+   * a GPU those kernels of cuda/README.md that tell its paths apart, 'one_read_kernel'; the operation if there is one path.
+   */
+  readonly kernel: string
+  /** Why it is not the fastest; not there if it is. */
+  readonly reason?: string
+}
+
 /** A call that is ready to run, on this thread or on another. */
 export interface Call<Result> {
   now(): Result
   later(signal: AbortSignal | undefined): Promise<Result>
+  /** Runs nothing. */
+  path(): KernelPath
 }
 
 /** A call whose outputs are read from wherever they lie, for results that are numbers: on a device it waits. */
@@ -14,6 +27,7 @@ export function toHost<Outputs extends object>(first: Call<Outputs>): Call<Outpu
     for (const x of Object.values(outputs)) if (isDeviceArray(x)) x.dispose()
   }
   return {
+    path: first.path,
     now: () => {
       const outputs = first.now()
       try {
@@ -39,16 +53,22 @@ export function toHost<Outputs extends object>(first: Call<Outputs>): Call<Outpu
 export const map = <A, B>(first: Call<A>, then: (result: A) => B): Call<B> => ({
   now: () => then(first.now()),
   later: (signal) => first.later(signal).then(then),
+  path: first.path,
 })
 
-/** A call that depends on the result of another. */
+/** A call that depends on the result of another, which says the path of both. */
 export const chain = <A, B>(first: Call<A>, next: (result: A) => Call<B>): Call<B> => ({
   now: () => next(first.now()).now(),
   later: async (signal) => next(await first.later(signal)).later(signal),
+  path: first.path,
 })
 
 /** A result that needs no kernel. */
-export const value = <A>(compute: () => A): Call<A> => ({ now: compute, later: async () => compute() })
+export const value = <A>(compute: () => A): Call<A> => ({
+  now: compute,
+  later: async () => compute(),
+  path: () => ({ kernel: 'JavaScript' }),
+})
 
 /** What `run` throws, with an error of the package replaced: the reason of a signal is whatever its owner gave. */
 function throwing<A>(run: () => A, replaced: (error: GrpoError) => GrpoError): A {
@@ -62,6 +82,7 @@ function throwing<A>(run: () => A, replaced: (error: GrpoError) => GrpoError): A
 /** A call whose errors are replaced. */
 export const withErrors = <A>(first: Call<A>, replaced: (error: GrpoError) => GrpoError): Call<A> => ({
   now: () => throwing(() => first.now(), replaced),
+  path: () => throwing(() => first.path(), replaced),
   later: (signal) =>
     first.later(signal).catch((error: unknown) =>
       throwing((): A => {

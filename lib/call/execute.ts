@@ -1,11 +1,11 @@
 // A call whose arrays have been looked at, on its way to the addon: on the CPU at once or on another thread, on a GPU
 // enqueued.
 import type { TypedArray } from '../addon/dtypes.js'
-import { dtypes } from '../addon/dtypes.js'
+import { dtypes, elementBytes } from '../addon/dtypes.js'
 import { grpoError, nativeError } from '../addon/errors.js'
 import { type NativeError, native, operationNumbers } from '../addon/native.js'
 import { onAbort, onHost, throwIfAborted } from '../addon/turns.js'
-import { detached, extentOf, type HostArray, lengthOf } from '../arrays/array.js'
+import { detached, extentOf, type HostArray, lengthOf, sizeOf } from '../arrays/array.js'
 import { cudaFunctions, cudaLibrary } from '../arrays/cuda_library.js'
 import {
   type DeviceArray,
@@ -18,7 +18,7 @@ import {
   waitFor,
 } from '../arrays/device_memory.js'
 import type { OperationName } from '../ops.js'
-import type { Call } from './calls.js'
+import type { Call, KernelPath } from './calls.js'
 import type { Placed, Side, Slot } from './placed.js'
 
 type Bag = Record<string, unknown>
@@ -68,6 +68,12 @@ export function checkFixed(operation: string, name: string, { data }: HostArray)
   throw grpoError('value', operation, name, problem)
 }
 
+function pathOf(name: OperationName, told: NativeError | Required<KernelPath>): KernelPath {
+  if ('status' in told) throw nativeError(name, told)
+  const { kernel, reason } = told
+  return reason === '' ? { kernel } : { kernel, reason }
+}
+
 const onHostAlone = () => -1
 
 /** Of each operation, for calls that have read it when they return. */
@@ -95,6 +101,7 @@ export function onCpu(
       for (const slot of slots) if (slot !== undefined) checkFixed(name, slot.name, slot.x as HostArray)
       return finish(await queued(signal, () => native.runAsync(index, arrays(), packed)))
     },
+    path: () => pathOf(name, native.explain(index, arrays(), pack(slots, numbers, onHostAlone))),
   }
 }
 
@@ -107,6 +114,10 @@ export function onGpu(
 ): Call<Bag> {
   cudaFunctions(name)
   const index = cudaLibrary().numbers.get(name) as number
+
+  /** Whether a slot is a new output, or numbers on the host of which the call makes a copy. */
+  const mustBeMade = ({ name: at, x }: Slot) =>
+    x === undefined || (!isDeviceArray(x) && x.dtype === 'f64' && given[at] !== x)
 
   /** Enqueues the call. The new outputs are returned twice: they are the caller's, unless the work is of no use. */
   const start = (): { outputs: Bag; made: DeviceArray[] } => {
@@ -123,8 +134,8 @@ export function onGpu(
           outputs[at] = output
           return output
         }
-        if (isDeviceArray(x) || x.dtype !== 'f64' || outputs[at] === x) return x
-        copies.push(uploaded(name, at, device, x, stream))
+        if (!mustBeMade(slot)) return x
+        copies.push(uploaded(name, at, device, x as HostArray, stream))
         return copies.at(-1)
       })
       const arrays = slots.map((slot, i) => slot && memory(name, slot, placed[i] as Placed))
@@ -143,7 +154,22 @@ export function onGpu(
       for (const x of copies) x.dispose()
     }
   }
+  /** The same with addresses in place of new outputs, which nobody reads: as far apart as the outputs are long. */
+  const explain = (): KernelPath => {
+    let free = 2n ** 48n
+    const arrays = slots.map((slot) => {
+      if (slot === undefined || !mustBeMade(slot)) return slot && memory(name, slot, slot.x as Placed)
+      const address = free
+      free += BigInt(Math.ceil((sizeOf(slot.shape) * elementBytes(slot.dtype)) / 256) * 256)
+      return address
+    })
+    const places = new Map(slots.map((slot, i) => [slot, typeof arrays[i] === 'bigint' ? device : -1]))
+    const packed = pack(slots, numbers, (slot) => places.get(slot) as number)
+    return pathOf(name, native.explain(index, arrays, packed, stream))
+  }
+
   return {
+    path: explain,
     now: () => start().outputs,
     later: async (signal) => {
       throwIfAborted(signal)

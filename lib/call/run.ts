@@ -9,7 +9,7 @@ import { allocate, describe, hostArray, lengthOf, sizeOf } from '../arrays/array
 import { isDeviceArray, lastEntry } from '../arrays/device_memory.js'
 import type { ArrayInput } from '../arrays/input.js'
 import type { OperationName } from '../ops.js'
-import type { Call } from './calls.js'
+import type { Call, KernelPath } from './calls.js'
 import { onCpu, onGpu } from './execute.js'
 import { isCopied, type Placed, read, type Slot, sameMemory, sideOf, strideOf } from './placed.js'
 import { type OutputPlan, optionNumber, planOf } from './plan.js'
@@ -23,7 +23,7 @@ import type {
   ParametersOnHost,
 } from './types.js'
 
-export { type Call, chain, map, renamed, toHost, value, withErrors } from './calls.js'
+export { type Call, chain, type KernelPath, map, renamed, toHost, value, withErrors } from './calls.js'
 
 type Axes = Map<string, number>
 type Bag = Record<string, unknown>
@@ -216,11 +216,17 @@ export interface Operation<Arguments extends unknown[], Result> {
   /** Device arrays in, device arrays out. */
   (...parameters: ParametersOnDevice<Arguments>): OnDevice<Result>
   (...parameters: Arguments): Result
+  /**
+   * Which kernels exactly this call would run, and why not faster ones: by dtypes, sizes, addresses and the processor or
+   * GPU. It checks arrays and options as the call does, and computes nothing.
+   */
+  readonly path: (...parameters: Arguments) => KernelPath
   /** @internal grpo-kernels/promises */
   readonly later: {
     (...parameters: ParametersOnHost<Arguments>): Promise<Result>
     (...parameters: ParametersOnDevice<Arguments>): Promise<OnDevice<Result>>
     (...parameters: Arguments): Promise<Result>
+    readonly path: (...parameters: Arguments) => KernelPath
   }
 }
 
@@ -233,7 +239,9 @@ export function operation<Arguments extends unknown[], Result>(
     throwIfAborted(signal)
     return call.later(signal)
   }
-  return Object.assign((...parameters: Arguments) => prepare(...parameters).now(), { later }) as never
+  const path = (...parameters: Arguments) => prepare(...parameters).path()
+  const asPromise = Object.assign(later, { path })
+  return Object.assign((...parameters: Arguments) => prepare(...parameters).now(), { later: asPromise, path }) as never
 }
 
 /** Bytes that a call reads and writes when every array crosses memory once, for the benchmark. */

@@ -7,7 +7,7 @@ GRPO_OPERATIONS(GRPO_DECLARE)
 
 namespace {
 const grpo_operation* const kOperations[] = {GRPO_OPERATIONS(GRPO_LISTED)};
-const grpo_api kApi = GRPO_API("cpu");
+const grpo_api kApi = GRPO_API(kApi, "cpu");
 }  // namespace
 
 }  // namespace grpo

@@ -11,6 +11,7 @@
 #include <new>
 #include <string>
 
+#include "interface/path.h"
 #include "ops.h"
 #include "parallel/parallel.h"
 #include "vector/vector.h"
@@ -103,8 +104,9 @@ constexpr ptrdiff_t objective_offset() {
   return -1;
 }
 
-template <class Args, int (*Run)(const Args&, const Axes&), const grpo_operation& Operation>
-int entry(const void* args, void*) {
+// then(args, axes) with the arguments of a call that has been checked.
+template <class Args, const grpo_operation& Operation, class Then>
+int checked(const void* args, Then then) {
   try {
     FixedThreads threads;
     Axes axes;
@@ -114,20 +116,52 @@ int entry(const void* args, void*) {
     grpo_objective objective;
     if (const int status = complete(Operation, args, whole, objective)) return status;
     if (const int status = check(Operation, args, axes, nullptr, &own)) return status;
-    const int done = Run(*static_cast<const Args*>(own.args()), axes);
-    return done == GRPO_OK && cancelled() ? fail(GRPO_CANCELLED, "", "was cancelled") : done;
+    return then(*static_cast<const Args*>(own.args()), axes);
   } catch (const std::bad_alloc&) {
     return out_of_memory(Operation);
   }
 }
 
+template <class Args, int (*Run)(const Args&, const Axes&), const grpo_operation& Operation>
+int entry(const void* args, void*) {
+  return checked<Args, Operation>(args, [](const Args& given, const Axes& axes) {
+    const int done = Run(given, axes);
+    return done == GRPO_OK && cancelled() ? fail(GRPO_CANCELLED, "", "was cancelled") : done;
+  });
+}
+
+// What an operation has to say of its path: nothing where it is plain C++, by_vectors where inner loops are vector code,
+// else what a family says of the inputs by which it chooses (logits_path).
+template <class Args>
+int plainly(const Args&, const Axes&, Path&) {
+  return GRPO_OK;
+}
+template <class Args>
+int by_vectors(const Args&, const Axes&, Path& path) {
+  path.runs(vector_kernels().name);
+  path.because(why_not_wider());
+  return GRPO_OK;
+}
+
+template <class Args, int (*Say)(const Args&, const Axes&, Path&), const grpo_operation& Operation>
+int explain(const void* args, grpo_path* to) {
+  return checked<Args, Operation>(args, [&](const Args& given, const Axes& axes) {
+    Path path;
+    if (const int status = Say(given, axes, path)) return status;
+    path.kernel = Operation.name + (path.kernel.empty() ? "" : " (" + path.kernel + ")");
+    return tell(path, to);
+  });
+}
+
 // Declares and defines `const grpo_operation NAME`, whose args struct is grpo_<name>_args and whose adaptor is `run`.
-#define GRPO_OPERATION(variable, name, fields)                                                        \
+#define GRPO_OPERATION_BY(say, variable, name, fields)                                                \
   extern const grpo_operation variable;                                                               \
   const grpo_operation variable = {#name, sizeof(grpo_##name##_args),                                 \
                                    objective_offset<grpo_##name##_args>(), fields,                    \
                                    sizeof(fields) / sizeof(fields[0]),                                \
-                                   entry<grpo_##name##_args, run, variable>}
+                                   entry<grpo_##name##_args, run, variable>,                          \
+                                   explain<grpo_##name##_args, say, variable>}
+#define GRPO_OPERATION(variable, name, fields) GRPO_OPERATION_BY(plainly, variable, name, fields)
 
 #define GRPO_IN(member, spec) {#member, GRPO_INPUT, 0, spec, offsetof(Args, member)}
 #define GRPO_OUT(member, spec) {#member, GRPO_OUTPUT, 0, spec, offsetof(Args, member)}

@@ -39,16 +39,19 @@
 
 namespace grpo {
 
+// Null, with an error, for a name that is none.
+const grpo_operation* find_operation(const grpo_api& api, const char* name);
 void last_error(grpo_error* error);
 int defaults(const char* operation, void* args, grpo_objective* objective);
+int explain(const grpo_api& api, const char* operation, const void* args, grpo_path* path);
 
 template <class Args, const grpo_operation& Operation>
 int call(const Args* args, void* stream) {
   return Operation.run(args, stream);
 }
 
-// The table of a backend whose descriptors are in scope where it is used.
-#define GRPO_API(name)                                                       \
+// The table of a backend, `api`, whose descriptors are in scope where it is used.
+#define GRPO_API(api, name)                                                       \
   {.size = sizeof(grpo_api),                                                 \
    .version = GRPO_API_VERSION,                                              \
    .backend = name,                                                          \
@@ -56,6 +59,9 @@ int call(const Args* args, void* stream) {
    .operation_count = sizeof kOperations / sizeof kOperations[0],            \
    .last_error = last_error,                                                 \
    .defaults = defaults,                                                     \
-   GRPO_OPERATIONS(GRPO_CALL)}
+   GRPO_OPERATIONS(GRPO_CALL)                                                \
+   .explain = [](const char* operation, const void* args, grpo_path* path) { \
+     return grpo::explain(api, operation, args, path);                       \
+   }}
 
 }  // namespace grpo

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "interface/operation.h"
 #include "interface/descriptors.h"
+#include "interface/operation_list.h"
 
 namespace grpo {
 namespace {
@@ -95,26 +95,23 @@ int complete(const grpo_operation& operation, const void*& args, char* whole, gr
 }
 
 int defaults(const char* name, void* args, grpo_objective* objective) {
-  const grpo_api* api = grpo_kernels_api(GRPO_API_VERSION);
-  for (int32_t i = 0; i < api->operation_count; ++i) {
-    const grpo_operation& operation = *api->operations[i];
-    if (std::strcmp(operation.name, name) != 0) continue;
-    set_operation(operation);
-    std::vector<char> whole(operation.args_size);
-    grpo_objective filled;
-    fill(operation, whole.data(), filled);
-    const size_t size = size_of_struct(args);
-    if (const int status = check_size(operation, false, size)) return status;
-    if (objective != nullptr && operation.objective_offset >= 0) {
-      const size_t own = size_of_struct(objective);
-      if (const int status = check_size(operation, true, own)) return status;
-      copy_members(objective, &filled, own);
-      std::memcpy(whole.data() + operation.objective_offset, &objective, sizeof objective);
-    }
-    copy_members(args, whole.data(), size);
-    return GRPO_OK;
+  const grpo_operation* found = find_operation(*grpo_kernels_api(GRPO_API_VERSION), name);
+  if (found == nullptr) return GRPO_OPTION;
+  const grpo_operation& operation = *found;
+  set_operation(operation);
+  std::vector<char> whole(operation.args_size);
+  grpo_objective filled;
+  fill(operation, whole.data(), filled);
+  const size_t size = size_of_struct(args);
+  if (const int status = check_size(operation, false, size)) return status;
+  if (objective != nullptr && operation.objective_offset >= 0) {
+    const size_t own = size_of_struct(objective);
+    if (const int status = check_size(operation, true, own)) return status;
+    copy_members(objective, &filled, own);
+    std::memcpy(whole.data() + operation.objective_offset, &objective, sizeof objective);
   }
-  return fail(GRPO_OPTION, "operation", std::string("is \"") + name + "\", which is no operation");
+  copy_members(args, whole.data(), size);
+  return GRPO_OK;
 }
 
 }  // namespace grpo

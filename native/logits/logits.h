@@ -135,6 +135,16 @@ int check_given(const Args& args, const Axes& axes) {
       row_tokens(data<int32_t>(args.row), data<uint8_t>(args.mask), scratch.data(), axes['T'], axes['R']);
   return check_kept(kept_sets_of(args, axes), tokens, is_part(args), axes['V']);
 }
+// The path of an operation that looks at logits, or forms them.
+template <class Args>
+int logits_path(const Args& args, const Axes& axes, Path& path) {
+  if (const int status = check_vocabulary(args, axes)) return status;
+  if (args.kept_start != nullptr) path.runs("kept sets");
+  if constexpr (requires { args.objective; })
+    if (args.objective->ratio != 0) path.because(kTwoPasses);
+  return by_vectors(args, axes, path);
+}
+
 // The gradient of an entropy needs the entropy.
 int check_entropy(const DLTensor* entropy, const DLTensor* grad_entropy);
 

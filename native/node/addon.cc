@@ -110,9 +110,17 @@ struct Call {
   }
 
   void run() {
-    cancel_flag = cancel.get();
-    const int status = operation.run(args.data(), stream);
-    cancel_flag = nullptr;
+    enter([this] {
+      cancel_flag = cancel.get();
+      const int status = operation.run(args.data(), stream);
+      cancel_flag = nullptr;
+      return status;
+    });
+  }
+
+  template <class F>
+  void enter(F&& function) {
+    const int status = function();
     problem = on_cuda ? Problem::of(status, *cuda_api()->operations, cuda_api()) : Problem::of(status, api(), nullptr);
   }
 
@@ -133,6 +141,18 @@ Napi::Value run(const Napi::CallbackInfo& info) {
   Call call(info);
   call.run();
   return call.result(info.Env());
+}
+
+// What `run` with these arguments would do: { kernel, reason } or the error.
+Napi::Value explain(const Napi::CallbackInfo& info) {
+  Call call(info);
+  grpo_path path{};
+  call.enter([&] { return call.operation.explain(call.args.data(), &path); });
+  if (call.problem.status != GRPO_OK) return call.result(info.Env());
+  Napi::Object found = Napi::Object::New(info.Env());
+  found.Set("kernel", path.kernel);
+  found.Set("reason", path.reason);
+  return found;
 }
 
 class Worker : public Napi::AsyncWorker {
@@ -202,6 +222,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("operations", operations(env, api()));
   add_cuda(env, exports);
   exports.Set("run", Napi::Function::New(env, run));
+  exports.Set("explain", Napi::Function::New(env, explain));
   exports.Set("runAsync", Napi::Function::New(env, run_async));
   exports.Set("isDetached", Napi::Function::New(env, is_detached));
   exports.Set("overlap", Napi::Function::New(env, overlap));

@@ -1,6 +1,7 @@
 #include "node/addon_cuda.h"
 
 #include <atomic>
+#include <cstdio>
 #include <functional>
 #include <map>
 #include <utility>
@@ -216,6 +217,45 @@ Napi::Value destroy_event(const Napi::CallbackInfo& info) {
   return problem_of(cuda_api()->destroy_event(Arguments{info}.pointer(0))).value(info.Env());
 }
 
+// recordTime(device, stream): a new event that knows when it was reached
+Napi::Value record_time(const Napi::CallbackInfo& info) {
+  void* event = nullptr;
+  const int status = cuda_api()->record_time(Arguments{info}.device(0), &event, Arguments{info}.pointer(1));
+  return value_or_problem(info.Env(), status, [&] {
+    held(info.Env()).events[event] = Arguments{info}.device(0);
+    return bigint(info.Env(), event);
+  });
+}
+
+// secondsBetween(event, event): waits for the second
+Napi::Value seconds_between(const Napi::CallbackInfo& info) {
+  double seconds = 0;
+  const int status = cuda_api()->seconds_between(Arguments{info}.pointer(0), Arguments{info}.pointer(1), &seconds);
+  return value_or_problem(info.Env(), status, [&] { return Napi::Number::New(info.Env(), seconds); });
+}
+
+Napi::Value versions(const Napi::CallbackInfo& info) {
+  int32_t driver = 0, runtime = 0;
+  return value_or_problem(info.Env(), cuda_api()->versions(&driver, &runtime), [&]() -> Napi::Value {
+    Napi::Object found = Napi::Object::New(info.Env());
+    found.Set("driver", driver);
+    found.Set("runtime", runtime);
+    return found;
+  });
+}
+
+// selfTest(device): { section: hash, ... }
+Napi::Value self_test(const Napi::CallbackInfo& info) {
+  Napi::Object found = Napi::Object::New(info.Env());
+  const auto visit = [](void* context, const char* section, uint64_t hash) {
+    char digits[17];
+    std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(hash));
+    static_cast<Napi::Object*>(context)->Set(section, std::string(digits));
+  };
+  return value_or_problem(info.Env(), cuda_api()->self_test(Arguments{info}.device(0), visit, &found),
+                          [&] { return found; });
+}
+
 }  // namespace
 
 const grpo_cuda_api* cuda_api() { return loaded; }
@@ -272,6 +312,10 @@ void add_cuda(Napi::Env env, Napi::Object exports) {
   add("record", record);
   add("wait", wait);
   add("destroyEvent", destroy_event);
+  add("recordTime", record_time);
+  add("secondsBetween", seconds_between);
+  add("versions", versions);
+  add("selfTest", self_test);
   exports.Set("cuda", cuda);
 }
 

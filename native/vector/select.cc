@@ -70,6 +70,17 @@ bool set_instruction_set(const char* name) {
   return true;
 }
 
+std::string why_not_wider() {
+  const VectorKernels *best = find(nullptr), *widest = best;
+#if defined(__x86_64__)
+  widest = &avx512_kernels;
+#endif
+  const std::string in_use = vector_kernels().name;
+  if (in_use != best->name)
+    return in_use + " was chosen (cpu.instructionSet, GRPO_KERNELS_ISA) where the processor has " + best->name;
+  return best == widest ? "" : std::string("the processor has no ") + widest->name;
+}
+
 const std::string& instruction_set_problem() {
   static const std::string problem = [] {
     if (find(wanted()) != nullptr) return std::string();

@@ -98,6 +98,9 @@ const VectorKernels& vector_kernels();
 // lacks it.
 bool set_instruction_set(const char* name);
 
+// Why vector_kernels() is not the widest table of this package; empty if it is.
+std::string why_not_wider();
+
 // What is wrong with GRPO_KERNELS_ISA as the process began to use the kernels; empty if nothing is.
 const std::string& instruction_set_problem();
 

@@ -221,6 +221,10 @@ int main(void) {
   expect(api->defaults("group_advantage", &args, NULL) == GRPO_OK, "defaults");
   expect(args.ddof == 1 && args.eps == 1e-4 && isnan(args.virtual_reward), "the defaults of the descriptor");
   args.rewards = &rewards_tensor, args.group_start = &start_tensor, args.advantage = &advantage_tensor;
+  grpo_path path;
+  expect(api->explain("group_advantage", &args, &path) == GRPO_OK, "the path of a call");
+  expect(strcmp(path.kernel, "group_advantage") == 0 && strcmp(path.reason, "") == 0, "its kernel");
+  expect(api->explain("no_such_operation", &args, &path) == GRPO_OPTION, "the path of no operation");
   expect(api->group_advantage(&args, NULL) == GRPO_OK, "group_advantage");
   expect(fabsf(advantage[0] - 1.3053097f) < 1e-6f, "its value");
 

@@ -16,6 +16,27 @@ const simulated = join(root, 'build-simt/libgrpo_kernels_cuda.so')
 const hasNumpy = spawnSync('python3', ['-c', 'import numpy'], { stdio: 'ignore' }).status === 0
 
 describe('bench:cuda', () => {
+  test('a plan needs no GPU: work, registers and floors of every kernel, and predictions called so', () => {
+    const { status, stdout, stderr } = bench(['--plan'], join(root, 'no-such-library.so'))
+    expect(stderr).toBe('')
+    expect(status).toBe(0)
+    expect(stdout).toContain('Predictions for an H200, of counts: nothing is measured.')
+    expect(stdout).toMatch(/registers +blocks +bytes +products +special +slots +floor +predicted/)
+    // A kernel without registers is none of cuda/README.md: renamed, or its file.
+    expect(stdout).not.toContain('?')
+    // The floors of reading and writing logits once, and of three products.
+    expect(stdout).toMatch(/one_read_kernel .* 9\.96 GB .* 2\.32 ms/)
+    expect(stdout).toMatch(/matmul_mma_kernel .* 77\.4 ms/)
+  })
+
+  test('a plan of one operation, and a disassembler that is not there', () => {
+    const { stdout } = bench(['--plan', '--only', 'gather_rows'], '')
+    expect(stdout.match(/_kernel/g)).toHaveLength(1)
+    const { status, stderr } = bench(['--plan', '--disassembler', '/nowhere/nvdisasm'], '')
+    expect(stderr).toContain('there is no disassembler /nowhere/nvdisasm')
+    expect(status).toBe(1)
+  })
+
   test('without a library says so and fails', () => {
     const { status, stderr } = bench(['--smoke'], join(root, 'no-such-library.so'))
     expect(stderr).toContain('npm run build:cuda makes the library')

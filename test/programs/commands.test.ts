@@ -67,7 +67,7 @@ test('a benchmark whose output is no terminal says on a line of its own which ca
       '[0:00] copying',
       expect.stringMatching(/^\[0:00\] 1\/2 moments, /),
       expect.stringMatching(/^\[0:00\] 2\/2 groupBy, /),
-      '[0:00] multiplying and copying',
+      '[0:00] multiplying, exponentiating and copying',
       '',
     ])
     expect(stdout).toMatch(/moments: .*\n +grpo-kernels/)

@@ -18,6 +18,13 @@ const room = (name: string, files: string, holds: string): Room => ({ name, file
 export const typescript: readonly Level[] = [
   [
     room(
+      'command',
+      '^lib/command/',
+      'npx grpo-kernels: what the package says of itself at a terminal, over the doors.',
+    ),
+  ],
+  [
+    room(
       'doors of lib/',
       '^lib/(index|promises)\\.m?ts$',
       'lib/index.ts and lib/promises.ts list what the package exports, and hold nothing else.',

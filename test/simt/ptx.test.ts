@@ -1,5 +1,5 @@
 // The inline PTX: each function of cuda/launch/ptx.cuh, the instruction that nvcc has to write for it in the self-test
-// (test/simt/self_test), registers written as %, and the words that the self-test finds in the registers. That the
+// (cuda/launch/self_test), registers written as %, and the words that the self-test finds in the registers. That the
 // instruction does what the interpreter takes it for, only a GPU can show: npm run test:cuda there.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -72,7 +72,7 @@ const sm90: [string, string][] = [
 ]
 
 const root = join(import.meta.dirname, '../..')
-const selfTest = join(root, 'test/simt/self_test')
+const selfTest = join(root, 'cuda/launch/self_test')
 const nvcc = ['nvcc', '/usr/local/cuda/bin/nvcc'].find((path) => spawnSync(path, ['--version']).status === 0)
 const folder = mkdtempSync(join(tmpdir(), 'ptx-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -80,8 +80,9 @@ afterAll(() => rmSync(folder, { recursive: true }))
 /** What nvcc makes of the self-test: one line, blanks and registers normalised, comments removed. */
 function ptx(architecture: string): string {
   const output = join(folder, `${architecture}.ptx`)
-  const source = join(selfTest, 'self_test.cu')
-  const args = ['-std=c++20', '-ptx', `-arch=${architecture}`, '-I', root, source, '-o', output]
+  const folders = ['', 'cuda', 'native'].flatMap((name) => ['-I', join(root, name)])
+  const source = `${selfTest}.cu`
+  const args = ['-std=c++20', '-ptx', `-arch=${architecture}`, ...folders, source, '-o', output]
   const { status, stderr } = spawnSync(nvcc as string, args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(stderr)
   return readFileSync(output, 'utf8')

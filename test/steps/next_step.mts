@@ -111,7 +111,7 @@ export function nextStep(root: string, row: string): Step | undefined {
     const place = 'at the end of the list in native/interface/operation_list.h, after a \\ on the line before'
     return everything(`its name ${place}: X(${name}, ${variable})`)
   }
-  if (!new RegExp(`GRPO_OPERATION\\(\\w+, ${name},`).test(textOf(root, 'native', /\.cc$/))) {
+  if (!new RegExp(`GRPO_OPERATION(_BY\\(\\w+, |\\()\\w+, ${name},`).test(textOf(root, 'native', /\.cc$/))) {
     const descriptor = `GRPO_OPERATION(${variable}, ${name}, kFields)`
     return everything(`the plain C++ version, native/${file}.cc, which ends with ${descriptor}`)
   }

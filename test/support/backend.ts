@@ -118,7 +118,15 @@ export function onDevice<Arguments extends unknown[], Result, Extra>(
       uploads.dispose()
     }
   }
-  return Object.assign(now, { ...operation, later }) as never
+  const path = (...parameters: Arguments) => {
+    const uploads = new Uploads()
+    try {
+      return (operation.path as (...given: unknown[]) => run.KernelPath)(...prepare(parameters, uploads).given)
+    } finally {
+      uploads.dispose()
+    }
+  }
+  return Object.assign(now, { ...operation, path, later: Object.assign(later, { path }) }) as never
 }
 
 /** lib/call/run.js's `call`, on device arrays. */
@@ -126,9 +134,14 @@ export const call = ((name: never, inputs: never, options: never, sizes: never) 
   const compute = (given: unknown, changed: unknown) => run.call(name, given as never, changed as never, sizes)
   const operation = Object.assign((given: unknown, changed: unknown) => compute(given, changed).now(), {
     later: (given: unknown, changed: unknown) => compute(given, changed).later(undefined),
+    path: (given: unknown, changed: unknown) => compute(given, changed).path(),
   })
   const wrapped = onDevice(operation as never) as unknown as Operation<[unknown, unknown], unknown>
-  return { now: () => wrapped(inputs, options), later: () => wrapped.later(inputs, options) }
+  return {
+    now: () => wrapped(inputs, options),
+    later: () => wrapped.later(inputs, options),
+    path: () => wrapped.path(inputs, options),
+  }
 }) as unknown as typeof run.call
 
 type Later = { later: (...parameters: unknown[]) => Promise<unknown> }

@@ -1,7 +1,7 @@
 // The part of the self-test that every GPU can run.
 #pragma once
 
-#include "pattern.cuh"
+#include "launch/self_test/pattern.cuh"
 
 namespace grpo::cuda {
 namespace {

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "cuda/launch/ptx.cuh"
+#include "launch/ptx.cuh"
 
 namespace grpo::cuda {
 namespace {

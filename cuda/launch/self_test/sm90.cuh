@@ -1,7 +1,7 @@
 // The part of the self-test that needs sm_90: mbarriers, bulk copies, clusters.
 #pragma once
 
-#include "pattern.cuh"
+#include "launch/self_test/pattern.cuh"
 
 namespace grpo::cuda {
 namespace {

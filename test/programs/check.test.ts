@@ -1,0 +1,71 @@
+// npx grpo-kernels check: on the CPU, on the interpreter, and where something is wrong.
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { operationNames } from '../../lib/addon/signatures.js'
+import { cases } from '../../lib/command/cases.js'
+import { check } from '../../lib/command/check.js'
+import { registers } from '../../lib/command/self_test.js'
+import { table } from '../../lib/command/table.js'
+
+const root = join(import.meta.dirname, '../..')
+const simulated = join(root, 'build-simt/libgrpo_kernels_cuda.so')
+
+function command(words: string[], library: string, arch = '90') {
+  const env = { ...process.env, GRPO_KERNELS_CUDA: library, GRPO_SIMT_ARCH: arch }
+  const program = [join(root, 'node_modules/tsx/dist/cli.mjs'), join(root, 'lib/command/command.ts')]
+  return spawnSync(process.execPath, [...program, ...words], { encoding: 'utf8', env })
+}
+
+test('every operation has a case', () => {
+  const checked = cases.map(({ name }) => name.split(',')[0])
+  expect(operationNames.filter((name) => !name.endsWith('Plan') && !checked.includes(name))).toEqual([])
+})
+
+test('without a GPU: the CPU, and why there is no other', () => {
+  const { status, stdout, stderr } = command(['check', '--json', '--quick'], '/nowhere/libgrpo_kernels_cuda.so')
+  expect(stderr).toBe('')
+  expect(status).toBe(0)
+  const { about, operations, instructions, timings, passed } = JSON.parse(stdout)
+  expect(passed).toBe(true)
+  expect(about.reason).toContain('/nowhere/libgrpo_kernels_cuda.so')
+  expect(operations).toHaveLength(cases.length)
+  expect(instructions).toEqual([])
+  expect(timings).toHaveLength(4)
+})
+
+test.each(['80', '90'])('on the interpreter, sm_%s: operations, instructions and timings', (arch) => {
+  const { status, stdout } = command(['check', '--json', '--quick'], simulated, arch)
+  const { about, operations, instructions, timings, passed } = JSON.parse(stdout)
+  expect({ status, passed }).toEqual({ status: 0, passed: true })
+  expect(about).toMatchObject({ backend: 'CPU and GPU', cudaLibrary: simulated, driver: '13.0', cuda: '13.0' })
+  const device = (list: { name: string; device?: number }[]) => list.filter((one) => one.device === 0)
+  const onHostAlone = ['mergeMoments', 'treeLayout', 'convert']
+  expect(device(operations).map(({ name }) => name)).toEqual(
+    cases.map(({ name }) => name).filter((name) => !onHostAlone.includes(name)),
+  )
+  const sections = Object.keys(registers).filter((name) => arch === '90' || !['bulk', 'cluster'].includes(name))
+  expect(device(instructions).map(({ name }) => name)).toEqual(sections)
+  expect(device(timings)).toHaveLength(4)
+})
+
+test('a wrong result: which, and a verdict', () => {
+  const [first, ...others] = cases
+  const wrong = { ...first!, known: { ...first!.known, mean: [1, 5.001] } }
+  const report = check(true, [wrong, ...others])
+  expect(report.passed).toBe(false)
+  expect(report.operations.filter(({ problem }) => problem !== undefined)).toEqual([
+    { name: 'groupAdvantage', device: undefined, problem: 'mean[1] is 5, expected 5.001' },
+  ])
+  const text = table(report)
+  expect(text).toMatch(/groupAdvantage +WRONG/)
+  expect(text).toContain('groupAdvantage, CPU: mean[1] is 5, expected 5.001')
+  expect(text).toMatch(/1 of \d+ are wrong\.$/)
+})
+
+test('words that are no command', () => {
+  expect(command(['chek'], '').stderr).toContain('there is no command chek')
+  expect(command(['check', '--jsn'], '').stderr).toContain("Unknown option '--jsn'")
+  expect(command(['check', '--jsn'], '').status).toBe(2)
+  expect(command(['--help'], '')).toMatchObject({ status: 0, stdout: expect.stringContaining('check') })
+})
