@@ -30,6 +30,8 @@ export interface Work {
   flops?: number
   /** The first is the one that everything is compared with. */
   variants: [Variant, ...Variant[]]
+  /** What no column says: memory, accuracy. */
+  notes?: string[]
   /** What the peers get if it is not `inputs`, and the variant that does the same work as they. */
   peers?: { inputs: Arrays; flops?: number; variant: number }
 }

@@ -29,6 +29,7 @@ export interface CaseResult {
   dtype: string
   rows: Row[]
   skipped: { name: string; reason: string }[]
+  notes: string[]
 }
 
 export interface Goal {

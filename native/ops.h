@@ -231,6 +231,7 @@ typedef struct {
   int32_t accumulate;
   double softcap;
   const DLTensor *kept_start, *kept;
+  int32_t precision;
 } grpo_linear_policy_loss_args;
 
 typedef struct {
@@ -255,6 +256,7 @@ typedef struct {
   const DLTensor *kept_start, *kept;
   DLTensor *full_logp, *full_logsumexp;
   int32_t full;
+  DLTensor* logits;
 } grpo_linear_token_logprob_args;
 
 typedef struct {
@@ -269,6 +271,8 @@ typedef struct {
   int32_t accumulate;
   double softcap;
   const DLTensor *kept_start, *kept;
+  int32_t precision;
+  const DLTensor* logits;
 } grpo_linear_token_logprob_backward_args;
 
 // ---- layouts and attention ------------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ export function call<Name extends OperationName>(
   for (const [i, plan] of outputPlans.entries()) {
     const { spec, like } = plan
     const given = out[spec.name]
-    if (given === null || !exists(plan)) {
+    if (given === null || (given === undefined && spec.asked) || !exists(plan)) {
       slots.push(undefined)
       continue
     }

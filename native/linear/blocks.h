@@ -16,6 +16,10 @@ inline int64_t blocks(int64_t V) { return (V + kBlock - 1) / kBlock; }
 struct Block {
   float* logits;  // [rows,width]
   int64_t first, width;
+
+  // What becomes of them: of 16 bits each row has the first half of the logits' place.
+  char* gradient() const { return reinterpret_cast<char*>(logits); }
+  int64_t gradient_stride(Float type) const { return width * size_of(Float::kF32) / size_of(type); }
 };
 
 inline Block block_of(const Linear& linear, const ChunkMemory& memory, int64_t b) {
@@ -29,6 +33,14 @@ inline const char* head_row(const Linear& linear, int64_t v) {
 
 inline float* product_scratch(const ChunkMemory& memory, int worker) {
   return memory.product + worker * vector_kernels().matmul_scratch;
+}
+
+// a b, of bf16 where the processor multiplies that: exact products, if the operands are of that type or hold nothing else.
+inline void multiply(bool bf16, const Matrix& a, const Matrix& b, float* c, int64_t ldc, int64_t m, int64_t n, int64_t k,
+                     bool accumulate, float* scratch) {
+  const VectorKernels& kernels = vector_kernels();
+  const auto matmul = bf16 && kernels.matmul_bf16 != nullptr ? kernels.matmul_bf16 : kernels.matmul;
+  matmul(a, b, c, ldc, m, n, k, accumulate, scratch);
 }
 
 // out[n] = or += sum[n], rounded once; sum is then what out was before it was rounded.
