@@ -113,7 +113,7 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * rows with and without sets meet.
  *
  * precision 'standard' is the arithmetic of PyTorch and other trainers, for hidden and head of one dtype of 16 bits: the
- * gradient of the logits is rounded once to that dtype before it is multiplied; loss, logp and entropy stay as they are. On a
+ * gradient of the logits is rounded once to that dtype before it is multiplied and summed; loss, logp and entropy stay as they are. On a
  * CPU that multiplies bf16 itself (cpu.instructionSet 'avx512_bf16', 'amx') all three products of bf16 then run at that
  * speed; elsewhere it is no faster. For other dtypes, for rows with sets and on CUDA devices it changes nothing.
  *

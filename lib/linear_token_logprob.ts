@@ -131,7 +131,7 @@ export const matchesBackward: Matches<
  * accumulate. A set of one id has none at all.
  *
  * precision 'standard' is the arithmetic of PyTorch and other trainers, for hidden and head of one dtype of 16 bits: the
- * gradient of the logits is rounded once to that dtype before it is multiplied. On a CPU that multiplies bf16
+ * gradient of the logits is rounded once to that dtype before it is multiplied and summed. On a CPU that multiplies bf16
  * itself ('avx512_bf16', 'amx') all three products of bf16 then run at that speed; elsewhere it is no faster. For other
  * dtypes, for rows with sets and on CUDA devices it changes nothing.
  *

@@ -74,9 +74,10 @@ function linear(args: Arguments, round: Round) {
   const [R, D, V] = [size(args.inputs.hidden, 0), size(args.inputs.hidden, 1), size(args.inputs.head, 0)]
   const bias = headBias
   const logits = D > 0 ? linearLogits({ hidden: hidden!, head: head!, D, headBias: bias }, round) : Float64Array.from({ length: R * V }, (_, i) => bias?.[i % V] ?? 0) // biome-ignore format: one choice
-  const gradients = (gradLogits: Float64Array) => {
+  const gradients = (unrounded: Float64Array) => {
+    const gradLogits = roundedFactor(args, unrounded, round)
     if (D > 0)
-      return linearGradients({ hidden: hidden!, head: head!, D }, roundedFactor(args, gradLogits, round), round)
+      return linearGradients({ hidden: hidden!, head: head!, D }, gradLogits, round)
     const gradHeadBias = zeros(V)
     for (let i = 0; i < R * V; i++) gradHeadBias[i % V]! += gradLogits[i]!
     return { gradHidden: [], gradHead: [], gradHeadBias }
