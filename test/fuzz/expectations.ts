@@ -76,8 +76,7 @@ function linear(args: Arguments, round: Round) {
   const logits = D > 0 ? linearLogits({ hidden: hidden!, head: head!, D, headBias: bias }, round) : Float64Array.from({ length: R * V }, (_, i) => bias?.[i % V] ?? 0) // biome-ignore format: one choice
   const gradients = (unrounded: Float64Array) => {
     const gradLogits = roundedFactor(args, unrounded, round)
-    if (D > 0)
-      return linearGradients({ hidden: hidden!, head: head!, D }, gradLogits, round)
+    if (D > 0) return linearGradients({ hidden: hidden!, head: head!, D }, gradLogits, round)
     const gradHeadBias = zeros(V)
     for (let i = 0; i < R * V; i++) gradHeadBias[i % V]! += gradLogits[i]!
     return { gradHidden: [], gradHead: [], gradHeadBias }
