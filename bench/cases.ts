@@ -35,6 +35,8 @@ export interface Work {
   variants: [Variant, ...Variant[]]
   /** The first variant's call, for a row of a GPU. */
   gpu?: OnGpu
+  /** What no column says: memory, accuracy. */
+  notes?: string[]
   /** What the peers get if it is not `inputs`, and the variant that does the same work as they. */
   peers?: { inputs: Arrays; flops?: number; variant: number }
 }

@@ -150,5 +150,12 @@ export async function runCase(one: Case, peers: readonly Peer[], say: (what: str
     const spread = { median, p10: quantile(times, 0.1), p90: quantile(times, 0.9) }
     return { name, ...row, ...spread, samples: times.length, times: median / fastest }
   })
-  return { operation: one.operation, size: one.size, dtype: dtypeOf(work.inputs), rows, skipped }
+  return {
+    operation: one.operation,
+    size: one.size,
+    dtype: dtypeOf(work.inputs),
+    rows,
+    skipped,
+    notes: work.notes ?? [],
+  }
 }

@@ -15,13 +15,21 @@ const loss = (dtype: 'f32' | 'bf16'): Case => ({
     const { refLogp, ...policy } = policyOf(logp.data, S)
     const inputs = { ...model, ...policy }
     const out = linearPolicyLoss(inputs, options)
+    const variants = (dtype === 'f32' ? (['high'] as const) : (['standard', 'high'] as const)).map((precision) => ({
+      name: dtype === 'f32' ? 'into out' : `${precision}, into out`,
+      run: () => ({ ...linearPolicyLoss(inputs, { ...options, precision, out }) }),
+    }))
     return {
       inputs,
       gpu: onGpu(linearPolicyLoss, inputs, options),
       numbers: { ...options, sequences: S },
       // Logits and two gradients.
       flops: 3 * 2 * R * D * V,
-      variants: [{ name: 'into out', run: () => ({ ...linearPolicyLoss(inputs, { ...options, out }) }) }],
+      variants: variants as [(typeof variants)[0]],
+      notes: [
+        `beside inputs and outputs ${Math.round(linearPolicyLoss.plan({ R, T: R, D, V, dtype }).peakBytes / 1e6)} MB; ` +
+          `PyTorch makes logits, log-probabilities and their gradients, each of ${Math.round(((dtype === 'f32' ? 4 : 2) * R * V) / 1e6)} MB`,
+      ],
     }
   },
 })

@@ -34,6 +34,7 @@ export interface CaseResult {
   dtype: string
   rows: Row[]
   skipped: { name: string; reason: string }[]
+  notes: string[]
 }
 
 export interface Goal {

@@ -27,10 +27,10 @@ function columns({ median, times, gigabytes, gigaflop, ...row }: Row): string[] 
 const head = ['', 'median', 'p10 - p90', 'of the first row', 'memory', 'of copy', 'arithmetic', 'of multiply', '']
 
 export function table({ cases, goals }: Results): string {
-  const blocks = cases.map(({ operation, size, rows, skipped }) => ({
+  const blocks = cases.map(({ operation, size, rows, skipped, notes }) => ({
     title: `${operation}: ${size}`,
     lines: rows.map(columns),
-    skipped: skipped.map(({ name, reason }) => `  skipped: ${name}: ${reason}`),
+    below: [...notes.map((note) => `  ${note}`), ...skipped.map(({ name, reason }) => `  skipped: ${name}: ${reason}`)],
   }))
   const widths = head.map((text, i) =>
     Math.max(text.length, ...blocks.flatMap(({ lines }) => lines.map((line) => line[i]?.length ?? 0))),
@@ -38,7 +38,7 @@ export function table({ cases, goals }: Results): string {
   const format = (line: string[]) =>
     `  ${line.map((cell, i) => (i === 0 || i === 8 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ')}`.trimEnd()
   const text = [format(head)]
-  for (const { title, lines, skipped } of blocks) text.push('', title, ...lines.map(format), ...skipped)
+  for (const { title, lines, below } of blocks) text.push('', title, ...lines.map(format), ...below)
   if (goals.length > 0) text.push('', 'Goals')
   for (const { operation, size, against, wanted, reached } of goals) {
     const verdict = reached >= wanted ? 'reached' : 'NOT reached'

@@ -16,7 +16,8 @@ namespace {
 int run(const grpo_linear_token_logprob_args& args, const Axes& axes, Launch& on) {
   if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_full(args)) return status;
-  const Linear linear = linear_of(args, axes);
+  Linear linear = linear_of(args, axes);
+  linear.kept_logits = data<float>(args.logits);
   TokenRows tokens = token_rows(linear, data<int32_t>(args.row), data<uint8_t>(args.mask));
   tokens.sets = row_sets(linear.kept, linear.R, axes['M'], linear.part, linear.width, on);
   float *full_logp = data<float>(args.full_logp), *full_logsumexp = data<float>(args.full_logsumexp);
@@ -45,7 +46,8 @@ int run(const grpo_linear_token_logprob_args& args, const Axes& axes, Launch& on
 int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes, Launch& on) {
   if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
-  const Linear linear = linear_of(args, axes);
+  Linear linear = linear_of(args, axes);
+  linear.logits = data<float>(args.logits);
   LinearGradients gradients = linear_gradients_of(args);
   gradients.scale = args.grad_scale;
   const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);

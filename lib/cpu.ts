@@ -31,7 +31,10 @@ export const cpu = {
     }
     native.setThreads(count)
   },
-  /** 'baseline', 'avx2' or 'avx512' ('neon' on arm64): the best that the processor has, or GRPO_KERNELS_ISA. */
+  /**
+   * 'baseline', 'avx2' or 'avx512' ('neon' on arm64), 'avx512_bf16' or 'amx' with products of bf16: the best that the
+   * processor has, or GRPO_KERNELS_ISA.
+   */
   get instructionSet(): string {
     return native.instructionSet()
   },

@@ -32,6 +32,7 @@ export interface LinearPolicyLossOptions
   gradScale?: number
   accumulate?: boolean
   chunkRows?: number | null
+  precision?: 'high' | 'standard'
 }
 
 export const matches: Matches<'linearPolicyLoss', LinearPolicyLossInputs, LinearPolicyLossOptions> = true
@@ -111,9 +112,16 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * those sums wherever gradHead is bf16 or f16. With sets (`kept` of the plan) some 25 bytes per id more, and those sums where
  * rows with and without sets meet.
  *
+ * precision 'standard' is the arithmetic of PyTorch and other trainers, for hidden and head of one dtype of 16 bits: the
+ * gradient of the logits is rounded once to that dtype before it is multiplied and summed; loss, logp and entropy stay as they are. On a
+ * CPU that multiplies bf16 itself (cpu.instructionSet 'avx512_bf16', 'amx') all three products of bf16 then run at that
+ * speed; elsewhere it is no faster. For other dtypes, for rows with sets and on CUDA devices it changes nothing.
+ *
  * Accuracy: loss, logp, entropy and gradients of f32, bf16 and f16 hidden states and heads are within twice the
  * largest error of the plain float32 formula, plus the last digit of their dtype, of the equation in float64, on
- * every instruction set.
+ * every instruction set; gradients with precision 'standard' within twice that of the plain formula with the same
+ * rounding. Where the processor multiplies bf16 itself, products are as exact, and numbers and products below 1.2e-38 count
+ * as 0.
  *
  * @param inputs.hidden       f32|bf16|f16[R,D]  final hidden states, after the last norm
  * @param inputs.head         f32|bf16|f16[V,D]  the output layer; its dtype may differ from that of hidden
@@ -136,6 +144,7 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  *                            its dtype; both need an `out` then
  * @param options.chunkRows   rows that go through the products together. Default: 256, or as many as have 128 MiB of
  *                            logits, on a device those that have 1 GiB, but 64 at least
+ * @param options.precision   'high' (default) or 'standard': see above
  * @returns loss f32[1]; gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array,
  *          or float32 if `out` is; logp, entropy f32[T], 0 where masked; stats f64[15], which lossStats reads and merges
  * @throws as tokenLogprob and policyLoss

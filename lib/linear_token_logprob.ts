@@ -17,7 +17,7 @@ export interface LinearTokenLogprobInputs {
 }
 
 export interface LinearTokenLogprobOptions
-  extends CallOptions<'logp' | 'entropy' | 'logsumexp' | 'fullLogp' | 'fullLogsumexp'> {
+  extends CallOptions<'logp' | 'entropy' | 'logsumexp' | 'fullLogp' | 'fullLogsumexp' | 'logits'> {
   temperature?: number
   softcap?: number | null
   validVocab?: number | null
@@ -41,8 +41,13 @@ export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, Li
  * and with no other. A set of one id has logp 0 and entropy 0 whatever the hidden state, which is multiplied only for
  * logsumexp.
  *
+ * `out: { logits }` keeps the logits, R x V float32, for a backward pass that then spares the first of its three products.
+ * They are those of the model, before softcap. Rows that take no part in the whole product and padding are left as they
+ * are.
+ *
  * Accuracy: against the equation in float64, results of f32, bf16 and f16 hidden states and heads are within twice
- * the largest error of the plain float32 formula, plus their last digit, on every instruction set.
+ * the largest error of the plain float32 formula, plus their last digit, on every instruction set. Where the processor
+ * multiplies bf16 itself ('avx512_bf16', 'amx'), products are as exact, and numbers and products below 1.2e-38 count as 0.
  *
  * @param inputs.hidden       f32|bf16|f16[R,D]  final hidden states; R = T without `row`
  * @param inputs.head         f32|bf16|f16[V,D]  the output layer; its dtype may differ from that of hidden
@@ -63,7 +68,8 @@ export const matches: Matches<'linearTokenLogprob', LinearTokenLogprobInputs, Li
  * @param options.chunkRows   rows that go through the product together; more take more memory, and time if far too few
  * @param options.full        false; true: fullLogp and fullLogsumexp too, of the whole vocabulary whatever the sets are: the
  *                            whole product for the rows that have sets
- * @returns logp, entropy, logsumexp (with full also fullLogp, fullLogsumexp) f32[T], in nats, of logits / temperature; the last two repeated for the tokens of a row
+ * @returns logp, entropy, logsumexp (with full also fullLogp, fullLogsumexp) f32[T], in nats, of logits / temperature; the last two repeated for the tokens of a row.
+ *          Where out has it, also logits f32[R,V]
  * @throws RangeError if an unmasked token or row is out of range, a token is padding of the vocabulary, or a
  *         temperature is not positive
  * @see Cut Your Losses, arXiv:2411.09009
@@ -85,6 +91,7 @@ export interface LinearTokenLogprobBackwardInputs extends LinearTokenLogprobInpu
   entropy?: ArrayInput<'f32'> | undefined
   gradLogp: ArrayInput<'f32'>
   gradEntropy?: ArrayInput<'f32'> | undefined
+  logits?: ArrayInput<'f32'> | undefined
 }
 
 export interface LinearTokenLogprobBackwardOptions extends CallOptions<'gradHidden' | 'gradHead' | 'gradHeadBias'> {
@@ -95,6 +102,7 @@ export interface LinearTokenLogprobBackwardOptions extends CallOptions<'gradHidd
   gradScale?: number
   accumulate?: boolean
   chunkRows?: number | null
+  precision?: 'high' | 'standard'
 }
 
 export const matchesBackward: Matches<
@@ -110,7 +118,8 @@ export const matchesBackward: Matches<
  *   (with softcap times 1 - tanh(logits / softcap)^2)
  *   gradHidden = gradLogits head      gradHead = gradLogitsᵀ hidden      gradHeadBias = column sums of gradLogits
  *
- * The logits are formed again, a chunk of rows at a time: three products. Rows whose tokens all have gradients of exactly
+ * The logits are formed again, a chunk of rows at a time: three products. With `logits`, as linearTokenLogprob kept them,
+ * it is two, and with the same chunkRows the same bits come out. Rows whose tokens all have gradients of exactly
  * 0 are skipped in all three and get gradHidden 0, whatever they hold. gradHead and gradHeadBias are sums over rows in
  * float32, in the order of the rows, and rounded to the dtype of the output at the end; like those of any sum, their last
  * digits depend on chunkRows, but not on the number of threads.
@@ -121,8 +130,14 @@ export const matchesBackward: Matches<
  * Of a row with a set only the rows of the head that the set keeps have a gradient; the others are 0, or left alone with
  * accumulate. A set of one id has none at all.
  *
+ * precision 'standard' is the arithmetic of PyTorch and other trainers, for hidden and head of one dtype of 16 bits: the
+ * gradient of the logits is rounded once to that dtype before it is multiplied and summed. On a CPU that multiplies bf16
+ * itself ('avx512_bf16', 'amx') all three products of bf16 then run at that speed; elsewhere it is no faster. For other
+ * dtypes, for rows with sets and on CUDA devices it changes nothing.
+ *
  * Accuracy: against the equation in float64, gradients in f32, bf16 and f16 are within twice the largest error of the
- * plain float32 formula, plus the last digit of their dtype.
+ * plain float32 formula, plus the last digit of their dtype; with precision 'standard' within twice that of the plain
+ * formula with the same rounding.
  *
  * @param inputs               hidden, head, headBias, token, row, rowTemperature, keptStart, kept, mask as in
  *                             linearTokenLogprob
@@ -130,10 +145,12 @@ export const matchesBackward: Matches<
  * @param inputs.entropy      f32[T]  likewise; needed with gradEntropy
  * @param inputs.gradLogp     f32[T]  derivative of the loss with respect to logp; not looked at where masked
  * @param inputs.gradEntropy  f32[T]  and to entropy
+ * @param inputs.logits       f32[R,V]  as linearTokenLogprob kept them in out.logits; not looked at for rows with sets
  * @param options              temperature, softcap, validVocab, vocabStart, chunkRows as in linearTokenLogprob
  * @param options.gradScale   multiplies the gradients; 1 by default
  * @param options.accumulate  false; true: gradHead and gradHeadBias are added to what `out` holds, in float32 where that is
  *                            its dtype; both need an `out` then
+ * @param options.precision   'high' (default) or 'standard': see above
  * @returns gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array, or float32
  *          if `out` is
  * @throws TypeError if gradEntropy is given without entropy; RangeError as linearTokenLogprob

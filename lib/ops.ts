@@ -13,6 +13,7 @@
 //   offsets N           rises from 0 to N              below R      values from 0 to R - 1, where unmasked
 //   vocabulary V        below V, or any part of it     over logits  this output may be that input
 //   if entropy          this output exists when that input does, or that option is true
+//   asked               this output exists where `out` has it
 //   accumulates         with the option of that name the caller gives it, and the gradient is added to what it holds
 // An option:   kind = default range
 //   number = 0.0001 >= 0     number? = null > 1 (null allowed)     integer = 1 0..1     boolean = false
@@ -91,6 +92,7 @@ const tokenOutputs = {
 const full = 'boolean = false'
 const accumulate = 'boolean = false'
 const chunkRows = 'integer? = null >= 1'
+const precision = 'enum high|standard'
 const segments = {
   segmentStart: 'i32[B+1] offsets P',
   segmentParent: 'i32[B]',
@@ -209,7 +211,7 @@ export const ops = {
   linearPolicyLoss: {
     inputs: { ...linear, ...tokens, ...policyInputs, ...ratioBounds },
     outputs: { loss: 'f32[1]', ...linearGradients, logp: 'f32[T]', entropy: 'f32[T]', stats: 'f64[15]' },
-    options: { temperature, softcap, validVocab, gradScale, accumulate, chunkRows, ...objective },
+    options: { temperature, softcap, validVocab, gradScale, accumulate, chunkRows, precision, ...objective },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   linearPolicyLossPlan: {
@@ -231,7 +233,7 @@ export const ops = {
   },
   linearTokenLogprob: {
     inputs: { ...linear, ...tokens, mask: 'u8[T] ?' },
-    outputs: tokenOutputs,
+    outputs: { ...tokenOutputs, logits: 'f32[R,V] asked' },
     options: { temperature, softcap, validVocab, vocabStart, chunkRows, full },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
@@ -244,9 +246,10 @@ export const ops = {
       entropy: 'f32[T] ?',
       gradLogp: 'f32[T]',
       gradEntropy: 'f32[T] ?',
+      logits: 'f32[R,V] ?',
     },
     outputs: linearGradients,
-    options: { temperature, softcap, validVocab, vocabStart, gradScale, accumulate, chunkRows },
+    options: { temperature, softcap, validVocab, vocabStart, gradScale, accumulate, chunkRows, precision },
     paper: 'Cut Your Losses, arXiv:2411.09009',
   },
   treeLayout: {

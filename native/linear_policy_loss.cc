@@ -136,6 +136,7 @@ const grpo_field kFields[] = {
     GRPO_OPT(grad_scale, "number = 1 f32"),
     GRPO_OPT(accumulate, "boolean = false"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
+    GRPO_OPT(precision, "enum high|standard"),
     GRPO_OBJECTIVE_FIELDS,
 };
 

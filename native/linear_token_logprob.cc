@@ -76,7 +76,8 @@ void full_token_logprob(Linear linear, const RowTokens& tokens, const float* log
 int run(const grpo_linear_token_logprob_args& args, const Axes& axes) {
   if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_full(args)) return status;
-  const Linear linear = linear_of(args, axes);
+  Linear linear = linear_of(args, axes);
+  linear.kept_logits = data<float>(args.logits);
   Scratch<int32_t> scratch(row_tokens_scratch(linear.T));
   const bool full = args.full_logp != nullptr || args.full_logsumexp != nullptr;
   const auto memory = [&](const DLTensor* given, bool needed) { return given == nullptr && needed ? linear.T : 0; };
@@ -99,7 +100,8 @@ int run(const grpo_linear_token_logprob_args& args, const Axes& axes) {
 int run(const grpo_linear_token_logprob_backward_args& args, const Axes& axes) {
   if (const int status = check_vocabulary(args, axes)) return status;
   if (const int status = check_entropy(args.entropy, args.grad_entropy)) return status;
-  const Linear linear = linear_of(args, axes);
+  Linear linear = linear_of(args, axes);
+  linear.logits = data<float>(args.logits);
   const float *grad_logp = data<float>(args.grad_logp), *grad_entropy = data<float>(args.grad_entropy);
   Scratch<int32_t> scratch(row_tokens_scratch(linear.T));
   Scratch<uint8_t> has_gradient(linear.T);
@@ -132,6 +134,7 @@ const grpo_field kFields[] = {
     GRPO_OUT(logsumexp, "f32[T]"),
     GRPO_OUT(full_logp, "f32[T] if full"),
     GRPO_OUT(full_logsumexp, "f32[T] if full"),
+    GRPO_OUT(logits, "f32[R,V] asked"),
     GRPO_OPT(temperature, "number = 1 > 0 f32 inverse"),
     GRPO_OPT(softcap, "number? = null > 0 f32 inverse"),
     GRPO_OPT(valid_vocab, "integer? = null >= 0"),
@@ -157,6 +160,7 @@ const grpo_field kFields[] = {
     GRPO_IN(entropy, "f32[T] ?"),
     GRPO_IN(grad_logp, "f32[T]"),
     GRPO_IN(grad_entropy, "f32[T] ?"),
+    GRPO_IN(logits, "f32[R,V] ?"),
     GRPO_OUT(grad_hidden, "~hidden[R,D] strided"),
     GRPO_OUT(grad_head, "~head[V,D] strided accumulates"),
     GRPO_OUT(grad_head_bias, "~head_bias[V] accumulates if head_bias"),
@@ -167,6 +171,7 @@ const grpo_field kFields[] = {
     GRPO_OPT(grad_scale, "number = 1 f32"),
     GRPO_OPT(accumulate, "boolean = false"),
     GRPO_OPT(chunk_rows, "integer? = null >= 1"),
+    GRPO_OPT(precision, "enum high|standard"),
 };
 }  // namespace backward
 

@@ -239,6 +239,7 @@ typedef struct {
   int32_t accumulate;
   double softcap;
   const DLTensor *kept_start, *kept;
+  int32_t precision;
 } grpo_linear_policy_loss_args;
 
 typedef struct {
@@ -263,6 +264,7 @@ typedef struct {
   const DLTensor *kept_start, *kept;
   DLTensor *full_logp, *full_logsumexp;
   int32_t full;
+  DLTensor* logits;
 } grpo_linear_token_logprob_args;
 
 typedef struct {
@@ -277,6 +279,8 @@ typedef struct {
   int32_t accumulate;
   double softcap;
   const DLTensor *kept_start, *kept;
+  int32_t precision;
+  const DLTensor* logits;
 } grpo_linear_token_logprob_backward_args;
 
 // ---- layouts and attention ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ import { native } from '../lib/addon/native.js'
 import { cpu, fromBf16, fromF16, toBf16, toF16 } from '../lib/index.js'
 import { backend } from './support/backend_kind.js'
 import { refuses } from './support/compare.js'
+import { instructionSetNames } from './support/instruction_sets.js'
 import fc from './support/properties.js'
 import { random } from './support/random.js'
 
@@ -69,7 +70,7 @@ function sameRounding(to: Format['to'], from: Format['from'], x: Float32Array, e
 
 const first = cpu.instructionSet
 const threads = cpu.threads
-const sets = ['baseline', 'avx2', 'avx512', 'neon'].filter((name) => native.setInstructionSet(name))
+const sets = instructionSetNames.filter((name) => native.setInstructionSet(name))
 native.setInstructionSet(first)
 afterEach(() => {
   cpu.instructionSet = first

@@ -15,6 +15,7 @@ import { policyObjective } from './references/policy_objective.js'
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { backend, cpuTest } from './support/backend_kind.js'
 import { accurate, identical, ulp } from './support/compare.js'
+import { instructionSetNames } from './support/instruction_sets.js'
 import {
   filled,
   gradientNames,
@@ -115,7 +116,7 @@ describe('against float64', () => {
 
   test('every instruction set', () => {
     const b = policyLinearBatch({ hidden: 'f32', head: 'bf16', headBias: 'f32' })
-    const all = backend === 'cpu' ? ['baseline', 'avx2', 'avx512', 'neon'] : ['baseline']
+    const all = backend === 'cpu' ? instructionSetNames : ['baseline']
     const available = all.filter((name) => native.setInstructionSet(name))
     expect(available.length).toBeGreaterThan(0)
     for (const name of available) {

@@ -13,6 +13,7 @@ import { type LinearInputs, linearGradients, linearLogits } from './references/l
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { backend, cpuTest } from './support/backend_kind.js'
 import { accurate, close, golden, identical, values } from './support/compare.js'
+import { instructionSetNames } from './support/instruction_sets.js'
 import { filled, floats, gradientNames, matrix, type Types } from './support/linear_cases.js'
 import { random } from './support/random.js'
 import { few, fewOnDevice, sweep } from './support/sweep.js'
@@ -269,7 +270,7 @@ describe('the same bits', () => {
     const [expected, plain] = [reference(b, undefined, 1), reference(b, undefined, 1, Math.fround)]
     const { gradLogp } = b.grads
     const [exact, rounded] = [expected.gradients(gradLogp), plain.gradients(gradLogp)]
-    const all = backend === 'cpu' ? ['baseline', 'avx2', 'avx512', 'neon'] : ['baseline']
+    const all = backend === 'cpu' ? instructionSetNames : ['baseline']
     const available = all.filter((name) => native.setInstructionSet(name))
     expect(available.length).toBeGreaterThan(0)
     for (const name of available) {

@@ -16,6 +16,7 @@ import { type PolicyCase, policyObjective } from './references/policy_objective.
 import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { cpuTest } from './support/backend_kind.js'
 import { accurate, close, identical, values } from './support/compare.js'
+import { instructionSetNames } from './support/instruction_sets.js'
 import { dtypes, type Logits, type LogitsDType, logitsOf } from './support/logits_cases.js'
 import {
   aggregates,
@@ -145,7 +146,7 @@ describe('the bits of tokenLogprob, policyLoss and tokenLogprobBackward', () => 
   cpuTest('with every instruction set, one thread and several', () => {
     const threads = native.threads()
     const set = native.instructionSet()
-    for (const name of ['baseline', 'avx2', 'avx512', 'neon']) {
+    for (const name of instructionSetNames) {
       if (!native.setInstructionSet(name)) continue
       for (const count of [1, 3]) {
         native.setThreads(count)

@@ -5,6 +5,7 @@ import { cpu, type HostArray, lossStats, type Objective, policyLoss } from '../l
 import { binaryKl, type PolicyCase, policyObjective } from './references/policy_objective.js'
 import { backend } from './support/backend_kind.js'
 import { identical } from './support/compare.js'
+import { instructionSetNames } from './support/instruction_sets.js'
 import { agrees, arraysOf, fixture, ownOptions, policyBatch, publishedKl, surrogates } from './support/policy_cases.js'
 
 const number = (x: HostArray) => x.data[0] as number
@@ -25,9 +26,7 @@ afterEach(() => {
 
 /** Those of this machine's CPU; on a device there is nothing to choose. */
 const instructionSets = () =>
-  backend === 'cpu'
-    ? ['baseline', 'avx2', 'avx512', 'neon'].filter((name) => native.setInstructionSet(name))
-    : [instructionSet]
+  backend === 'cpu' ? instructionSetNames.filter((name) => native.setInstructionSet(name)) : [instructionSet]
 
 test.each(surrogates)('%s with every instruction set', (surrogate) => {
   const { tokenAdvantage, ratioLow, ratioHigh, ...c } = policyBatch(21)

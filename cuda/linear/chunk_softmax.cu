@@ -20,6 +20,19 @@ __global__ void live_kernel(LinearChunk chunk) {
   *chunk.live = static_cast<int32_t>(left < 0 ? 0 : left < chunk.rows ? left : chunk.rows);
 }
 
+// Logits as the model makes them, to the caller's or, where they are given, from there.
+// Grid: rows of the chunk. Block: 256. Shared: 0. Work: 8 bytes per logit. Bound: memory.
+__global__ void __launch_bounds__(kThreads) keep_logits_kernel(LinearChunk chunk, Linear linear) {
+  const int64_t i = blockIdx.x;
+  if (i >= *chunk.live) return;
+  const int64_t place = chunk.named.row[chunk.begin + i] * linear.width;
+  float* z = chunk.logits + i * chunk.stride;
+  for (int64_t v = threadIdx.x; v < linear.V; v += kThreads) {
+    if (linear.logits != nullptr) z[v] = linear.logits[place + v];
+    else linear.kept_logits[place + v] = z[v];
+  }
+}
+
 // Grid: rows of the chunk. Block: 256. Shared: 32. Work: 8 bytes per logit, in two reads. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     softmax_kernel(LinearChunk chunk, Linear linear, float* logp, float* entropy, float* logsumexp) {
@@ -72,10 +85,13 @@ void chunk_softmax(const Linear& linear, LinearChunk& chunk, int64_t begin, floa
                    float* logsumexp, Launch& on) {
   chunk.begin = begin;
   on(live_kernel, {1, 1}, chunk);
-  matmul({linear.hidden, linear.hidden_type, linear.D, chunk.named.row + begin, false},
-         {linear.head, linear.head_type, linear.D, nullptr, false},
-         {chunk.logits, Float::kF32, chunk.stride, nullptr, linear.bias, linear.bias_type, false, Float::kF32},
-         chunk.rows, linear.V, linear.D, {chunk.live, false}, nullptr, on);
+  if (linear.logits == nullptr)
+    matmul({linear.hidden, linear.hidden_type, linear.D, chunk.named.row + begin, false},
+           {linear.head, linear.head_type, linear.D, nullptr, false},
+           {chunk.logits, Float::kF32, chunk.stride, nullptr, linear.bias, linear.bias_type, false, Float::kF32},
+           chunk.rows, linear.V, linear.D, {chunk.live, false}, nullptr, on);
+  if (linear.logits != nullptr || linear.kept_logits != nullptr)
+    on(keep_logits_kernel, {chunk.rows, kThreads}, chunk, linear);
   on(softmax_kernel, {chunk.rows, kThreads, sizeof(Shared)}, chunk, linear, logp, entropy, logsumexp);
 }
 

@@ -19,6 +19,8 @@ export interface ArraySpec {
   readonly over: string | undefined
   /** With the option `accumulate` it is added to what the caller's array holds. */
   readonly accumulates: boolean
+  /** It exists where the caller's `out` has it. */
+  readonly asked: boolean
   /** The input whose presence makes this output exist. */
   readonly condition: string | undefined
 }
@@ -62,6 +64,7 @@ function parseArray(name: string, spec: string): ArraySpec {
     ids: rule('below') !== undefined || rule('vocabulary') !== undefined,
     over: rule('over'),
     accumulates: rules.includes('accumulates'),
+    asked: rules.includes('asked'),
     condition: rule('if'),
   }
 }

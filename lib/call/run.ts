@@ -173,7 +173,7 @@ export function call<Name extends OperationName>(
     const plan = outputPlans[i] as OutputPlan
     const { spec, like } = plan
     const given = out[spec.name]
-    if (given === null || !exists(plan)) {
+    if (given === null || (given === undefined && spec.asked) || !exists(plan)) {
       slots.push(undefined)
       continue
     }

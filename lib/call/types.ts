@@ -33,7 +33,9 @@ type DTypesOf<Spec, Inputs> = Spec extends `${infer Types}[${string}`
   : never
 type Split<Text> = Text extends `${infer Head}|${infer Tail}` ? Head | Split<Tail> : Text
 
-type IsOptional<Spec> = Spec extends `${string}] ?${string}` | `${string} if ${string}` ? true : false
+type IsOptional<Spec> = Spec extends `${string}] ?${string}` | `${string} if ${string}` | `${string} asked`
+  ? true
+  : false
 type Simple<T> = { [Key in keyof T]: T[Key] }
 type Arrays<Row, Inputs, Kind extends 'input' | 'output'> = Simple<
   {

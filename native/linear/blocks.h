@@ -17,6 +17,10 @@ inline int64_t blocks(int64_t V) { return (V + kBlock - 1) / kBlock; }
 struct Block {
   float* logits;  // [rows,width]
   int64_t first, width;
+
+  // What becomes of them: of 16 bits each row has the first half of the logits' place.
+  char* gradient() const { return reinterpret_cast<char*>(logits); }
+  int64_t gradient_stride(Float type) const { return width * size_of(Float::kF32) / size_of(type); }
 };
 
 inline Block block_of(const Linear& linear, const ChunkMemory& memory, int64_t b) {
@@ -41,6 +45,14 @@ inline void zero_rows(char* rows, Float type, int64_t count, int64_t width, int6
   if (rows == nullptr || width == 0 || count <= 0) return;
   if (stride == width) width *= count, count = 1;
   for (int64_t i = 0; i < count; ++i) std::memset(rows + i * stride * size_of(type), 0, width * size_of(type));
+}
+
+// a b, of bf16 where the processor multiplies that: exact products, if the operands are of that type or hold nothing else.
+inline void multiply(bool bf16, const Matrix& a, const Matrix& b, float* c, int64_t ldc, int64_t m, int64_t n, int64_t k,
+                     bool accumulate, float* scratch) {
+  const VectorKernels& kernels = vector_kernels();
+  const auto matmul = bf16 && kernels.matmul_bf16 != nullptr ? kernels.matmul_bf16 : kernels.matmul;
+  matmul(a, b, c, ldc, m, n, k, accumulate, scratch);
 }
 
 // out[n] = or += sum[n], rounded once; sum is then what out was before it was rounded.

@@ -10,8 +10,10 @@ ChunkShape chunk_shape(const Linear& linear, const LinearGradients* gradients, i
   int64_t chunk = chunk_rows;
   if (is_null(chunk_rows)) {
     // Each product packs the head once per chunk. Measured on AVX-512 at 512 x 1024 x 32000: 64 rows take 30% longer
-    // than 256, 128 take 5%, and 512 save 3% for twice the memory. Bounded by 128 MiB of logits.
-    chunk = std::clamp<int64_t>((int64_t{32} << 20) / std::max<int64_t>(linear.V, 1), 64, 256);
+    // than 256, 128 take 5%, and 512 save 3% for twice the memory, which is little beside logits that are kept. Bounded by
+    // 128 MiB of logits.
+    const int64_t most = linear.logits == nullptr ? 256 : 512;
+    chunk = std::clamp<int64_t>((int64_t{32} << 20) / std::max<int64_t>(linear.V, 1), 64, most);
     // Up to here the logits of one chunk take less memory than the sums of several.
     if (head_type != Float::kF32 && rows <= linear.D / 2) chunk = std::max(chunk, rows);
   }

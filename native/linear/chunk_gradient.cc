@@ -46,7 +46,8 @@ void logits_to_gradient(const Linear& linear, const RowTokens& kept, const Chunk
   parallel_for(kept.count, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t b = 0; b < blocks(linear.V); ++b) {
       const Block block = block_of(linear, memory, b);
-      const GradLogits grad_logits{reinterpret_cast<char*>(block.logits), Float::kF32, block.width, scale};
+      const Float type = linear.factor_type();
+      const GradLogits grad_logits{block.gradient(), type, block.gradient_stride(type), scale};
       const Logits logits = logits_of(linear, memory, block, kept.count);
       for (int64_t i = begin; i < end; ++i)
         gradient_of_row(logits, logits.row(i), memory.softmax[i], kept, i, grad_logp, grad_entropy, grad_logits,
@@ -66,11 +67,15 @@ bool begins_with_output(const LinearGradients& gradients, Float type) {
 }
 
 // gradHeadBias of a block's columns.
-void add_bias_gradient(const Block& block, int64_t rows, const ChunkMemory& memory, const LinearGradients& gradients,
-                       bool first_chunk, bool last_chunk) {
+void add_bias_gradient(const Block& block, Float type, int64_t rows, const ChunkMemory& memory,
+                       const LinearGradients& gradients, bool first_chunk, bool last_chunk) {
   double added[kBlock] = {};
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t v = 0; v < block.width; ++v) added[v] += block.logits[r * block.width + v];
+  float row[kBlock];
+  const int64_t bytes = block.width * size_of(Float::kF32);
+  for (int64_t r = 0; r < rows; ++r) {
+    vector_kernels().convert(block.gradient() + r * bytes, type, row, Float::kF32, block.width);
+    for (int64_t v = 0; v < block.width; ++v) added[v] += row[v];
+  }
   char* out = gradients.bias + block.first * size_of(gradients.bias_type);
   float* sum = sum_in(out, gradients.bias_type, memory.bias_sum, block.first);
   const bool anew = first_chunk && !begins_with_output(gradients, gradients.bias_type);
@@ -93,7 +98,7 @@ void write_padding(const Linear& linear, const LinearGradients& gradients) {
 void add_head_gradient(const Linear& linear, const Block& block, int64_t rows, const ChunkMemory& memory,
                        const LinearGradients& gradients, bool first_chunk, bool last_chunk, int worker) {
   const int64_t D = linear.D;
-  const Float type = gradients.head_type;
+  const Float type = gradients.head_type, factor = linear.factor_type();
   const int64_t stride = type == Float::kF32 ? gradients.head_stride : D;  // of the sums
   const bool only_chunk = first_chunk && last_chunk;  // then what a thread has summed is rounded at once
   const int64_t step = only_chunk && type != Float::kF32 ? memory.sum_columns : block.width;
@@ -101,9 +106,9 @@ void add_head_gradient(const Linear& linear, const Block& block, int64_t rows, c
     const int64_t columns = std::min(step, block.width - v);
     char* out = gradients.head_row(block.first + v);
     float* sum = sum_in(out, type, memory.head_sum, (only_chunk ? worker * memory.sum_columns : block.first + v) * D);
-    vector_kernels().matmul({block.logits + v, Float::kF32, 1, block.width}, {memory.hidden, Float::kF32, D, 1}, sum,
-                            stride, columns, D, rows, !first_chunk || begins_with_output(gradients, type),
-                            product_scratch(memory, worker));
+    multiply(factor == Float::kBf16, {block.gradient() + v * size_of(factor), factor, 1, block.gradient_stride(factor)},
+             {memory.hidden, Float::kF32, D, 1}, sum, stride, columns, D, rows,
+             !first_chunk || begins_with_output(gradients, type), product_scratch(memory, worker));
     if (!last_chunk || type == Float::kF32) continue;
     for (int64_t i = 0; i < columns; ++i)
       put_sum(sum + i * D, gradients.head_row(block.first + v + i), type, D, gradients.accumulate);
@@ -114,6 +119,7 @@ void add_head_gradient(const Linear& linear, const Block& block, int64_t rows, c
 // are few the rows as well; an element's sum is the same wherever the cuts are.
 void multiply_head(const Linear& linear, int64_t rows, const ChunkMemory& memory) {
   const int64_t D = linear.D, threads = thread_count();
+  const Float factor = linear.factor_type();
   const int64_t column_pieces = std::clamp<int64_t>(D / 256, 1, threads);
   const int64_t columns = ((D + column_pieces - 1) / column_pieces + 63) / 64 * 64;
   const int64_t row_pieces = std::clamp<int64_t>(rows / 16, 1, (threads + column_pieces - 1) / column_pieces);
@@ -126,9 +132,9 @@ void multiply_head(const Linear& linear, int64_t rows, const ChunkMemory& memory
       for (int64_t b = 0; b < blocks(linear.V); ++b) {
         const Block block = block_of(linear, memory, b);
         const char* head = head_row(linear, block.first) + d * size_of(linear.head_type);
-        vector_kernels().matmul({block.logits + r * block.width, Float::kF32, block.width, 1},
-                                {head, linear.head_type, linear.head_stride, 1}, memory.hidden + r * D + d, D, m, n, block.width, b > 0,
-                                product_scratch(memory, worker));
+        multiply(factor == Float::kBf16, {block.logits + r * block.width, factor, block.gradient_stride(factor), 1},
+                 {head, linear.head_type, linear.head_stride, 1}, memory.hidden + r * D + d, D, m, n, block.width,
+                 b > 0, product_scratch(memory, worker));
       }
     }
   });
@@ -153,7 +159,7 @@ void chunk_gradient(const Linear& linear, const RowTokens& chunk, const ChunkMem
     for (int64_t b = begin; b < end; ++b) {
       const Block block = block_of(linear, memory, b);
       if (gradients.bias != nullptr)
-        add_bias_gradient(block, kept.count, memory, gradients, first_chunk, last_chunk);
+        add_bias_gradient(block, linear.factor_type(), kept.count, memory, gradients, first_chunk, last_chunk);
       if (head)
         add_head_gradient(linear, block, kept.count, memory, gradients, first_chunk, last_chunk, worker);
     }

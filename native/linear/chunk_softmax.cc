@@ -1,5 +1,6 @@
 // One product: the logits of a block, and from them the softmax of each row, block by block.
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "linear/blocks.h"
@@ -13,6 +14,25 @@ void add_bias(const Linear& linear, const Block& block, int64_t rows) {
   vector_kernels().convert(from, linear.bias_type, bias, Float::kF32, block.width);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t v = 0; v < block.width; ++v) block.logits[r * block.width + v] += bias[v];
+}
+
+// The logits of a block as the model makes them, formed or given.
+void form_logits(const Linear& linear, const RowTokens& chunk, const ChunkMemory& memory, const Block& block,
+                 int worker) {
+  const int64_t D = linear.D, bytes = block.width * sizeof(float);
+  const auto place = [&](int64_t i) { return chunk.row[i] * linear.width + block.first; };
+  if (linear.logits != nullptr) {
+    for (int64_t i = 0; i < chunk.count; ++i)
+      std::memcpy(block.logits + i * block.width, linear.logits + place(i), bytes);
+    return;
+  }
+  multiply(linear.hidden_type == Float::kBf16 && linear.head_type == Float::kBf16,
+           {memory.hidden, Float::kF32, D, 1}, {head_row(linear, block.first), linear.head_type, 1, linear.head_stride},
+           block.logits,
+           block.width, chunk.count, block.width, D, false, product_scratch(memory, worker));
+  if (linear.bias != nullptr) add_bias(linear, block, chunk.count);
+  for (int64_t i = 0; i < chunk.count && linear.kept_logits != nullptr; ++i)
+    std::memcpy(linear.kept_logits + place(i), block.logits + i * block.width, bytes);
 }
 
 // The softmax of a row from those of its blocks, in which -inf alone is no fault; in the whole row it is, unless that
@@ -62,10 +82,7 @@ void chunk_softmax(const Linear& linear, const RowTokens& chunk, const ChunkMemo
     for (int64_t b = begin; b < end; ++b) {
       Block block = block_of(linear, memory, b);
       if (!keep_logits) block.logits = memory.logits + worker * memory.rows * std::min(kBlock, linear.V);
-      vector_kernels().matmul({memory.hidden, Float::kF32, D, 1},
-                              {head_row(linear, block.first), linear.head_type, 1, linear.head_stride}, block.logits, block.width,
-                              chunk.count, block.width, D, false, product_scratch(memory, worker));
-      if (linear.bias != nullptr) add_bias(linear, block, chunk.count);
+      form_logits(linear, chunk, memory, block, worker);
       if (linear.temperature.softcap != 0)
         vector_kernels().softcap(block.logits, Float::kF32, chunk.count * block.width, linear.temperature.softcap,
                                  block.logits);

@@ -25,6 +25,13 @@ struct Linear {
   bool part = false;  // they are those of ids vocab_start.. of a vocabulary, not the whole of it
   int64_t vocab_start = 0;
   KeptSets kept{};
+  // Of the rows of the whole vocabulary, before a soft-cap.
+  const float* logits = nullptr;  // [R,width], given: the first product is spared; may be null
+  float* kept_logits = nullptr;   // [R,width], wanted for that; may be null
+  bool standard = false;          // precision: factors that are computed are rounded to the dtype of the operands
+
+  // Of the gradient of the logits, as a factor.
+  Float factor_type() const { return standard && hidden_type == head_type ? head_type : Float::kF32; }
 };
 
 // Null outputs are not wanted.
@@ -66,6 +73,7 @@ Linear linear_of(const Args& args, const Axes& axes) {
     if (linear.part) linear.vocab_start = args.vocab_start;
   }
   linear.kept = kept_sets_of(args, linear.vocab_start, linear.V);
+  if constexpr (requires { args.precision; }) linear.standard = args.precision != 0;
   return linear;
 }
 

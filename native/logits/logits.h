@@ -107,7 +107,7 @@ int check_softcap(double softcap, double temperature);
 // All of them; before any memory is looked at.
 template <class Args>
 int check_vocabulary(const Args& args, const Axes& axes) {
-  constexpr bool kLogits = requires { args.logits; };
+  constexpr bool kLogits = !requires { args.hidden; };
   if (const int status = check_rows(args.row, axes, kLogits ? "logits" : "hidden")) return status;
   if (const int status = check_softcap(args.softcap, args.temperature)) return status;
   if (const int status = check_kept_inputs(args.kept_start, args.kept)) return status;

@@ -4,7 +4,6 @@
 #include "loss/policy_loss_range.h"
 
 #include <cmath>
-#include <cstring>
 #include <type_traits>
 
 #include "vector/vector.h"
@@ -57,8 +56,8 @@ constexpr int kLanes = 8;
 RangeLoss range_loss(Surrogate surrogate) {
   const auto index = static_cast<int32_t>(surrogate);
 #if defined(__x86_64__)
-  if (std::strcmp(vector_kernels().name, "avx512") == 0) return avx512::kSurrogateLosses[index];
-  if (std::strcmp(vector_kernels().name, "avx2") == 0) return avx2::kSurrogateLosses[index];
+  if (vector_kernels().lanes == 16) return avx512::kSurrogateLosses[index];
+  if (vector_kernels().lanes == 8) return avx2::kSurrogateLosses[index];
 #endif
   return baseline::kSurrogateLosses[index];
 }

@@ -3,7 +3,7 @@
 // linker could give the other files a function that only this processor runs.
 #if defined(__x86_64__)
 
-#include "vector/vector.h"
+#include "vector/bf16.h"
 
 // GCC 12 takes the undefined pass-through operand of its own AVX-512 intrinsics for a mistake of ours.
 #if !defined(__clang__)
@@ -28,8 +28,17 @@ namespace {
 #include "vector/kernels.h"
 }  // namespace
 
-extern const VectorKernels avx512_kernels;
+static constexpr VectorKernels with_bf16(const char* name, MatmulBf16* matmul) {
+  VectorKernels kernels = kernels_named(name);
+  kernels.matmul_bf16 = matmul;
+  if (kernels.matmul_scratch < kBf16Scratch) kernels.matmul_scratch = kBf16Scratch;
+  return kernels;
+}
+
+extern const VectorKernels avx512_kernels, avx512_bf16_kernels, amx_kernels;
 constinit const VectorKernels avx512_kernels = kernels_named("avx512");
+constinit const VectorKernels avx512_bf16_kernels = with_bf16("avx512_bf16", matmul_avx512_bf16);
+constinit const VectorKernels amx_kernels = with_bf16("amx", matmul_amx);
 
 }  // namespace grpo
 

@@ -11,11 +11,13 @@
 
 static constexpr VectorKernels kernels_named(const char* name) {
   return {.name = name,
+          .lanes = kLanes,
           .softmax_stats = softmax_stats,
           .softmax_gradient = softmax_gradient,
           .softcap = softcap,
           .matmul_tile = matmul_tile,
           .matmul = matmul,
+          .matmul_bf16 = nullptr,
           .matmul_scratch = kMatmulScratch,
           .softmax_tile = softmax_tile,
           .softmax_tile_backward = softmax_tile_backward,

@@ -162,21 +162,6 @@ static Packed pack_a(Matrix a, int64_t row, int64_t rows, int64_t column, int64_
   return {kPackedRow, 1};
 }
 
-// rows[i][j] becomes rows[j][i]: interleaving the first half of the rows with the second, log2(kLanes) times.
-GRPO_INLINE void transpose(F32 (&rows)[kLanes]) {
-#pragma GCC unroll 4
-  for (int stage = 1; stage < kLanes; stage *= 2) {
-    F32 mixed[kLanes];
-#pragma GCC unroll 8
-    for (int i = 0; i < kLanes / 2; ++i) {
-      mixed[2 * i] = interleave_low(rows[i], rows[i + kLanes / 2]);
-      mixed[2 * i + 1] = interleave_high(rows[i], rows[i + kLanes / 2]);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) rows[i] = mixed[i];
-  }
-}
-
 // At most kLanes columns of B whose elements are consecutive along k; `next` more follow.
 template <Float kType>
 static void pack_columns(const void* data, int64_t first, int64_t column_stride, int64_t columns, int64_t next,

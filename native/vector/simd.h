@@ -124,6 +124,21 @@ GRPO_INLINE F32 interleave_high(F32 a, F32 b) {
 #endif
 }
 
+// rows[i][j] becomes rows[j][i]: interleaving the first half of the rows with the second, log2(kLanes) times.
+GRPO_INLINE void transpose(F32 (&rows)[kLanes]) {
+#pragma GCC unroll 4
+  for (int stage = 1; stage < kLanes; stage *= 2) {
+    F32 mixed[kLanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes / 2; ++i) {
+      mixed[2 * i] = interleave_low(rows[i], rows[i + kLanes / 2]);
+      mixed[2 * i + 1] = interleave_high(rows[i], rows[i + kLanes / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) rows[i] = mixed[i];
+  }
+}
+
 // ---- Arithmetic.
 
 // a * b + c, rounded once where the processor can.

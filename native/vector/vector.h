@@ -1,5 +1,6 @@
 // The vector code of the CPU kernels: a handful of inner loops, compiled once per instruction set
-// (vector/baseline.cc, vector/avx2.cc, vector/avx512.cc) from the same source, and chosen at run time.
+// (vector/baseline.cc, vector/avx2.cc, vector/avx512.cc) from the same source, and chosen at run time. The product of
+// bf16 alone has files of its own (vector/avx512_bf16.cc, vector/amx.cc), of processors that are AVX-512's otherwise.
 // Everything else in native/ is ordinary C++ that calls these through the table below.
 //
 // A result depends on the instruction set (the number of lanes decides the order of a sum), never on
@@ -38,7 +39,8 @@ struct GaussianSums {
 };
 
 struct VectorKernels {
-  const char* name;  // "baseline" ("neon" on arm64), "avx2", "avx512"
+  const char* name;  // "baseline" ("neon" on arm64), "avx2", "avx512", and with products of bf16 "avx512_bf16", "amx"
+  int lanes;         // floats of a vector
 
   // One pass over x[n], read once.
   SoftmaxStats (*softmax_stats)(const void* x, Float type, int64_t n, float scale);
@@ -64,6 +66,10 @@ struct VectorKernels {
   // least matmul_scratch floats. An element's result does not depend on m, n or its place.
   void (*matmul)(const Matrix& a, const Matrix& b, float* c, int64_t ldc, int64_t m, int64_t n, int64_t k,
                  bool accumulate, float* scratch);
+  // The same of bf16 (exact products in float32 sums), to which float32 is rounded; numbers and products below 2^-126
+  // count as 0. Null where the processor has no instruction for it.
+  void (*matmul_bf16)(const Matrix& a, const Matrix& b, float* c, int64_t ldc, int64_t m, int64_t n, int64_t k,
+                      bool accumulate, float* scratch);
   int64_t matmul_scratch;
 
   // Running softmax over a tile of scores held transposed, scores[keys, queries] (leading dimension lds), of which
@@ -94,8 +100,7 @@ struct VectorKernels {
 // The table in use: the best the processor has, unless GRPO_KERNELS_ISA or set_instruction_set names another.
 const VectorKernels& vector_kernels();
 
-// "baseline" (everywhere), "neon", "avx2", "avx512": false, and nothing changes, where the processor or the build
-// lacks it.
+// One of those names: false, and nothing changes, where the processor or the build lacks it.
 bool set_instruction_set(const char* name);
 
 // Why vector_kernels() is not the widest table of this package; empty if it is.

@@ -165,6 +165,7 @@ function outputsPart(name: string, { returns }: Docstring, link: Link): string[]
   const rows = outputs.map((spec) => {
     const given = [
       spec.condition !== undefined && `where \`${spec.condition}\` is ${options.includes(spec.condition) ? 'true' : 'given'}`, // biome-ignore format: a line
+      spec.asked && 'where `out` has it',
       spec.over !== undefined && `may be written over \`${spec.over}\``,
     ]
     return [`\`${spec.name}\``, shape({ ...spec, optional: false, strided: false }), given.filter((part) => part).join('; ')] // biome-ignore format: one row

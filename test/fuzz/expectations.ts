@@ -1,7 +1,7 @@
 // What the outputs of a case are in float64, by references that know nothing of the library, and how near to that a kernel
 // has to come.
 import { operationNames } from '../../lib/addon/signatures.js'
-import type { HostArray, Objective } from '../../lib/index.js'
+import { fromBf16, fromF16, type HostArray, type Objective, toBf16, toF16 } from '../../lib/index.js'
 import { statNames } from '../../lib/loss_stats.js'
 import type { OperationName } from '../../lib/ops.js'
 import { attentionGradients, attentionReference } from '../references/attention.js'
@@ -52,12 +52,30 @@ function withFull({ keptStart, kept, ...whole }: LogitsInputs, round: Round): Ex
   return { ...tokenLogprobReference({ keptStart, kept, ...whole }, round), fullLogp, fullLogsumexp }
 }
 
+/**
+ * With precision 'standard' the plain formula too rounds what it computes of two factors of one dtype of 16 bits. Where
+ * `round` goes either way, so does this.
+ */
+function roundedFactor(args: Arguments, gradLogits: Float64Array, round: Round): Float64Array {
+  const { hidden, head } = args.inputs as Record<string, HostArray>
+  const third = 1 / 3
+  if (args.options.precision !== 'standard' || hidden!.dtype !== head!.dtype || round(third) === third)
+    return gradLogits
+  if (head!.dtype === 'f32') return gradLogits
+  const move = round === Math.fround ? 0 : 2 ** -9
+  const scale = ((args.options.gradScale as number | undefined) ?? 1) || 1
+  const moved = Float32Array.from(gradLogits, (g) => scale * g * (1 + (round(third) < third ? -move : move)))
+  const narrow = head!.dtype === 'bf16' ? fromBf16(toBf16(moved)) : fromF16(toF16(moved))
+  return Float64Array.from(narrow, (g) => g / scale)
+}
+
 function linear(args: Arguments, round: Round) {
   const { hidden, head, headBias } = numbersOf(args) as Record<string, Numbers>
   const [R, D, V] = [size(args.inputs.hidden, 0), size(args.inputs.hidden, 1), size(args.inputs.head, 0)]
   const bias = headBias
   const logits = D > 0 ? linearLogits({ hidden: hidden!, head: head!, D, headBias: bias }, round) : Float64Array.from({ length: R * V }, (_, i) => bias?.[i % V] ?? 0) // biome-ignore format: one choice
-  const gradients = (gradLogits: Numbers) => {
+  const gradients = (unrounded: Float64Array) => {
+    const gradLogits = roundedFactor(args, unrounded, round)
     if (D > 0) return linearGradients({ hidden: hidden!, head: head!, D }, gradLogits, round)
     const gradHeadBias = zeros(V)
     for (let i = 0; i < R * V; i++) gradHeadBias[i % V]! += gradLogits[i]!
@@ -87,7 +105,7 @@ function lossFrom(args: Arguments, logits: Numbers, V: number, round: Round) {
   const { token, row, rowTemperature, keptStart, kept, ...policy } = numbersOf(args)
   const inputs = logitsInputs(args, logits, V)
   const { logp, entropy } = tokenLogprobReference(inputs, round)
-  const { temperature, softcap, chunkRows, validVocab, gradScale, ...objective } = args.options
+  const { temperature, softcap, chunkRows, validVocab, gradScale, precision, ...objective } = args.options
   const given = { ...policy, logp, entropy } as unknown as PolicyCase
   const { loss, gradLogp, gradEntropy, ...counted } = policyObjective(given, objective as Objective, round)
   const gradLogits = tokenLogprobBackwardReference(inputs, gradLogp, gradEntropy, round)
