@@ -131,17 +131,17 @@ void chunk_gradient(const Linear& linear, const LinearChunk& chunk, const float*
     return Matrix{chunk.logits, Float::kF32, chunk.stride, chunk.kept, transposed};
   };
   if (gradients.hidden != nullptr)
-    matmul(gradient(false), {linear.head, linear.head_type, linear.D, nullptr, true},
+    matmul(Use::kGradHidden, gradient(false), {linear.head, linear.head_type, linear.D, nullptr, true},
            {gradients.hidden, gradients.hidden_type, linear.D, chunk.kept_row, nullptr, Float::kF32, false,
             gradients.hidden_type},
-           chunk.rows, linear.D, linear.V, {chunk.kept_count, false}, chunk.row_largest, on);
+           chunk.rows, linear.D, linear.V, {chunk.kept_count, false}, {}, chunk.row_largest, on);
   if (gradients.head != nullptr) {
     if (chunk.column_largest != nullptr)
       on(column_largest_kernel, {ceil_div(linear.V, kThreads), kThreads}, chunk, linear.V);
     void* sum = chunk.head_sum != nullptr ? static_cast<void*>(chunk.head_sum) : gradients.head;
-    matmul(gradient(true), {linear.hidden, linear.hidden_type, linear.D, chunk.kept_row, true},
+    matmul(Use::kGradHead, gradient(true), {linear.hidden, linear.hidden_type, linear.D, chunk.kept_row, true},
            {sum, Float::kF32, linear.D, nullptr, nullptr, Float::kF32, true, gradients.head_type}, linear.V, linear.D,
-           chunk.rows, {chunk.kept_count, true}, chunk.column_largest, on);
+           chunk.rows, {chunk.kept_count, true}, {}, chunk.column_largest, on);
   }
   if (gradients.bias != nullptr) {
     float* sum = chunk.bias_sum != nullptr ? chunk.bias_sum : reinterpret_cast<float*>(gradients.bias);

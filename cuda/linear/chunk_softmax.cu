@@ -72,10 +72,10 @@ void chunk_softmax(const Linear& linear, LinearChunk& chunk, int64_t begin, floa
                    float* logsumexp, Launch& on) {
   chunk.begin = begin;
   on(live_kernel, {1, 1}, chunk);
-  matmul({linear.hidden, linear.hidden_type, linear.D, chunk.named.row + begin, false},
+  matmul(Use::kLogits, {linear.hidden, linear.hidden_type, linear.D, chunk.named.row + begin, false},
          {linear.head, linear.head_type, linear.D, nullptr, false},
          {chunk.logits, Float::kF32, chunk.stride, nullptr, linear.bias, linear.bias_type, false, Float::kF32},
-         chunk.rows, linear.V, linear.D, {chunk.live, false}, nullptr, on);
+         chunk.rows, linear.V, linear.D, {chunk.live, false}, {}, nullptr, on);
   on(softmax_kernel, {chunk.rows, kThreads, sizeof(Shared)}, chunk, linear, logp, entropy, logsumexp);
 }
 
