@@ -42,8 +42,9 @@ __device__ __forceinline__ void store_product(const Product& out, int64_t m, int
 
 // Grid: ceil(M / 64) ceil(N / 64). Block: 256. Shared: 8,704. Work: M N K products. Bound: issue.
 __global__ void __launch_bounds__(kThreads)
-    matmul_kernel(Matrix a, Matrix b, Product out, int64_t M, int64_t N, int64_t K, Extent extent) {
+    matmul_kernel(Matrix a, Matrix b, Product out, int64_t M, int64_t N, int64_t K, Extent extent, Choice choice) {
   DYN_SMEM(Tiles, tiles);
+  if (choice.skips()) return;
   if (extent.live != nullptr) (extent.of_depth ? K : M) = *extent.live;
   const int64_t across = ceil_div(N, kPlainSide);
   const int64_t m0 = blockIdx.x / across * kPlainSide, n0 = blockIdx.x % across * kPlainSide;
@@ -79,7 +80,7 @@ void matmul(Use use, const Matrix& a, const Matrix& b, const Product& out, int64
   if (matmul_of_halves(use, a, b, out, M, N, K, extent, choice, on)) return;
   if (matmul_by_terms(use, a, b, out, M, N, K, extent, choice, largest, on)) return;
   const int64_t blocks = ceil_div(M, kPlainSide) * ceil_div(N, kPlainSide);
-  on(matmul_kernel, {blocks, kThreads, sizeof(Tiles)}, a, b, out, M, N, K, extent);
+  on(matmul_kernel, {blocks, kThreads, sizeof(Tiles)}, a, b, out, M, N, K, extent, choice);
 }
 
 }  // namespace grpo::cuda

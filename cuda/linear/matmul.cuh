@@ -19,6 +19,8 @@
 
 namespace grpo::cuda {
 
+constexpr int kMatrixSide = 128;  // a block with matrix instructions has so many rows and columns of results
+
 // Of which kind a product is: each kernel is compiled for one.
 enum class Use {
   kLogits,      // hidden head^T: float32, with the bias
@@ -34,6 +36,12 @@ struct Matrix {
   const int32_t* rows;  // may be null
   bool transposed;      // element (i, k) is in row k, column i
 };
+
+// To 16 bytes, all rows.
+inline bool aligned(const Matrix& x) {
+  const int64_t size = x.type == Float::kF32 ? 4 : 2;
+  return reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && x.stride * size % 16 == 0;
+}
 
 struct Product {
   void* data;

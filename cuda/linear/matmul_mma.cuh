@@ -23,7 +23,7 @@
 
 namespace grpo::cuda {
 
-constexpr int kMatrixSide = 128, kDepth = 32, kStages = 3;
+constexpr int kDepth = 32, kStages = 3;
 constexpr int kWarpRows = 64, kRowFragments = kWarpRows / 16;
 
 // 128 rows by 32 terms, or terms by rows, in pieces of 16 bytes, so laid out that what a warp reads at a time lies in
@@ -292,11 +292,6 @@ __global__ void __launch_bounds__(kMatrixThreads<A>, sizeof(A) == 2 ? 2 : 1)
         store_two<kAdd>(row + j * 8, x[0], x[1], n + j * 8, N, paired);
       }
     }
-}
-
-inline bool aligned(const Matrix& x) {
-  const int64_t size = x.type == Float::kF32 ? 4 : 2;
-  return reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && x.stride * size % 16 == 0;
 }
 
 // Whether the kernel's counts have room for a product's, and for the bytes of a row of its operands.

@@ -23,6 +23,7 @@ struct Linear {
   bool part = false;  // they are those of ids vocab_start.. of a vocabulary, not the whole of it
   int64_t vocab_start = 0;
   KeptSets kept{};
+  int64_t hidden_stride = D, head_stride = D;  // elements from one row to the next
 };
 
 // Null outputs are not wanted.
