@@ -11,7 +11,12 @@ import { fewOnDevice } from './support/sweep.js'
 const [R, D, V] = [13, 40, 301]
 type Half = 'bf16' | 'f16'
 
-function batch(dtype: Half, { headScale = (_v: number, _d: number) => 0.5, gradScale = (_r: number) => 1 } = {}) {
+interface Scales {
+  headScale?: (v: number, d: number) => number
+  gradScale?: (r: number) => number
+}
+
+function batch(dtype: Half, { headScale = () => 0.5, gradScale = () => 1 }: Scales = {}) {
   const r = random(7)
   const inputs = {
     hidden: floats(dtype, r.normals(R * D), [R, D]),

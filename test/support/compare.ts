@@ -48,7 +48,10 @@ export function accurate(actual: HostArray, exact: Numbers, plain: Numbers, time
  */
 export function accurateRows(actual: HostArray, exact: Numbers, plain: Numbers): void {
   const { dtype } = actual
-  if (dtype !== 'bf16' && dtype !== 'f16') return accurate(actual, exact, plain)
+  if (dtype !== 'bf16' && dtype !== 'f16') {
+    accurate(actual, exact, plain)
+    return
+  }
   const own = values(actual)
   const width = actual.shape.at(-1) ?? 1
   const at = (x: Numbers, i: number) => x[i] as number
