@@ -108,12 +108,15 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * Memory beside inputs and outputs, as `linearPolicyLoss.plan` says before the call: chunkRows x (V + D) float32, some 50
  * bytes per token, and, where gradHead is bf16 or f16 and the rows take more than one chunk, its sums: V x D float32. Passing
  * `out: { gradHead }` in float32 avoids those. On a device: chunkRows x V float32, some 60 bytes per token and row, and
- * those sums wherever gradHead is bf16 or f16. With sets (`kept` of the plan) some 25 bytes per id more, and those sums where
- * rows with and without sets meet.
+ * those sums wherever gradHead is bf16 or f16; for gradients of 16 bits of 16-bit hidden states and heads chunkRows x D
+ * float16, and of a bf16 head V x D. With sets (`kept` of the plan) some 25 bytes per id more, and those sums where rows with
+ * and without sets meet.
  *
  * Accuracy: loss, logp, entropy and gradients of f32, bf16 and f16 hidden states and heads are within twice the
  * largest error of the plain float32 formula, plus the last digit of their dtype, of the equation in float64, on
- * every instruction set.
+ * every instruction set. On a device gradients of 16 bits, of 16-bit hidden states and heads, have a factor rounded to
+ * float16: their root mean square error is at most 1.25 times that of the plain formula rounded to bf16, twice that of
+ * f16.
  *
  * @param inputs.hidden       f32|bf16|f16[R,D]  final hidden states, after the last norm
  * @param inputs.head         f32|bf16|f16[V,D]  the output layer; its dtype may differ from that of hidden
@@ -135,7 +138,8 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * @param options.accumulate  false; true: gradHead and gradHeadBias are added to what `out` holds, in float32 where that is
  *                            its dtype; both need an `out` then
  * @param options.chunkRows   rows that go through the products together. Default: 256, or as many as have 128 MiB of
- *                            logits, on a device those that have 1 GiB, but 64 at least
+ *                            logits, on a device those that a thirtieth of its memory holds, from 1 GiB to 4 GiB of it,
+ *                            but 64 at least
  * @returns loss f32[1]; gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array,
  *          or float32 if `out` is; logp, entropy f32[T], 0 where masked; stats f64[15], which lossStats reads and merges
  * @throws as tokenLogprob and policyLoss

@@ -20,15 +20,13 @@ void halved_factors(const Linear& linear, LinearChunk& chunk, Launch& on) {
   chunk.hidden = on.scratch<f16>(chunk.rows * linear.D);
   chunk.hidden_exponent = on.scratch<int32_t>(1);
   chunk.hidden_power = on.scratch<int32_t>(1);
-  const Matrix head{linear.head, linear.head_type, linear.head_stride, nullptr, true};
-  if (linear.head_type == Float::kF16 && linear.head_stride == linear.D && aligned(head)) {
-    chunk.head = reinterpret_cast<const f16*>(linear.head);
-    return;
-  }
-  chunk.head = chunk.halved_head = on.scratch<f16>(linear.V * linear.D);
+  chunk.head = {linear.head, Float::kF16, linear.head_stride, nullptr, true};
+  if (linear.head_type == Float::kF16) return;
+  chunk.halved_head = on.scratch<f16>(linear.V * linear.D);
+  chunk.head = {chunk.halved_head, Float::kF16, linear.D, nullptr, true};
   chunk.head_words = on.scratch<uint32_t>(3);
   chunk.head_power = reinterpret_cast<const int32_t*>(chunk.head_words + 1);
-  if (linear.head_type == Float::kBf16) chunk.choice = {chunk.head_words + 2, linear.V * linear.D, false};
+  chunk.choice = {chunk.head_words + 2, linear.V * linear.D, false};
 }
 
 }  // namespace

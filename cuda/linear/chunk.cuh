@@ -70,9 +70,9 @@ struct LinearChunk {
   bool halves;
   Choice choice;           // they are, unless the device finds the head too wide for that
   int32_t* power;          // [rows], of the gradients, which lie at the begin of their row of logits
-  const f16* head;         // [V,D]
+  Matrix head;             // [V,D], the call's own where that is f16
   const int32_t* head_power;  // [1], null: 0
-  f16* halved_head;        // [V,D], null where `head` is the call's own
+  f16* halved_head;        // [V,D], null where it is the call's own
   uint32_t* head_words;    // [3], likewise: its largest magnitude, its power, how many numbers lose digits
   f16* hidden;             // [rows,D], of the rows that are kept
   int32_t *hidden_exponent, *hidden_power;  // [1]

@@ -88,7 +88,7 @@ __device__ __forceinline__ void write_halves(float* z, int64_t V, int64_t stride
 
 // z becomes (sum of grad_logp[t] over the tokens t of v - p coefficient - p (log p + entropy) entropy_coefficient)
 // scale, with a soft-cap times its slope, as f16 times the row's power of two.
-// Grid: rows of the chunk. Block: 256. Shared: 32. Work: 6 or 8 bytes per logit. Bound: issue.
+// Grid: rows of the chunk. Block: 256. Shared: 32. Work: 6 or 8 bytes per logit. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     gradient_kernel(LinearChunk chunk, Linear linear, const float* logsumexp, const float* entropy,
                     const float* grad_logp, const float* grad_entropy, double grad_scale) {
@@ -229,8 +229,7 @@ void chunk_gradient(const Linear& linear, const LinearChunk& chunk, const float*
     Product halved = hidden;
     halved.row_power = chunk.power, halved.power = chunk.head_power;
     if (gradients.hidden != nullptr)
-      matmul(Use::kGradHidden, gradient(false), {chunk.head, Float::kF16, D, nullptr, true}, halved, chunk.rows, D, V,
-             rows, chunk.choice, nullptr, on);
+      matmul(Use::kGradHidden, gradient(false), chunk.head, halved, chunk.rows, D, V, rows, chunk.choice, nullptr, on);
     halved = head;
     halved.power = chunk.hidden_power;
     if (gradients.head != nullptr) {

@@ -137,10 +137,12 @@ __global__ void __launch_bounds__(kThreads) halve_hidden_kernel(LinearChunk chun
 bool by_halves(const Linear& linear, const LinearGradients& gradients, int64_t rows) {
   const auto narrow = [](const char* gradient, Float type) { return gradient == nullptr || type != Float::kF32; };
   constexpr int64_t kMost = INT32_MAX / 8;  // what matmul_of_halves counts
+  const bool suits = linear.head_type == Float::kBf16 ||  // is copied
+                     aligned({linear.head, linear.head_type, linear.head_stride, nullptr, true});
   return (gradients.hidden != nullptr || gradients.head != nullptr) && linear.hidden_type != Float::kF32 &&
          linear.head_type != Float::kF32 && narrow(gradients.hidden, gradients.hidden_type) &&
          narrow(gradients.head, gradients.head_type) && narrow(gradients.bias, gradients.bias_type) && linear.D > 0 &&
-         linear.D % kPiece == 0 && linear.D <= kMost && linear.V <= kMost && rows <= kMost;
+         linear.D % kPiece == 0 && suits && linear.D <= kMost && linear.V <= kMost && rows <= kMost;
 }
 
 void halve_head(const Linear& linear, const LinearChunk& chunk, Launch& on) {

@@ -1,17 +1,18 @@
 // The three matrix products of the linear operations: logits, and the gradients of the hidden states and of the head.
 //
-// Which kernel multiplies what:
+// Which kernel multiplies what; "aligned": rows begin at multiples of 16 bytes:
 //
-//   product                     operands                                            kernel
-//   logits                      hidden and head of one 16-bit dtype, aligned        matmul_mma, as they are
-//   gradHidden and gradHead,    16-bit hidden and head, D a multiple of 8           matmul_mma, one f16 term: the
-//     all that are wanted 16-bit                                                    gradient of logits as f16 in rows
-//                                                                                   scaled by powers of two (half.cuh)
-//   the same, bf16 head wider   the device sees that, and runs this in its place    matmul_split, two bf16 terms
-//     than f16
-//   gradHidden or gradHead      the other factor 16-bit and aligned                 matmul_split, three bf16 or two f16
-//     into float32                                                                  terms of the float32 gradient
-//   anything else                                                                   matmul, without matrix instructions
+//   product                   operands                                             kernel
+//   logits                    hidden and head of one 16-bit dtype, aligned, D a    matmul_mma, as they are
+//                             multiple of 8
+//   gradHidden and gradHead   16-bit hidden and head, an f16 head aligned, D a     matmul_mma, one f16 term: the gradient
+//                             multiple of 8, gradients that are wanted 16-bit      of logits is f16 in rows scaled by
+//                                                                                  powers of two (halves.cuh)
+//   the same                  a bf16 head whose range is too wide for f16, which   matmul_split, two bf16 terms
+//                             the device sees, aligned
+//   gradHidden or gradHead    the other factor 16-bit and aligned                  matmul_split, three bf16 or two f16
+//   otherwise                                                                      terms of the float32 gradient
+//   all others                                                                     matmul, without matrix instructions
 #pragma once
 
 #include "blocks/floats.cuh"
