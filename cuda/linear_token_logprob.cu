@@ -4,9 +4,9 @@
 //
 // Which kernel runs: where D is a multiple of 8 and rows begin at multiples of 16 bytes, matrix instructions (mma, from
 // compute capability 8.0 on; matmul_mma.cu) form the logits of hidden and head of one 16-bit dtype. gradHidden and
-// gradHead of 16-bit hidden and head take one float16 term each where all gradients that are wanted have 16 bits; two
-// bf16 terms (matmul_split.cu) where more than one in 2^20 numbers of a bf16 head lie below 2^-32 of the largest; and two
-// or three terms where a gradient is wanted in float32. Products of float32 hidden or head take the tiles of matmul.cu, in
+// gradHead of 16-bit hidden and head take one float16 term each where all gradients that are wanted are bf16; two bf16
+// terms (matmul_split.cu) where more than one in 2^20 numbers of a bf16 head lie below 2^-32 of the largest; and two or
+// three terms where a gradient is wanted in f16 or float32. Products of float32 hidden or head take the tiles of matmul.cu, in
 // float32 without matrix instructions.
 #include "launch/operation.cuh"
 #include "linear/kept.cuh"

@@ -108,15 +108,13 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * Memory beside inputs and outputs, as `linearPolicyLoss.plan` says before the call: chunkRows x (V + D) float32, some 50
  * bytes per token, and, where gradHead is bf16 or f16 and the rows take more than one chunk, its sums: V x D float32. Passing
  * `out: { gradHead }` in float32 avoids those. On a device: chunkRows x V float32, some 60 bytes per token and row, and
- * those sums wherever gradHead is bf16 or f16; for gradients of 16 bits of 16-bit hidden states and heads chunkRows x D
- * float16, and of a bf16 head V x D. With sets (`kept` of the plan) some 25 bytes per id more, and those sums where rows with
- * and without sets meet.
+ * those sums wherever gradHead is bf16 or f16; for gradients in bf16 chunkRows x D float16, and for those of a bf16 head
+ * V x D. With sets (`kept` of the plan) some 25 bytes per id more, and those sums where rows with and without sets meet.
  *
  * Accuracy: loss, logp, entropy and gradients of f32, bf16 and f16 hidden states and heads are within twice the
  * largest error of the plain float32 formula, plus the last digit of their dtype, of the equation in float64, on
- * every instruction set. On a device gradients of 16 bits, of 16-bit hidden states and heads, have a factor rounded to
- * float16: their root mean square error is at most 1.25 times that of the plain formula rounded to bf16, twice that of
- * f16.
+ * every instruction set. On a device gradients in bf16 have a factor rounded to float16: their root mean square error
+ * is at most 1.25 times that of the plain formula rounded to bf16.
  *
  * @param inputs.hidden       f32|bf16|f16[R,D]  final hidden states, after the last norm
  * @param inputs.head         f32|bf16|f16[V,D]  the output layer; its dtype may differ from that of hidden

@@ -7,7 +7,7 @@ import { floats } from './support/linear_cases.js'
 import { random } from './support/random.js'
 import { fewOnDevice } from './support/sweep.js'
 
-// Gradients of 16-bit hidden states and heads: products of float16 factors, scaled by powers of two, on a device.
+// Gradients of 16-bit hidden states and heads: in bf16 products of float16 factors, scaled by powers of two, on a device.
 const [R, D, V] = [13, 40, 301]
 type Half = 'bf16' | 'f16'
 
@@ -112,6 +112,13 @@ describe('gradients of 16 bits', () => {
       return linearGradients(matrices, tokenLogprobBackwardReference(logits, gradLogp, undefined, round), round)
     })
     accurateRows(gradHidden, exact!.gradHidden, plain!.gradHidden)
+  })
+
+  test('bf16 hidden states and an f16 head', () => {
+    const b = { ...batch('bf16'), head: batch('f16').head }
+    const logsumexp = linearTokenLogprob({ hidden: b.hidden, head: b.head, token: b.token }).logsumexp
+    const { gradHidden } = linearTokenLogprobBackward({ ...b, logsumexp }, { out: { gradHead: null } })
+    accurateRows(gradHidden, reference(b).gradHidden, reference(b, Math.fround).gradHidden)
   })
 
   test.each(dtypes)('%s: the same bits in every chunk, and of a row alone', (dtype) => {

@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kThreads) halve_hidden_kernel(LinearChunk chun
 }  // namespace
 
 bool by_halves(const Linear& linear, const LinearGradients& gradients, int64_t rows) {
-  const auto narrow = [](const char* gradient, Float type) { return gradient == nullptr || type != Float::kF32; };
+  const auto narrow = [](const char* gradient, Float type) { return gradient == nullptr || type == Float::kBf16; };
   constexpr int64_t kMost = INT32_MAX / 8;  // what matmul_of_halves counts
   const bool suits = linear.head_type == Float::kBf16 ||  // is copied
                      aligned({linear.head, linear.head_type, linear.head_stride, nullptr, true});

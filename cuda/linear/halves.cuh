@@ -8,7 +8,8 @@
 //                        loses digits below 2^-40 of it, a 2^-16th of what float32 sums lose
 //
 // The gradient is rounded to 11 digits, a bf16 result to 8: root mean square error 1.01 times that of rounding alone.
-// Results in float32 take more terms, see matmul.cuh.
+// Results in f16 are as fine as the factor, and where one gradient outweighs the others of its row all of them have its
+// error: up to 2.6 times that of rounding. They and results in float32 take more terms, see matmul.cuh.
 #pragma once
 
 #include "linear/chunk.cuh"

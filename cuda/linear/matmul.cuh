@@ -6,12 +6,12 @@
 //   logits                    hidden and head of one 16-bit dtype, aligned, D a    matmul_mma, as they are
 //                             multiple of 8
 //   gradHidden and gradHead   16-bit hidden and head, an f16 head aligned, D a     matmul_mma, one f16 term: the gradient
-//                             multiple of 8, gradients that are wanted 16-bit      of logits is f16 in rows scaled by
+//                             multiple of 8, gradients that are wanted bf16        of logits is f16 in rows scaled by
 //                                                                                  powers of two (halves.cuh)
 //   the same                  a bf16 head whose range is too wide for f16, which   matmul_split, two bf16 terms
 //                             the device sees, aligned
-//   gradHidden or gradHead    the other factor 16-bit and aligned                  matmul_split, three bf16 or two f16
-//   otherwise                                                                      terms of the float32 gradient
+//   gradHidden or gradHead    the other factor 16-bit and aligned                  matmul_split, two terms of the float32
+//   otherwise                                                                      gradient, three bf16 into float32
 //   all others                                                                     matmul, without matrix instructions
 #pragma once
 

@@ -16,11 +16,10 @@ bool matmul_of_halves(Use use, const Matrix& a, const Matrix& b, const Product& 
     return a.type == Float::kBf16 ? launch.template operator()<Use::kLogits, bf16, float>()
                                   : launch.template operator()<Use::kLogits, f16, float>();
   }
-  // Gradients are f16.
-  if (a.type != Float::kF16) return false;
+  // Gradients are f16, of which bf16 is formed.
+  if (a.type != Float::kF16 || (use == Use::kGradHidden && out.type != Float::kBf16)) return false;
   if (use == Use::kGradHead) return launch.template operator()<Use::kGradHead, f16, float>();
-  return out.type == Float::kBf16 ? launch.template operator()<Use::kGradHidden, f16, bf16>()
-                                  : launch.template operator()<Use::kGradHidden, f16, f16>();
+  return launch.template operator()<Use::kGradHidden, f16, bf16>();
 }
 
 }  // namespace grpo::cuda
