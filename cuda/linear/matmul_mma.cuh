@@ -13,8 +13,8 @@
 //
 //   logits                         140 [358]   64 of them add part sums, 8 load factors, 28 copy and count
 //   gradHidden, gradHead, one term 146, 156
-//   in two terms                   247 to 330 [412 to 465]
-//   in three                       250 to 256 [336 to 345]
+//   in two terms                   244 to 330 [412 to 465]
+//   in three                       226 to 255 [336 to 345]
 #pragma once
 
 #include "blocks/fragments.cuh"
