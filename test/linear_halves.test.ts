@@ -7,7 +7,8 @@ import { floats } from './support/linear_cases.js'
 import { random } from './support/random.js'
 import { fewOnDevice } from './support/sweep.js'
 
-// Gradients of 16-bit hidden states and heads: in bf16 products of float16 factors, scaled by powers of two, on a device.
+// Gradients of 16-bit hidden states and heads: those in bf16 are products of float16 factors, scaled by powers of two,
+// on a device.
 const [R, D, V] = [13, 40, 301]
 type Half = 'bf16' | 'f16'
 

@@ -11,8 +11,8 @@
 // The sums of gradHead and gradHeadBias run over the rows in order, chunk after chunk. What a row gets depends neither
 // on the chunk that it is in nor on the others.
 //
-// How many rows a chunk has decides the order of the sums, and is a function of the vocabulary and of the device: of the
-// memory that it has, not of what happens to be free. So a call's bits, and the memory that a plan promises, do not
+// How many rows a chunk has decides the order of the sums, and is a function of the vocabulary and of the device: of
+// the memory that it has, not of what happens to be free. So a call's bits, and the memory that a plan promises, do not
 // depend on what else runs.
 #pragma once
 

@@ -1,8 +1,8 @@
 // The gradients of a chunk, see chunk.cuh: one block owns one row of logits and writes its gradient in its place; rows
 // with a gradient are listed, and go through the products. float32 or, where halves.cuh says so, f16, sums in a fixed
 // order. The arithmetic is that of logits/logits_softmax.cuh: a multiply-add and a power of 2 for each logit; the
-// tokens' own ones in float64. At most 30 instructions for a logit (sm_90a), where memory leaves room for 42. Tried: each
-// logit compared with the row's tokens, and divided by the sum: 80.
+// tokens' own ones in float64. At most 30 instructions for a logit (sm_90a), where memory leaves room for 41. Tried:
+// each logit compared with the row's tokens, and divided by the sum: 40 to 80.
 #include "blocks/flags.cuh"
 #include "blocks/reduce.cuh"
 #include "linear/halves.cuh"

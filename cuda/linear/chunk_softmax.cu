@@ -1,6 +1,6 @@
 // The softmax of a chunk's rows, see chunk.cuh: one block owns one row of logits, which it reads once, from memory: a
-// chunk has gigabytes, more than the L2 cache. The arithmetic is that of logits/logits_softmax.cuh: 25 instructions for a
-// logit (sm_90a), where memory leaves room for 28. Tried: the maximum first, then the sums, 27 instructions and two reads.
+// chunk has gigabytes, more than the L2 cache. The arithmetic is that of logits/logits_softmax.cuh: 25 instructions for
+// a logit (sm_90a), where memory leaves room for 28. Tried: the maximum first, then the sums, which reads twice.
 #include "blocks/softcap.cuh"
 #include "linear/chunk.cuh"
 #include "linear/matmul.cuh"

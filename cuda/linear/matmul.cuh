@@ -5,13 +5,13 @@
 //   product                   operands                                             kernel
 //   logits                    hidden and head of one 16-bit dtype, aligned, D a    matmul_mma, as they are
 //                             multiple of 8
-//   gradHidden and gradHead   16-bit hidden and head, an f16 head aligned, D a     matmul_mma, one f16 term: the gradient
-//                             multiple of 8, gradients that are wanted bf16        of logits is f16 in rows scaled by
+//   gradHidden and gradHead   16-bit hidden and head, an f16 head aligned, D a     matmul_mma, one f16 term: gradients
+//                             multiple of 8, gradients that are wanted bf16        of logits are f16 in rows scaled by
 //                                                                                  powers of two (halves.cuh)
 //   the same                  a bf16 head whose range is too wide for f16, which   matmul_split, two bf16 terms
 //                             the device sees, aligned
-//   gradHidden or gradHead    the other factor 16-bit and aligned                  matmul_split, two terms of the float32
-//   otherwise                                                                      gradient, three bf16 into float32
+//   gradHidden or gradHead    the other factor 16-bit and aligned                  matmul_split, two terms of float32
+//   otherwise                                                                      gradients, three bf16 into float32
 //   all others                                                                     matmul, without matrix instructions
 #pragma once
 

@@ -6,7 +6,8 @@ namespace grpo::cuda {
 
 bool matmul_of_halves(Use use, const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K,
                       const Extent& extent, const Choice& choice, Launch& on) {
-  if (a.type != b.type || a.type == Float::kF32 || b.rows != nullptr || !aligned(a) || !aligned(b) || !countable(a, b, M, N, K)) return false;
+  if (a.type != b.type || a.type == Float::kF32 || b.rows != nullptr) return false;
+  if (!aligned(a) || !aligned(b) || !countable(a, b, M, N, K)) return false;
   const auto launch = [&]<Use kUse, class T, class Y>() {
     launch_matmul<kUse, T, T, Y, 1>(a, b, out, M, N, K, extent, choice, nullptr, on);
     return true;

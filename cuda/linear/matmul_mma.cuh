@@ -1,7 +1,8 @@
-// The kernel of the matrix products with matrix instructions. A block owns 128 x 128 results and walks over the terms 32
-// at a time through three stages of shared memory, filled by cp.async while the matrix units work; each of its four
+// The kernel of the matrix products with matrix instructions. A block owns 128 x 128 results and walks over the terms
+// 32 at a time through three stages of shared memory, filled by cp.async while the matrix units work; each of its four
 // warps owns 64 x 64 results. Two blocks share a multiprocessor: one computes while the other waits. Blocks that run at
-// the same time share rows of the larger operand, which moves once from memory then and to the others from the L2 cache.
+// the same time share rows of the larger operand, which moves once from memory then and to the others from the L2
+// cache.
 //
 // How many rows or terms there are is read on the device: the compaction of rows without a gradient costs no wait for
 // it. A library's product wants these numbers on the host, and chooses its order of summation by them; here the bits of
@@ -45,8 +46,8 @@ struct alignas(16) Tile {
   __device__ __forceinline__ const X* at(int down, int across) const { return data + place(down, across); }
 };
 
-// A thread's share of the copies of tiles, from term 0 on: which rows it copies is found once, and an address is then one
-// multiply-add. Rows past the end are copies of row 0, whose results nobody stores; terms past the end are zeros.
+// A thread's share of the copies of tiles, from term 0 on: which rows it copies is found once, and an address is then
+// one multiply-add. Rows past the end are copies of row 0, whose results nobody stores; terms past the end are zeros.
 // kGathered: the rows of the data are those that x.rows lists.
 template <class X, bool kTransposed, bool kGathered, int kThreads>
 class TileCopy {
@@ -180,8 +181,8 @@ using SharedOf = MatrixShared<A, T, kUse == Use::kGradHead, kUse != Use::kLogits
 
 // A: T, or float for a factor that goes in as kLeft terms: splitting takes registers, so that a warp owns half the
 // columns then. Y: of the results.
-// Grid: ceil(M / 128) ceil(N / 128). Block: 128 or 256. Shared: 49,152 to 86,528. Work: M N K products, of float32 gradients in
-// two or three terms. Bound: matrix units.
+// Grid: ceil(M / 128) ceil(N / 128). Block: 128 or 256. Shared: 49,152 to 86,528. Work: M N K products, of float32
+// gradients in two or three terms. Bound: matrix units.
 template <Use kUse, class A, class T, class Y, int kLeft>
 __global__ void __launch_bounds__(kMatrixThreads<A>, sizeof(A) == 2 ? 2 : 1)
     matmul_mma_kernel(Matrix a, Matrix b, Product out, int32_t M, int32_t N, int32_t K, Extent extent, Choice choice,
