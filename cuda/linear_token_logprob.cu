@@ -2,10 +2,12 @@
 // all rows: chunks of rows as in linear/chunk.cuh. Forward one product for each chunk, backward three, of which the
 // first gives the chunk's logits again.
 //
-// Which kernel runs: where D is a multiple of 8 and the data begin at multiples of 16 bytes, matrix instructions (mma,
-// from compute capability 8.0 on; matmul_mma.cu) form the logits of hidden and head of one 16-bit dtype, gradHidden
-// where head is bf16 or f16, and gradHead where hidden is. All other products take the tiles of matmul.cu, in float32
-// without matrix instructions.
+// Which kernel runs: where D is a multiple of 8 and rows begin at multiples of 16 bytes, matrix instructions (mma, from
+// compute capability 8.0 on; matmul_mma.cu) form the logits of hidden and head of one 16-bit dtype. gradHidden and
+// gradHead of 16-bit hidden and head take one float16 term each where all gradients that are wanted are bf16; two bf16
+// terms (matmul_split.cu) where more than one in 2^20 numbers of a bf16 head lie below 2^-32 of the largest; and two or
+// three terms where a gradient is wanted in f16 or float32. Products of float32 hidden or head take the tiles of matmul.cu, in
+// float32 without matrix instructions.
 #include "launch/operation.cuh"
 #include "linear/kept.cuh"
 #include "native/logits/logits.h"

@@ -109,8 +109,8 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * Memory beside inputs and outputs, as `linearPolicyLoss.plan` says before the call: chunkRows x (V + D) float32, some 50
  * bytes per token, and, where gradHead is bf16 or f16 and the rows take more than one chunk, its sums: V x D float32. Passing
  * `out: { gradHead }` in float32 avoids those. On a device: chunkRows x V float32, some 60 bytes per token and row, and
- * those sums wherever gradHead is bf16 or f16. With sets (`kept` of the plan) some 25 bytes per id more, and those sums where
- * rows with and without sets meet.
+ * those sums wherever gradHead is bf16 or f16; for gradients in bf16 chunkRows x D float16, and for those of a bf16 head
+ * V x D. With sets (`kept` of the plan) some 25 bytes per id more, and those sums where rows with and without sets meet.
  *
  * precision 'standard' is the arithmetic of PyTorch and other trainers, for hidden and head of one dtype of 16 bits: the
  * gradient of the logits is rounded once to that dtype before it is multiplied and summed; loss, logp and entropy stay as they are. On a
@@ -120,8 +120,9 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * Accuracy: loss, logp, entropy and gradients of f32, bf16 and f16 hidden states and heads are within twice the
  * largest error of the plain float32 formula, plus the last digit of their dtype, of the equation in float64, on
  * every instruction set; gradients with precision 'standard' within twice that of the plain formula with the same
- * rounding. Where the processor multiplies bf16 itself, products are as exact, and numbers and products below 1.2e-38 count
- * as 0.
+ * rounding. Where the processor multiplies bf16 itself, products are as exact, and numbers and products below 1.2e-38
+ * count as 0. On a device gradients in bf16 have a factor rounded to float16: their root mean square error is at most 1.25
+ * times that of the plain formula rounded to bf16.
  *
  * @param inputs.hidden       f32|bf16|f16[R,D]  final hidden states, after the last norm
  * @param inputs.head         f32|bf16|f16[V,D]  the output layer; its dtype may differ from that of hidden
@@ -143,7 +144,8 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * @param options.accumulate  false; true: gradHead and gradHeadBias are added to what `out` holds, in float32 where that is
  *                            its dtype; both need an `out` then
  * @param options.chunkRows   rows that go through the products together. Default: 256, or as many as have 128 MiB of
- *                            logits, on a device those that have 1 GiB, but 64 at least
+ *                            logits, on a device those that a thirtieth of its memory holds, from 1 GiB to 4 GiB of it,
+ *                            but 64 at least
  * @param options.precision   'high' (default) or 'standard': see above
  * @returns loss f32[1]; gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array,
  *          or float32 if `out` is; logp, entropy f32[T], 0 where masked; stats f64[15], which lossStats reads and merges

@@ -14,7 +14,7 @@ import { linearGradients, linearLogits } from './references/linear.js'
 import { policyObjective } from './references/policy_objective.js'
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { backend, cpuTest } from './support/backend_kind.js'
-import { accurate, identical, ulp } from './support/compare.js'
+import { accurateRows, identical, ulp } from './support/compare.js'
 import { instructionSetNames } from './support/instruction_sets.js'
 import {
   filled,
@@ -49,7 +49,7 @@ function agrees(b: PolicyLinearBatch, options: Objective & { temperature?: numbe
   const result = linearPolicyLoss({ ...b.inputs, ...b.policy }, options)
   const [exact, plain] = [reference(b, options), reference(b, options, Math.fround)]
   for (const name of ['logp', 'entropy', ...gradientNames] as const) {
-    if (result[name]) accurate(result[name], exact[name], plain[name])
+    if (result[name]) accurateRows(result[name], exact[name], plain[name])
   }
   // One number's error may vanish by luck: what those of the log-probabilities and entropies can add up to. By differences,
   // since the gradient leaves out what a surrogate holds fixed.
@@ -191,7 +191,7 @@ describe('the same as its parts', () => {
       const matrices = { hidden: hidden.data, head: head.data, D: size }
       const expected = linearGradients(matrices, explicit.gradLogits.data)
       const plain = linearGradients(matrices, explicit.gradLogits.data, Math.fround)
-      for (const name of gradientNames) accurate(own[name] as HostArray, expected[name], plain[name])
+      for (const name of gradientNames) accurateRows(own[name] as HostArray, expected[name], plain[name])
     },
   )
 })

@@ -12,7 +12,7 @@ import * as promises from '../lib/promises.js'
 import { type LinearInputs, linearGradients, linearLogits } from './references/linear.js'
 import { tokenLogprobBackwardReference, tokenLogprobReference } from './references/token_logprob.js'
 import { backend, cpuTest } from './support/backend_kind.js'
-import { accurate, close, golden, identical, values } from './support/compare.js'
+import { accurate, accurateRows, close, golden, identical, values } from './support/compare.js'
 import { instructionSetNames } from './support/instruction_sets.js'
 import { filled, floats, gradientNames, matrix, type Types } from './support/linear_cases.js'
 import { random } from './support/random.js'
@@ -142,7 +142,7 @@ describe('against float64', () => {
         if (sweep || sizes.R < 128) {
           const result = linearTokenLogprobBackward({ ...inputs, gradLogp }, { temperature })
           const [exact, rounded] = [expected.gradients(gradLogp), plain.gradients(gradLogp)]
-          for (const name of gradientNames) if (result[name]) accurate(result[name], exact[name], rounded[name])
+          for (const name of gradientNames) if (result[name]) accurateRows(result[name], exact[name], rounded[name])
         }
 
         const both = { ...inputs, entropy: forward.entropy, gradLogp, gradEntropy }
@@ -154,7 +154,7 @@ describe('against float64', () => {
           const own = linearTokenLogprobBackward(both, { temperature, chunkRows })
           expect(Object.keys(own)).toEqual(headBias ? [...gradientNames] : ['gradHidden', 'gradHead'])
           expect([own.gradHidden.dtype, own.gradHead.dtype]).toEqual([hidden, head])
-          for (const name of gradientNames) if (own[name]) accurate(own[name], exactBoth[name], roundedBoth[name])
+          for (const name of gradientNames) if (own[name]) accurateRows(own[name], exactBoth[name], roundedBoth[name])
         }
       }
     },
@@ -278,7 +278,7 @@ describe('the same bits', () => {
       const forward = linearTokenLogprob(b.inputs)
       for (const output of outputNames) accurate(forward[output], expected[output], plain[output])
       const back = linearTokenLogprobBackward({ ...b.inputs, logsumexp: forward.logsumexp, gradLogp })
-      for (const output of gradientNames) accurate(back[output] as HostArray, exact[output], rounded[output])
+      for (const output of gradientNames) accurateRows(back[output] as HostArray, exact[output], rounded[output])
     }
   })
 })

@@ -56,6 +56,9 @@ const Device& found_device(int32_t id) {
   made.minor = attribute(cudaDevAttrComputeCapabilityMinor);
   made.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
   made.shared_limit = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  cudaDeviceProp properties_of_device;
+  must(cudaGetDeviceProperties(&properties_of_device, id), "the properties of a device");
+  made.memory = static_cast<int64_t>(properties_of_device.totalGlobalMem);
   if (made.major < kLeastMajor)
     throw Failure{cudaErrorNoKernelImageForDevice,
                   "the use of device " + std::to_string(id) + ", of compute capability " + std::to_string(made.major) +

@@ -42,6 +42,7 @@ struct Device {
   int32_t id = 0;
   int32_t major = 0, minor = 0, multiprocessors = 0;
   int64_t shared_limit = 0;  // bytes of shared memory that one block may have
+  int64_t memory = 0;        // bytes, used or not
   cudaStream_t stream = nullptr;  // the library's own
   cudaMemPool_t pool = nullptr;   // the library's own: that of the device belongs to the whole process
 

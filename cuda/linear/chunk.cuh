@@ -4,14 +4,21 @@
 //
 //   chunk_softmax    one product: the logits of a chunk, float32; from them the softmax of each row and the logp of its
 //                    tokens
-//   chunk_gradient   the logits become their gradient in place; rows whose coefficients are all exactly 0 are left out
-//                    of the two products, which give gradHidden and gradHead
+//   chunk_gradient   the logits become their gradient in place, float32, or f16 where that is enough (halves.cuh); rows
+//                    whose coefficients are all exactly 0 are left out of the two products, which give gradHidden and
+//                    gradHead
 //
 // The sums of gradHead and gradHeadBias run over the rows in order, chunk after chunk. What a row gets depends neither
 // on the chunk that it is in nor on the others.
+//
+// How many rows a chunk has decides the order of the sums, and is a function of the vocabulary and of the device: of
+// the memory that it has, not of what happens to be free. So a call's bits, and the memory that a plan promises, do not
+// depend on what else runs.
 #pragma once
 
-#include "logits/row_tokens.cuh"
+#include "linear/matmul.cuh"
+#include "linear/powers.cuh"
+#include "logits/logits_softmax.cuh"
 #include "native/linear/linear.h"
 
 namespace grpo::cuda {
@@ -32,17 +39,6 @@ struct NamedRows {
 // How many rows tokens can name.
 inline int64_t most_named(const Linear& linear) { return linear.R < linear.T ? linear.R : linear.T; }
 
-// Of a row of logits / temperature.
-struct Softmax {
-  float most, sum, log_sum;  // the largest logit; the sum of exp((logit - most) / temperature), and its logarithm
-  float logsumexp, entropy;
-};
-
-// Where the largest of some numbers is wanted, NaN among them shows.
-struct LargerOrNan {
-  __device__ __forceinline__ float operator()(float x, float y) const { return x > y || x != x ? x : y; }
-};
-
 NamedRows named_rows(const TokenRows& tokens, Launch& on);
 
 inline TokenRows token_rows(const Linear& linear, const int32_t* row, const uint8_t* mask) {
@@ -52,13 +48,16 @@ inline TokenRows token_rows(const Linear& linear, const int32_t* row, const uint
   return rows;
 }
 
+constexpr int32_t kNoExponent = INT32_MIN;
+
 struct LinearChunk {
   NamedRows named;      // set by the caller
   int64_t begin, rows;  // of the list of named rows; fewer where it ends before
   float* logits;        // [rows,stride]
-  int64_t stride;       // V, and what aligns the next row to 16 bytes
-  Softmax* softmax;     // [rows]
-  int32_t* live;        // [1], rows of this chunk that exist
+  int64_t stride;       // V, and what aligns the next row to 32 bytes
+  SoftmaxOfRow* softmax;                  // [rows]
+  int32_t* live;                          // [1], rows of this chunk that exist
+  float* own_gradient;                    // [T], in the order of the list: of the tokens' own logits
   int32_t* has_gradient;                  // [rows]
   int32_t *kept, *kept_row, *kept_count;  // [rows], [rows], [1]: those with a gradient
   float *row_largest, *column_largest;    // [rows], [V]: magnitudes of their gradients, null unless a product asks
@@ -66,6 +65,24 @@ struct LinearChunk {
   float* bias_sum;      // [V], likewise
   // [1], how many rows have no set, in a call with sets: the sums are of use where there is any. Null: all rows.
   const uint32_t* whole_rows;
+
+  // Where the factors of the gradients are f16 (halves.cuh). Each is 2^power times what it stands for.
+  bool halves;
+  Choice choice;           // they are, unless the device finds the head too wide for that
+  int32_t* power;          // [rows], of the gradients, which lie at the begin of their row of logits
+  Matrix head;             // [V,D], the call's own where that is f16
+  const int32_t* head_power;  // [1], null: 0
+  f16* halved_head;        // [V,D], null where it is the call's own
+  uint32_t* head_words;    // [3], likewise: its largest magnitude, its power, how many numbers lose digits
+  f16* hidden;             // [rows,D], of the rows that are kept
+  int32_t *hidden_exponent, *hidden_power;  // [1]
+
+  __device__ __forceinline__ bool is_halved() const { return halves && !choice.head_is_wide(); }
+  __device__ __forceinline__ double gradient(int64_t i, int64_t v) const {
+    const float* row = logits + i * stride;
+    if (!is_halved()) return row[v];
+    return static_cast<double>(to_float(reinterpret_cast<const f16*>(row)[v])) * PowerOfTwo::exactly(-power[i]);
+  }
 };
 
 // Memory for a chunk of chunk_rows rows (null: as many as are good); gradients null where none are wanted.

@@ -1,6 +1,6 @@
-// The softmax of a chunk's rows, see chunk.cuh: one block owns one row of logits, which it reads twice (maximum, then
-// sums), both times from memory: a chunk has up to a gigabyte, more than the L2 cache. float32, sums in a fixed tree.
-#include "blocks/reduce.cuh"
+// The softmax of a chunk's rows, see chunk.cuh: one block owns one row of logits, which it reads once, from memory: a
+// chunk has gigabytes, more than the L2 cache. The arithmetic is that of logits/logits_softmax.cuh: 25 instructions for
+// a logit (sm_90a), where memory leaves room for 28. Tried: the maximum first, then the sums, which reads twice.
 #include "blocks/softcap.cuh"
 #include "linear/chunk.cuh"
 #include "linear/matmul.cuh"
@@ -11,7 +11,8 @@ namespace {
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
 
 struct Shared {
-  float partial[kWarps];
+  Online partial[kWarps];
+  SoftmaxOfRow softmax;
 };
 
 // Grid: 1. Block: 1. Shared: 0. Work: 8 bytes. Bound: latency.
@@ -33,38 +34,40 @@ __global__ void __launch_bounds__(kThreads) keep_logits_kernel(LinearChunk chunk
   }
 }
 
-// Grid: rows of the chunk. Block: 256. Shared: 32. Work: 8 bytes per logit, in two reads. Bound: memory.
+// What the softmax works on, and the gradient is formed from: in place, by the threads that read it again.
+__device__ __forceinline__ void cap_row(float* z, int64_t V, const InverseCap& inverse) {
+  Words4* groups = reinterpret_cast<Words4*>(z);
+  for (int64_t g = threadIdx.x; g < V / 4; g += kThreads) {
+    float x[4];
+    unpack<float>(groups[g], x);
+    for (float& value : x) value = softcapped(value, inverse);
+    groups[g] = packed<float>(x);
+  }
+  for (int64_t v = V / 4 * 4 + threadIdx.x; v < V; v += kThreads) z[v] = softcapped(z[v], inverse);
+}
+
+// Grid: rows of the chunk. Block: 256. Shared: 160. Work: 4 bytes per logit. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     softmax_kernel(LinearChunk chunk, Linear linear, float* logp, float* entropy, float* logsumexp) {
   DYN_SMEM(Shared, shared);
   const int64_t i = blockIdx.x, V = linear.V;
   if (i >= *chunk.live) return;
-  const int32_t r = chunk.named.row[chunk.begin + i];
-  const float scale = scale_of_row(linear.temperature, r);
+  const float scale = scale_of_row(linear.temperature, chunk.named.row[chunk.begin + i]), scale2 = log2_scale(scale);
   float* z = chunk.logits + i * chunk.stride;
-  const InverseCap inverse = inverse_cap(linear.temperature);
-  float most = -INFINITY;
-  for (int64_t v = threadIdx.x; v < V; v += kThreads) {
-    if (inverse.high != 0) z[v] = softcapped(z[v], inverse);  // what the gradient is formed from, too
-    most = z[v] > most || z[v] != z[v] ? z[v] : most;
+  if (linear.temperature.softcap != 0) cap_row(z, V, inverse_cap(linear.temperature));
+  const Slice<float> slice = slice_of(z, V, InverseCap{});
+  Online online = no_logits();
+  add_groups<true>(online, slice, 0, slice.groups, scale2);
+  add_ends<true>(online, slice, scale2);
+  online = merge_lanes(online, scale2);
+  if (lane_index() == 0) shared.partial[warp_index()] = online;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int warp = 1; warp < kWarps; ++warp) merge(online, shared.partial[warp], scale2);
+    chunk.softmax[i] = shared.softmax = softmax_of(online, linear.part);
   }
-  most = block_reduce(most, shared.partial, LargerOrNan{});
-  float sum = 0, weighted = 0;  // of exp(x), and of that times x
-  for (int64_t v = threadIdx.x; v < V; v += kThreads) {
-    // The difference first: a constant added to a row changes no digit.
-    const float x = (z[v] - most) * scale, e = expf(x);
-    sum += e;
-    weighted += e > 0 ? e * x : 0;
-  }
-  sum = block_sum(sum, shared.partial);
-  weighted = block_sum(weighted, shared.partial);
-  const float bad = sum != sum ? NAN : 0;  // NaN among the logits
-  const double log_sum = log(static_cast<double>(sum));
-  Softmax softmax{most, sum, static_cast<float>(log_sum),
-                        static_cast<float>(static_cast<double>(most) * scale + log_sum),
-                        static_cast<float>(log_sum - static_cast<double>(weighted) / sum) + bad};
-  if (linear.part && most == -INFINITY) softmax = {0, 0, -INFINITY, -INFINITY, 0};  // a part may be -inf alone
-  if (threadIdx.x == 0) chunk.softmax[i] = softmax;
+  __syncthreads();
+  const SoftmaxOfRow softmax = shared.softmax;
   const int32_t end = chunk.named.end(chunk.begin + i);
   for (int32_t j = chunk.named.begin(chunk.begin + i) + threadIdx.x; j < end; j += kThreads) {
     const int32_t t = chunk.named.tokens[j];
@@ -73,9 +76,9 @@ __global__ void __launch_bounds__(kThreads)
     if (logp != nullptr)
       logp[t] = logit == -INFINITY && softmax.log_sum == softmax.log_sum
                     ? -INFINITY
-                    : static_cast<float>(static_cast<double>(logit - most) * scale - log_sum);
-    if (entropy != nullptr) entropy[t] = softmax.entropy;
-    if (logsumexp != nullptr) logsumexp[t] = softmax.logsumexp;
+                    : static_cast<float>(softmax.logp(logit, scale));
+    if (entropy != nullptr) entropy[t] = static_cast<float>(softmax.entropy);
+    if (logsumexp != nullptr) logsumexp[t] = static_cast<float>(softmax.logsumexp(scale));
   }
 }
 
@@ -86,10 +89,10 @@ void chunk_softmax(const Linear& linear, LinearChunk& chunk, int64_t begin, floa
   chunk.begin = begin;
   on(live_kernel, {1, 1}, chunk);
   if (linear.logits == nullptr)
-    matmul({linear.hidden, linear.hidden_type, linear.D, chunk.named.row + begin, false},
-           {linear.head, linear.head_type, linear.D, nullptr, false},
+    matmul(Use::kLogits, {linear.hidden, linear.hidden_type, linear.hidden_stride, chunk.named.row + begin, false},
+           {linear.head, linear.head_type, linear.head_stride, nullptr, false},
            {chunk.logits, Float::kF32, chunk.stride, nullptr, linear.bias, linear.bias_type, false, Float::kF32},
-           chunk.rows, linear.V, linear.D, {chunk.live, false}, nullptr, on);
+           chunk.rows, linear.V, linear.D, {chunk.live, false}, {}, nullptr, on);
   if (linear.logits != nullptr || linear.kept_logits != nullptr)
     on(keep_logits_kernel, {chunk.rows, kThreads}, chunk, linear);
   on(softmax_kernel, {chunk.rows, kThreads, sizeof(Shared)}, chunk, linear, logp, entropy, logsumexp);

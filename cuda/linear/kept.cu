@@ -57,11 +57,16 @@ __device__ __forceinline__ float warp_dot(const X* x, const Y* y, int64_t D) {
   return warp_reduce(total, Add{});
 }
 
+// Where the largest of some numbers is wanted, NaN among them shows.
+struct LargerOrNan {
+  __device__ __forceinline__ float operator()(float x, float y) const { return x > y || x != x ? x : y; }
+};
+
 template <class Y>
 __device__ __forceinline__ float logit_of(const Linear& linear, int64_t r, int64_t column) {
-  const Y* head = reinterpret_cast<const Y*>(linear.head) + column * linear.D;
+  const Y* head = reinterpret_cast<const Y*>(linear.head) + column * linear.head_stride;
   const auto product = [&]<class X>(X) {
-    return warp_dot(reinterpret_cast<const X*>(linear.hidden) + r * linear.D, head, linear.D);
+    return warp_dot(reinterpret_cast<const X*>(linear.hidden) + r * linear.hidden_stride, head, linear.D);
   };
   const float z = linear.hidden_type == Float::kF32    ? product(float{})
                   : linear.hidden_type == Float::kBf16 ? product(bf16{})
@@ -195,11 +200,11 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   constexpr int kGroup = kLanes<Y>;
   const Y* head = reinterpret_cast<const Y*>(linear.head);
-  const bool whole = aligned16(head) && D % kGroup == 0;
+  const bool whole = aligned16(head) && linear.head_stride % kGroup == 0;
   for (int64_t d = int64_t{threadIdx.x} * kGroup; d < D; d += int64_t{kThreads} * kGroup) {
     float sum[kGroup] = {};
     for (int64_t j = 0; j < here.count; ++j) {
-      const Y* row = head + (here.ids[j] - sets.first) * D;
+      const Y* row = head + (here.ids[j] - sets.first) * linear.head_stride;
       float lanes[kGroup] = {};
       if (d + kGroup <= D) load_lanes(row, d, whole, lanes);
       else
@@ -243,7 +248,7 @@ __global__ void __launch_bounds__(kThreads)
     float sum[kOwn] = {};
     for (int64_t j = first; j < M && column[j] == v; ++j) {
       const float gradient = kept.logits[place[j]];
-      const int64_t row = int64_t{kept.row[place[j]]} * D;
+      const int64_t row = int64_t{kept.row[place[j]]} * linear.hidden_stride;
 #pragma unroll
       for (int i = 0; i < kOwn; ++i)
         if (base + i * kThreads < D)

@@ -1,8 +1,8 @@
 // The matrix product of the linear operations, and how it is done without matrix instructions: each block owns a tile
 // of 64 x 64 results and walks over the terms 16 at a time through shared memory; each of its 256 threads owns 4 x 4
 // results. Operands may be gathered rows and transposed, of any dtypes and alignment, and their number may be known to
-// the device alone, which is what the compaction of rows without a gradient needs. 16-bit operands go through
-// matmul_mma.cu where they suit it.
+// the device alone, which is what the compaction of rows without a gradient needs. matmul.cuh says which products take
+// matrix instructions in its place.
 #include "linear/matmul.cuh"
 
 #include "blocks/lanes.cuh"
@@ -32,10 +32,19 @@ __device__ __forceinline__ void load_tile(float (&tile)[kDepth][kPlainSide + 4],
   }
 }
 
+// What becomes of an element of the product, in row m and column n.
+__device__ __forceinline__ void store_product(const Product& out, int64_t m, int64_t n, float sum) {
+  const int64_t at = (out.rows == nullptr ? m : out.rows[m]) * out.stride + n;
+  if (out.bias != nullptr) sum += load_float(out.bias, out.bias_type, n);
+  if (out.add) sum += load_float(out.data, out.type, at);
+  store_float(out.data, out.type, at, sum);
+}
+
 // Grid: ceil(M / 64) ceil(N / 64). Block: 256. Shared: 8,704. Work: M N K products. Bound: issue.
 __global__ void __launch_bounds__(kThreads)
-    matmul_kernel(Matrix a, Matrix b, Product out, int64_t M, int64_t N, int64_t K, Extent extent) {
+    matmul_kernel(Matrix a, Matrix b, Product out, int64_t M, int64_t N, int64_t K, Extent extent, Choice choice) {
   DYN_SMEM(Tiles, tiles);
+  if (choice.skips()) return;
   if (extent.live != nullptr) (extent.of_depth ? K : M) = *extent.live;
   const int64_t across = ceil_div(N, kPlainSide);
   const int64_t m0 = blockIdx.x / across * kPlainSide, n0 = blockIdx.x % across * kPlainSide;
@@ -66,14 +75,15 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void matmul(const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K,
-            const Extent& extent, const float* largest, Launch& on) {
-  if (matmul_by_matrices(a, b, out, M, N, K, extent, largest, on)) return on.runs("matmul_mma_kernel");
+void matmul(Use use, const Matrix& a, const Matrix& b, const Product& out, int64_t M, int64_t N, int64_t K,
+            const Extent& extent, const Choice& choice, const float* largest, Launch& on) {
+  if (matmul_of_halves(use, a, b, out, M, N, K, extent, choice, on)) return on.runs("matmul_mma_kernel");
+  if (matmul_by_terms(use, a, b, out, M, N, K, extent, choice, largest, on)) return on.runs("matmul_mma_kernel");
   on.runs("matmul_kernel");
   on.because(b.type == Float::kF32 ? "matrix instructions take bf16 and f16, not f32"
                                    : "matrix instructions need rows of one dtype that begin at multiples of 16 bytes");
   const int64_t blocks = ceil_div(M, kPlainSide) * ceil_div(N, kPlainSide);
-  on(matmul_kernel, {blocks, kThreads, sizeof(Tiles)}, a, b, out, M, N, K, extent);
+  on(matmul_kernel, {blocks, kThreads, sizeof(Tiles)}, a, b, out, M, N, K, extent, choice);
 }
 
 }  // namespace grpo::cuda

@@ -40,6 +40,40 @@ export function accurate(actual: HostArray, exact: Numbers, plain: Numbers, time
   compare(values(actual), exact, (i) => times * error + ulp(exact[i] as number, actual.dtype))
 }
 
+/**
+ * The rule for 16-bit results of 16-bit inputs, whose rows are those of their last axis: root mean square error at most 1.25 times that
+ * of the plain formula rounded once, and each element within twice the plain formula's largest error and one unit in the
+ * last place at the larger of the element and the root mean square of its row. Others: `accurate`.
+ */
+export function accurateRows(actual: HostArray, exact: Numbers, plain: Numbers): void {
+  const { dtype } = actual
+  if (dtype !== 'bf16' && dtype !== 'f16') {
+    accurate(actual, exact, plain)
+    return
+  }
+  const own = values(actual)
+  const width = actual.shape.at(-1) ?? 1
+  const at = (x: Numbers, i: number) => x[i] as number
+  const rounded = Array.from(
+    exact,
+    (_, i) => Math.round(at(plain, i) / ulp(at(plain, i), dtype)) * ulp(at(plain, i), dtype),
+  )
+  let [error, ownSquares, roundedSquares] = [0, 0, 0]
+  const rowSquares = new Float64Array(Math.ceil(exact.length / width))
+  for (let i = 0; i < exact.length; i++) {
+    const e = at(exact, i)
+    if (!Number.isFinite(e)) continue
+    error = Math.max(error, Math.abs(at(plain, i) - e))
+    ownSquares += (at(own, i) - e) ** 2
+    roundedSquares += (at(rounded, i) - e) ** 2
+    const row = Math.floor(i / width)
+    rowSquares[row] = at(rowSquares, row) + e ** 2 / width
+  }
+  const size = (i: number) => Math.max(Math.abs(at(exact, i)), Math.sqrt(at(rowSquares, Math.floor(i / width))))
+  compare(own, exact, (i) => 2 * error + ulp(size(i), dtype))
+  expect(Math.sqrt(ownSquares), 'root mean square error').toBeLessThanOrEqual(1.25 * Math.sqrt(roundedSquares))
+}
+
 /** Golden numbers, to `digits` ulps of the array's dtype at the largest magnitude among them (default 4). */
 export function golden(actual: HostArray, expected: Numbers, digits = 4): void {
   const largest = Math.max(...Array.from(expected, Math.abs).filter(Number.isFinite), 0)
