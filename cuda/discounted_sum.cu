@@ -118,8 +118,8 @@ __device__ __forceinline__ const uint8_t* from(const uint8_t* mask, int64_t t) {
   return mask == nullptr ? nullptr : mask + t;
 }
 
-// Grid: ceil((S + T / 1,056 + 1) / 4). Block: 128. Shared: 16,896. Work: 4 bytes per token, 5 with a mask, 4 more for those
-// of the last pieces. Bound: memory.
+// Grid: ceil((S + T / 1,056 + 1) / 4). Block: 128. Shared: 16,896. Work: 4 bytes per token, 5 with a mask, 4 more for
+// those of the last pieces. Bound: memory.
 __global__ void __launch_bounds__(kThreads, kBlocks)
     last_pieces_kernel(const float* x,        // [T]
                        const int32_t* start,  // [S+1]

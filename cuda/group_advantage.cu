@@ -4,10 +4,10 @@
 // none has more than 8 rollouts, two with up to 16; else one after the other, with all 32 lanes. Lane l takes rollouts
 // l, l + 32, ... of the group. Rewards are read twice (the second time from cache) and written once: 8 bytes per
 // rollout, 9 with a mask; the instructions of a warp are those of four groups of 8, or of two of 16. Statistics are
-// float64 in two passes, combined over the lanes in a fixed order: lanes beyond the group add 0, so that the bits do not depend on how
-// many the team has. The batch's variance takes two launches more: one moment per group, then one block that merges
-// them in order. A launch before looks at the offsets: where one of them is bad, groups may meet, and all advantages
-// are NaN; mean and std are so where the group's own offsets are bad.
+// float64 in two passes, combined over the lanes in a fixed order: lanes beyond the group add 0, so that the bits do not
+// depend on how many the team has. The batch's variance takes two launches more: one moment per group, then one block
+// that merges them in order. A launch before looks at the offsets: where one of them is bad, groups may meet, and all
+// advantages are NaN; mean and std are so where the group's own offsets are bad.
 #include "blocks/offsets.cuh"
 #include "launch/operation.cuh"
 #include "native/formulas/moments.h"
