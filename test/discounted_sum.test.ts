@@ -35,6 +35,23 @@ describe('discountedSum', () => {
     }
   })
 
+  // Of a GPU a warp has 1,056 tokens, and a lane 33 of them.
+  test.each([0, 1, 31, 32, 33, 1_000, 1_055, 1_056, 1_057, 2_112, 2_113, 5_000])(
+    'sequences of %d tokens, with some, one or no tokens under the mask',
+    (n) => {
+      const r = random(n)
+      const sequenceStart = Int32Array.of(0, 2, 2 + n, 2 + 2 * n, 2 + 3 * n)
+      const x = r.normals(2 + 3 * n, 3, 1)
+      const last = new Uint8Array(x.length)
+      last[n + 1] = 1
+      for (const mask of [undefined, r.mask(x.length), last]) {
+        const { x: y } = discountedSum({ x, sequenceStart, mask }, { decay: 0.999 })
+        const plain = reference(x, sequenceStart, 0.999, mask, Math.fround)
+        accurate(y, reference(x, sequenceStart, 0.999, mask), plain)
+      }
+    },
+  )
+
   test('the future KL of FIPO, from its published recipe', () => {
     const log = (...ratios: number[]) => Float32Array.from(ratios, Math.log)
     const x = log(1.4, 1, 0.7, 0.7, 3.5, 1, 1.1)

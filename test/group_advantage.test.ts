@@ -83,6 +83,21 @@ describe('against float64', () => {
     }
   })
 
+  // Of a GPU 8, 16 or 32 lanes have a group, which is as many as the largest of four neighbours needs.
+  test.each(options.filter((o) => o.ddof === 1))('groups of 0 to 1,000 beside each other: %j', (o) => {
+    const r = random(8)
+    const sizes = [8, 0, 7, 1, 9, 2, 3, 0, 16, 9, 1, 2, 17, 2, 5, 0, 31, 5, 32, 33, 8, 8, 8, 8, 16, 16, 16, 16]
+    for (const list of [sizes, [...sizes, 1_000, 4]]) {
+      const groupStart = Int32Array.from([0, ...list.map((_, g) => list.slice(0, g + 1).reduce((a, b) => a + b, 0))])
+      const n = groupStart[list.length] as number
+      const [rewards, mask] = [r.normals(n, 2, 3), r.mask(n)]
+      for (const m of [undefined, mask]) {
+        const { advantage } = groupAdvantage({ rewards, groupStart, mask: m }, o)
+        accurate(advantage, reference(rewards, groupStart, m, o), reference(rewards, groupStart, m, o, Math.fround))
+      }
+    }
+  })
+
   test('offset 1e6: two passes keep the digits', () => {
     const g = groups([1e6, 1e6 + 1, 1e6 + 3, 1e6 + 0.5])
     golden(groupAdvantage(g).advantage, reference(g.rewards, g.groupStart, undefined), 1)
@@ -196,6 +211,22 @@ describe('properties', () => {
       }),
     )
   })
+})
+
+test('groups of 8, 9, 16, 17, 32 and 33 get the bits that they get alone', () => {
+  const r = random(9)
+  const lists = [8, 3, 0, 8, 9, 1, 1, 2, 16, 9, 1, 16, 17, 2, 1, 0, 31, 2, 32, 33].map((n) =>
+    Array.from(r.normals(n, 1, 2)),
+  )
+  for (const scale of ['group_std', 'leave_one_out_std'] as const) {
+    const { advantage } = groupAdvantage(groups(...lists), { scale })
+    const { groupStart } = groups(...lists)
+    lists.forEach((list, g) => {
+      const alone = groupAdvantage(groups(list), { scale }).advantage
+      const data = advantage.data.slice(groupStart[g], groupStart[g + 1])
+      identical({ dtype: 'f32', shape: [list.length], data }, alone)
+    })
+  }
 })
 
 describe('bad input', () => {

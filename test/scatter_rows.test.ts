@@ -33,6 +33,27 @@ describe('scatterRows', () => {
     x.forEach((value, m) => (expected[index[m] as number]! += value)) // biome-ignore format: short
     expect(scatterRows({ x, index }, { rows: counts.length }).x.data).toEqual(expected)
   })
+  // Of a GPU a lane loads 16 bytes where rows begin at multiples of that, and has up to four of them.
+  test.each([1, 7, 8, 255, 256, 1_024, 1_032, 2_056])('rows of %d columns, of every dtype', (D) => {
+    const r = random(D)
+    const index = Int32Array.from({ length: 300 }, (_, m) => (m < 270 ? 1 : [0, 3, 0, 2][r.integer(4)]) as number)
+    const whole = Array.from({ length: index.length * D }, () => r.integer(3)) // sums are exact
+    const expected = Array<number>(4 * D).fill(0)
+    whole.forEach((value, i) => {
+      const row = index[Math.floor(i / D)] as number
+      expected[row * D + (i % D)] = (expected[row * D + (i % D)] as number) + value
+    })
+    const shape = [index.length, D]
+    const floats = Float32Array.from(whole)
+    const sums = (x: Parameters<typeof scatterRows>[0]['x']) => scatterRows({ x, index }, { rows: 4 }).x.data
+    expect(Array.from(sums(array(floats, shape)))).toEqual(expected)
+    expect(Array.from(sums(array(Float64Array.from(whole), shape)))).toEqual(expected)
+    expect(Array.from(sums(array(Int32Array.from(whole), shape)))).toEqual(expected)
+    expect(Array.from(sums(array(Uint8Array.from(whole), shape)))).toEqual(expected.map((sum) => sum % 256))
+    expect(Array.from(fromF16(sums(array(toF16(floats), shape, 'f16')) as Uint16Array))).toEqual(expected)
+    const rounded = fromBf16(toBf16(Float32Array.from(expected)))
+    expect(fromBf16(sums(array(toBf16(floats), shape, 'bf16')) as Uint16Array)).toEqual(rounded)
+  })
   test('halves are added in float32 and rounded once', () => {
     const ones = toF16(new Float32Array(3000).fill(1)) // beyond 2048, half + 1 is half
     expect(

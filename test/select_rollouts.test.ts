@@ -84,6 +84,19 @@ describe('against sorting', () => {
       )
     }
   })
+  // Of a GPU a warp has a group of up to 32, and a block a larger one.
+  test.each(['max_variance', 'top', 'top_bottom'] as const)('%s: groups of 0, 1, 31, 32, 33 and 1,000', (rule) => {
+    const one = () => (r.uniform() < 0.05 ? Number.NaN : r.integer(9) - 4)
+    const lists = [0, 1, 31, 32, 33, 0, 1_000, 32, 2].map((n) => Array.from({ length: n }, one))
+    const { score, groupStart } = batch(lists)
+    const bits = r.mask(score.length)
+    for (const m of [undefined, bits])
+      for (const o of [{ count: 7 }, { count: 31 }, { fraction: 0.5 }]) {
+        const of = (g: number) => m?.subarray(groupStart[g], groupStart[g + 1])
+        const expected = lists.flatMap((list, g) => reference(list, of(g), { ...o, rule }))
+        expect(Array.from(selectRollouts({ score, groupStart, mask: m }, { ...o, rule }).mask.data)).toEqual(expected)
+      }
+  })
   cpuTest('the same with any number of threads', () => {
     cpu.threads = 1
     const expected = selectRollouts({ score, groupStart, mask }, { fraction: 0.4 }).mask

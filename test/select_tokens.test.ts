@@ -167,6 +167,21 @@ describe('edges', () => {
     expect(kept.indexOf(0)).toBe(20_001)
     expect(kept.lastIndexOf(1)).toBe(20_000)
   })
+  // Of a GPU a block looks at 4,096 tokens at a time, and a thread writes the mask of four.
+  test.each([16_385, 20_479, 20_481, 24_578])('%d tokens: ties in any of many tiles, NaN, a mask', (T) => {
+    const r = random(T)
+    const scores = Array.from({ length: T }, () =>
+      r.uniform() < 0.02 ? Number.NaN : [0.5, 1, 1.0000001, 7][r.integer(4)],
+    )
+    const mask = Array.from(r.mask(T))
+    const candidates = scores.flatMap((score, t) => (mask[t] === 1 && !Number.isNaN(score) ? [t] : []))
+    const best = candidates.toSorted((a, b) => (scores[b] as number) - (scores[a] as number) || a - b)
+    for (const count of [1, 3_000, 5_001, Math.floor(T / 3)]) {
+      const expected = new Uint8Array(T)
+      for (const t of best.slice(0, count)) expected[t] = 1
+      expect(tokens(scores as number[], { count }, mask)).toEqual(Array.from(expected))
+    }
+  })
   test('the product is compared as float32', () => {
     // In float64 the second product is the greater; in float32 they are equal, and the first wins.
     const a = 1 + 2 ** -23

@@ -3,8 +3,8 @@
 // every function of this file with a fixed pattern, so that the two bodies can be compared.
 //
 // What needs sm_90 traps on older GPUs: kernels that use it are launched there only. Of what no kernel calls,
-// rcp_approx, load_stream and store_stream wait for the next ones; named_barrier, mbarrier_arrive, bulk_store and its
-// waits, proxy_fence, acquire_load and release_add are what the interpreter is held to by test/simt/faults.
+// rcp_approx and load_stream wait for the next ones; named_barrier, mbarrier_arrive, bulk_store and its waits,
+// proxy_fence, acquire_load and release_add are what the interpreter is held to by test/simt/faults.
 #pragma once
 
 #include <cstdint>

@@ -31,10 +31,12 @@ static_assert(3 * (kPartBytes + int64_t{sizeof(ClusterRowShared)} + 1024) <= 228
 __host__ __device__ constexpr int64_t part_of_row(int64_t V, int64_t ranks) { return ceil_div(V, ranks * 8) * 8; }
 static_assert(part_of_row(152064, 4) * 2 <= kPartBytes, "Qwen's vocabulary in 16 bits takes four blocks");
 
+// Three blocks share a multiprocessor where parts are as long as kPartBytes. Of shorter ones (V = 163,840 or 201,088 in
+// 16 bits) four do, but not in kFused, whose coefficients take more than the 80 registers that four leave.
 // Grid: R clusters of 1, 2, 4 or 8 blocks, or T where rows are listed, from sm_90 on. Block: 192. Shared: 76,736 or
 // less where eight blocks can keep a row. Work: each logit read once, each gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
-__global__ void __launch_bounds__(kOneReadThreads, 3)
+__global__ void __launch_bounds__(kOneReadThreads, kPass == RowPass::kFused ? 3 : 4)
     one_read_kernel(LogitRows<T> given, GradRows<G> gradient, RowWork work,
                     const __grid_constant__ Coefficients coefficients) {
 #if GRPO_SM90
@@ -115,21 +117,19 @@ __global__ void __launch_bounds__(kOneReadThreads, 3)
   const SoftmaxOfRow softmax = s.row.softmax;
   if constexpr (kPass != RowPass::kBackward)
     write_tokens<kPass>(given, work, own, r, s.row, softmax, first_logit, rank, coefficients);
-  if constexpr (kPass == RowPass::kForward) return cluster_sync();  // no block exits while a peer may still send to it
+  // A block that has received from all ranks is sent nothing more: it may exit before its peers.
+  if constexpr (kPass == RowPass::kForward) return;
   if constexpr (kPass == RowPass::kFused) {
     logits.scale = s.row.scale, logits.scale2 = s.row.scale2;
     __syncthreads();
     c = coefficients_of<kPass>(work, own, rank, s.row);
   }
-  // No block exits while a peer may still send to it. Where a row has more tokens than a block has threads, and the
-  // gradient is written in place, that also has to wait until all peers have read the tokens' logits.
-  const bool many = own.count > static_cast<int>(blockDim.x);
+  // Where a row has more tokens than a block has threads, and the gradient is written in place, that has to wait until
+  // all peers have read the tokens' logits. Those of the threads' first tokens were read before the exchange.
   gradient_of_row<kPass, true>(logits, work, own, r, softmax, c, first_logit, slice, y, begin, [&] {
     __syncthreads();
-    cluster_arrive();
-    if (many) cluster_wait();
+    if (own.count > static_cast<int>(blockDim.x)) cluster_sync();
   });
-  if (!many) cluster_wait();
 #endif
 }
 

@@ -183,7 +183,8 @@ __device__ __forceinline__ GradientLine gradient_line(const SoftmaxOfRow& row, d
           static_cast<float>(-slope * entropy * 0.6931471805599453 * p_of_max)};
 }
 
-// y[n] from the slice, by the threads of the block; y may be where the slice was read from.
+// y[n] from the slice, by the threads of the block; y may be where the slice was read from. What is stored is not read
+// again soon: it leaves the cache first, and what others have yet to read stays.
 template <bool kAccurate, class T, class G>
 __device__ __forceinline__ void write_gradient(const Slice<T>& slice, G* y, const GradientLine& line) {
   constexpr int kAhead = 2;
@@ -197,7 +198,7 @@ __device__ __forceinline__ void write_gradient(const Slice<T>& slice, G* y, cons
     G* to = y + g * kLanes<T>;
     if (whole) {
 #pragma unroll
-      for (int i = 0; i < kLanes<T>; i += kLanes<G>) *reinterpret_cast<Words4*>(to + i) = packed<G>(x + i);
+      for (int i = 0; i < kLanes<T>; i += kLanes<G>) store_stream(reinterpret_cast<Words4*>(to + i), packed<G>(x + i));
     } else {
 #pragma unroll
       for (int i = 0; i < kLanes<T>; ++i) to[i] = from_float<G>(x[i]);

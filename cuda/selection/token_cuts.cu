@@ -1,38 +1,25 @@
 #include "selection/token_cuts.cuh"
 
-#include "blocks/last_block.cuh"
-#include "blocks/reduce.cuh"
-#include "blocks/scan.cuh"
 
 namespace grpo::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / kWarp;
-constexpr int kLevels = 3, kBins = 2048;
-__host__ __device__ constexpr int shift_of(int level) { return level == 0 ? 21 : level == 1 ? 10 : 0; }
+constexpr int kThreads = kDigitThreads, kWarps = kThreads / kWarp;
 
 // ---- one block per set ----------------------------------------------------------------------------------------------
+
+constexpr int64_t kHeld = 4096;  // keys of a set in shared memory: those of more are read from the L2 cache each time
 
 struct SetShared {
   int64_t partial[kWarps];
   uint32_t counts[kWarps];
   uint32_t bins[256];
-  uint32_t digit, rank;
+  FoundDigit found;
+  uint32_t keys[kHeld];
 };
 
-// The digit at which the rank-th largest lies, when thread i holds the count of the i-th largest digit; `rank` becomes
-// its rank among those of that digit.
-__device__ __forceinline__ uint32_t find_digit(uint32_t own, uint32_t rank, uint32_t digits, SetShared& shared) {
-  const Scanned<uint32_t> scanned = block_scan(own, shared.counts);
-  if (scanned.before < rank && rank <= scanned.before + own) {
-    shared.digit = digits - 1 - threadIdx.x;
-    shared.rank = rank - scanned.before;
-  }
-  __syncthreads();
-  return shared.digit;
-}
-
-// Grid: 1 per set. Block: 256. Shared: 1,128. Work: 4 bytes per token, five or six times. Bound: latency.
+// Grid: 1 per set. Block: 256. Shared: 17,512. Work: 4 bytes per token, of more than 4,096 tokens five or six times.
+// Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     sets_kernel(const uint32_t* keys,          // [T]
                 const int32_t* sequence_start,  // [S+1], null: one set of all tokens
@@ -42,14 +29,19 @@ __global__ void __launch_bounds__(kThreads)
   const Range set = sequence_start == nullptr ? Range{0, T, true} : range_of(sequence_start, blockIdx.x, T);
   uint32_t unmasked = 0, candidates = 0;
   bool any = false;
+  const bool held = set.end - set.begin <= kHeld;
+#pragma unroll 4
   for (int64_t t = set.begin + threadIdx.x; t < set.end; t += kThreads) {
     const uint32_t key = keys[t];
+    if (held) shared.keys[t - set.begin] = key;
     unmasked += key != kMaskedKey;
     candidates += key >= kLowestKey;
     any |= key >= kLowestKey && key != kZeroKey;
   }
   const int64_t n = block_sum(unmasked, shared.counts), most = block_sum(candidates, shared.counts);
   const int64_t wanted = selected_count(n, count, fraction), k = wanted < most ? wanted : most;
+  const uint32_t* own_keys = held ? shared.keys : keys + set.begin;
+  const int64_t size = set.end - set.begin;
   const bool keeps = __syncthreads_or(any) != 0 && k > 0;
   Cut cut = nothing();
   if (keeps) {
@@ -57,153 +49,141 @@ __global__ void __launch_bounds__(kThreads)
     for (int shift = 24; shift >= 0; shift -= 8) {
       shared.bins[threadIdx.x] = 0;
       __syncthreads();
-      for (int64_t t = set.begin + threadIdx.x; t < set.end; t += kThreads) {
-        const uint32_t key = keys[t];
+#pragma unroll 4
+      for (int64_t i = threadIdx.x; i < size; i += kThreads) {
+        const uint32_t key = own_keys[i];
         const bool shares = shift == 24 || key >> (shift + 8) == prefix;
         if (key >= kLowestKey && shares) atomicAdd(&shared.bins[key >> shift & 255u], 1u);
       }
       __syncthreads();
       const uint32_t own = shared.bins[255 - threadIdx.x];
-      const uint32_t digit = find_digit(own, rank, 256, shared);
-      prefix = prefix << 8 | digit;
-      rank = shared.rank;
-      ties = shared.bins[digit];
+      const FoundDigit found = find_digit(own, rank, 256, shared.counts, shared.found);
+      prefix = prefix << 8 | found.digit;
+      rank = found.rank;
+      ties = shared.bins[found.digit];
       __syncthreads();
     }
     cut = {prefix, kAllPlaces};
     if (rank < ties)
       cut.last = static_cast<int32_t>(
-          block_find(set.begin, set.end, rank, shared.partial, [&](int64_t t) { return keys[t] == prefix; }));
+          set.begin + block_find(0, size, rank, shared.partial, [&](int64_t i) { return own_keys[i] == prefix; }));
   }
   if (threadIdx.x == 0) cuts[blockIdx.x] = cut;
 }
 
 // ---- a batch, by all blocks -----------------------------------------------------------------------------------------
 
-// 0 before.
-struct State {
-  uint32_t bins[kLevels][kBins];
-  uint32_t unmasked, candidates, any;
-  uint32_t arrived[kLevels + 1];
-  // Of the last key that is kept: its upper bits, its rank among those that share them, and how many they are.
-  uint32_t prefix, rank, ties;
+struct ListShared {
+  DigitsShared digits;
+  uint32_t begin;
 };
 
-struct BatchShared {
-  SetShared set;
-  uint32_t bins[kBins];
-  uint32_t last;
+// Keys of a tile, and where those of its keys begin that share the first digits of the cut.
+constexpr int kGroups = 4, kTile = kGroups * 4 * kThreads;
+struct Tile {
+  uint32_t begin, count;
 };
 
-// Grid: ceil(T / 4,096), at most 8 per multiprocessor. Block: 256. Shared: 9,328. Work: 4 bytes per token. Bound:
-// issue.
-__global__ void __launch_bounds__(kThreads)
-    digits_kernel(const uint32_t* keys,  // [T]
-                  State* state,
-                  Cut* cut,  // [1]
-                  int64_t T, int64_t count, double fraction, int32_t level) {
-  DYN_SMEM(BatchShared, shared);
-  const int shift = shift_of(level);
-  const uint32_t prefix = level == 0 ? 0 : state->prefix, digits = level == 2 ? 1024 : kBins;
-  const bool needed = level == 0 || state->rank > 0;
-  for (int bin = static_cast<int>(threadIdx.x); bin < kBins; bin += kThreads) shared.bins[bin] = 0;
-  __syncthreads();
-  uint32_t unmasked = 0, candidates = 0;
-  bool any = false;
-  // All lanes of a warp stay together: they vote.
-  for (int64_t base = int64_t{blockIdx.x} * kThreads; needed && base < T; base += int64_t{gridDim.x} * kThreads) {
-    const int64_t t = base + threadIdx.x;
-    const uint32_t key = t < T ? keys[t] : kMaskedKey;
-    unmasked += key != kMaskedKey;
-    candidates += key >= kLowestKey;
-    any |= key >= kLowestKey && key != kZeroKey;
-    const bool counts = key >= kLowestKey && (level == 0 || key >> shift_of(level - 1) == prefix);
-    const uint32_t lanes = __ballot_sync(kAllLanes, counts);
-    if (lanes == 0) continue;
-    // Equal scores would stand in line for one bin: where a warp has but one digit, one lane adds for all.
-    const uint32_t digit = key >> shift & (digits - 1);
-    const uint32_t first = __shfl_sync(kAllLanes, digit, __ffs(static_cast<int>(lanes)) - 1);
-    if (__all_sync(kAllLanes, !counts || digit == first)) {
-      if (lane_index() == 0) atomicAdd(&shared.bins[first], static_cast<uint32_t>(__popc(lanes)));
-    } else if (counts) {
-      atomicAdd(&shared.bins[digit], 1u);
+// Grid: ceil(T / 4,096), at most 8 per multiprocessor. Block: 256. Shared: 8,312. Work: 4 bytes per key, and 4 for each
+// that is listed. Bound: memory.
+__global__ void __launch_bounds__(kThreads, 6)
+    list_kernel(const uint32_t* keys,  // [T, and masked ones up to a multiple of 4]
+                TokenDigits* state,
+                uint32_t* listed,  // [T], the keys with the digits found so far, in any order of the tiles
+                Tile* tiles,       // [ceil(T / kTile)]
+                int64_t T) {
+  DYN_SMEM(ListShared, shared);
+  if (state->rank == 0) return;
+  clear_bins(shared.digits);
+  const uint32_t prefix = state->prefix;
+  for (int64_t tile = blockIdx.x; tile * kTile < T; tile += gridDim.x) {
+    Words4 words[kGroups];
+#pragma unroll
+    for (int i = 0; i < kGroups; ++i) {
+      const int64_t group = tile * (kTile / 4) + i * kThreads + threadIdx.x;
+      words[i] = group * 4 < T ? reinterpret_cast<const Words4*>(keys)[group]
+                               : Words4{kMaskedKey, kMaskedKey, kMaskedKey, kMaskedKey};
     }
-  }
-  __syncthreads();
-  for (int bin = static_cast<int>(threadIdx.x); bin < kBins; bin += kThreads)
-    if (shared.bins[bin] != 0) atomicAdd(&state->bins[level][bin], shared.bins[bin]);
-  if (level == 0) {
-    unmasked = block_sum(unmasked, shared.set.counts);
-    candidates = block_sum(candidates, shared.set.counts);
-    any = __syncthreads_or(any) != 0;
+    const auto for_keys = [&](auto visit) {
+#pragma unroll
+      for (int i = 0; i < kGroups; ++i) visit(words[i].x), visit(words[i].y), visit(words[i].z), visit(words[i].w);
+    };
+    const auto shares = [&](uint32_t key) { return key >> shift_of(0) == prefix; };
+    uint32_t count = 0;
+    for_keys([&](uint32_t key) { count += shares(key); });
+    const Scanned<uint32_t> scanned = block_scan(count, shared.digits.counts);
     if (threadIdx.x == 0) {
-      atomicAdd(&state->unmasked, unmasked);
-      atomicAdd(&state->candidates, candidates);
-      if (any) atomicOr(&state->any, 1u);
+      shared.begin = scanned.total == 0 ? 0 : atomicAdd(&state->listed, scanned.total);
+      tiles[tile] = {shared.begin, scanned.total};
     }
+    __syncthreads();
+    uint32_t* to = listed + shared.begin + scanned.before;
+    for_keys([&](uint32_t key) {
+      if (!shares(key)) return;
+      *to++ = key;
+      count_key(key, 1, shared.digits);
+    });
   }
-  if (!last_block(&state->arrived[level], &shared.last)) return;
+  find_digit_of_all(state, 1, shared.digits, [&] { return state->rank; });
+}
 
-  uint32_t rank = level == 0 ? 0 : state->rank;
-  if (level == 0 && state->any != 0) {
-    const int64_t most = state->candidates, wanted = selected_count(state->unmasked, count, fraction);
-    rank = static_cast<uint32_t>(wanted < most ? wanted : most);
-  }
-  if (rank == 0) {  // nothing is kept: state->rank stays 0
-    if (threadIdx.x == 0) *cut = nothing();
+// Grid: 2 per multiprocessor. Block: 256. Shared: 8,304. Work: 4 bytes per listed key. Bound: latency.
+__global__ void __launch_bounds__(kThreads)
+    last_digit_kernel(const uint32_t* listed,  // [state->listed]
+                      TokenDigits* state,
+                      Cut* cut) {  // [1]
+  DYN_SMEM(DigitsShared, shared);
+  if (state->rank == 0) {
+    if (thread_index() == 0) *cut = nothing();
     return;
   }
-  // The threads' counts of 8 neighbouring digits, then of each of the 8.
-  constexpr uint32_t kOwn = kBins / kThreads;
-  const uint32_t* bins = state->bins[level];
-  uint32_t own = 0;
-  for (uint32_t i = 0; i < kOwn; ++i) own += bins[kBins - 1 - threadIdx.x * kOwn - i];
-  const uint32_t eight = find_digit(own, rank, kThreads, shared.set);
-  if (threadIdx.x != 0) return;
-  rank = shared.set.rank;
-  uint32_t digit = eight * kOwn + kOwn - 1;
-  for (; bins[digit] < rank; --digit) rank -= bins[digit];
-  const uint32_t found = prefix << (level == 2 ? 10 : 11) | digit;
-  state->prefix = found;
-  state->rank = rank;
-  state->ties = bins[digit];
-  if (level == kLevels - 1) *cut = {found, kAllPlaces};
+  clear_bins(shared);
+  const uint32_t prefix = state->prefix;
+  const int64_t count = state->listed, threads = int64_t{gridDim.x} * kThreads;
+#pragma unroll 4
+  for (int64_t i = thread_index(); i < count; i += threads)
+    if (const uint32_t key = listed[i]; key >> shift_of(1) == prefix) count_key(key, 2, shared);
+  if (find_digit_of_all(state, 2, shared, [&] { return state->rank; })) *cut = {state->prefix, kAllPlaces};
 }
 
 // Where the last of the tied tokens that are kept lies.
-// Grid: ceil(T / 4,096), at most 8 per multiprocessor. Block: 256. Shared: 9,328. Work: 4 bytes per token. Bound:
-// memory.
+// Grid: 2 per multiprocessor. Block: 256. Shared: 8,304. Work: 4 bytes per listed key. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
-    ties_kernel(const uint32_t* keys,  // [T]
-                State* state,
-                uint32_t* counts,  // [gridDim.x]
+    ties_kernel(const uint32_t* keys,    // [T]
+                const uint32_t* listed,  // [state->listed]
+                const Tile* tiles,       // [ceil(T / kTile)]
+                TokenDigits* state,
+                uint32_t* counts,  // [ceil(T / kTile)], of ties
                 Cut* cut,          // [1]
                 int64_t T) {
-  DYN_SMEM(BatchShared, shared);
+  DYN_SMEM(DigitsShared, shared);
   const uint32_t rank = state->rank, key = state->prefix;
   if (rank == 0 || rank >= state->ties) return;
-  const int64_t piece = ceil_div(T, gridDim.x);
-  const int64_t begin = int64_t{blockIdx.x} * piece, end = begin + piece < T ? begin + piece : T;
-  uint32_t own = 0;
+  const int64_t all = ceil_div(T, kTile), warps = int64_t{gridDim.x} * kWarps;
+  for (int64_t i = int64_t{blockIdx.x} * kWarps + warp_index(); i < all; i += warps) {
+    const Tile tile = tiles[i];
+    uint32_t own = 0;
 #pragma unroll 4
-  for (int64_t t = begin + threadIdx.x; t < end; t += kThreads) own += keys[t] == key;
-  own = block_sum(own, shared.set.counts);
-  if (threadIdx.x == 0) counts[blockIdx.x] = own;
+    for (uint32_t j = lane_index(); j < tile.count; j += kWarp) own += listed[tile.begin + j] == key;
+    own = warp_reduce(own, Add{});
+    if (lane_index() == 0) counts[i] = own;
+  }
   if (!last_block(&state->arrived[kLevels], &shared.last)) return;
   uint32_t before = 0;
-  for (uint32_t first = 0; first < gridDim.x; first += kThreads) {
-    const uint32_t block = first + threadIdx.x, ties = block < gridDim.x ? counts[block] : 0;
-    const Scanned<uint32_t> scanned = block_scan(ties, shared.set.counts);
+  for (int64_t first = 0; first < all; first += kThreads) {
+    const int64_t i = first + threadIdx.x;
+    const uint32_t ties = i < all ? counts[i] : 0;
+    const Scanned<uint32_t> scanned = block_scan(ties, shared.counts);
     if (before + scanned.before < rank && rank <= before + scanned.before + ties) {
-      shared.set.digit = block;
-      shared.set.rank = rank - before - scanned.before;
+      shared.found.digit = static_cast<uint32_t>(i);
+      shared.found.rank = rank - before - scanned.before;
     }
     before += scanned.total;
   }
   __syncthreads();
-  const int64_t from = shared.set.digit * piece, to = from + piece < T ? from + piece : T;
-  const int64_t last =
-      block_find(from, to, shared.set.rank, shared.set.partial, [&](int64_t t) { return keys[t] == key; });
+  const int64_t from = shared.found.digit * int64_t{kTile}, to = from + kTile < T ? from + kTile : T;
+  const int64_t last = block_find(from, to, shared.found.rank, shared.partial,
+                                  [&](int64_t t) { return keys[t] == key; });
   if (threadIdx.x == 0) cut->last = static_cast<int32_t>(last);
 }
 
@@ -214,14 +194,15 @@ void cut_sets(const uint32_t* keys, const int32_t* sequence_start, Cut* cuts, in
   on(sets_kernel, {sets, kThreads, sizeof(SetShared)}, keys, sequence_start, cuts, T, count, fraction);
 }
 
-void cut_batch(const uint32_t* keys, Cut* cut, int64_t T, int64_t count, double fraction, Launch& on) {
-  State* state = on.scratch<State>(1);
-  on.zero(state, sizeof(State));
-  const int64_t most = int64_t{on.device.multiprocessors} * 8, many = ceil_div(T, kThreads * 16);
-  const Shape all{most < many ? most : many, kThreads, sizeof(BatchShared)};
-  uint32_t* counts = on.scratch<uint32_t>(all.blocks);
-  for (int32_t level = 0; level < kLevels; ++level) on(digits_kernel, all, keys, state, cut, T, count, fraction, level);
-  on(ties_kernel, all, keys, state, counts, cut, T);
+void cut_batch(const uint32_t* keys, TokenDigits* state, Cut* cut, int64_t T, Launch& on) {
+  const int64_t all = ceil_div(T, kTile), most = int64_t{on.device.multiprocessors} * 8;
+  const Shape few{int64_t{on.device.multiprocessors} * 2, kThreads, sizeof(DigitsShared)};
+  uint32_t* listed = on.scratch<uint32_t>(T);
+  uint32_t* counts = on.scratch<uint32_t>(all);
+  Tile* tiles = on.scratch<Tile>(all);
+  on(list_kernel, {all < most ? all : most, kThreads, sizeof(ListShared)}, keys, state, listed, tiles, T);
+  on(last_digit_kernel, few, listed, state, cut);
+  on(ties_kernel, few, keys, listed, tiles, state, counts, cut, T);
 }
 
 }  // namespace grpo::cuda

@@ -1,7 +1,7 @@
 // Where select_tokens cuts: the key of the last token that is kept, and its place.
 #pragma once
 
-#include "selection/selection.cuh"
+#include "selection/token_digits.cuh"
 
 namespace grpo::cuda {
 
@@ -18,9 +18,10 @@ void cut_sets(const uint32_t* keys,           // [T]
               Cut* cuts,                      // [sets]
               int64_t sets, int64_t T, int64_t count, double fraction, Launch& on);
 
-// Of a batch, by all blocks.
-void cut_batch(const uint32_t* keys,  // [T]
-               Cut* cut,              // [1]
-               int64_t T, int64_t count, double fraction, Launch& on);
+// Of a batch, by all blocks, once the first digit is found.
+void cut_batch(const uint32_t* keys,  // [T, and masked ones up to a multiple of 4]
+               TokenDigits* state,
+               Cut* cut,  // [1]
+               int64_t T, Launch& on);
 
 }  // namespace grpo::cuda

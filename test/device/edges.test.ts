@@ -86,6 +86,8 @@ describe.skipIf(backend === 'cpu')('offsets that nobody could check', () => {
     const { mask } = onDevice('selectRollouts', { score, groupStart: i32(5, n) }, { count: 3 })
     expect(values(mask).every((kept) => kept === 0)).toBe(true)
     const inputs = { entropy: score, sequenceStart: i32(5, n) }
+    const groups = { score, groupStart: i32(0, 5, 3, n) }
+    expect(values(onDevice('selectRollouts', groups, { count: 3 }).mask).every((kept) => kept === 0)).toBe(true)
     const tokens = onDevice('selectTokens', inputs, { count: n, scope: 'sequence', rule: 'entropy' })
     expect(values(tokens.mask)).toEqual(Array.from({ length: n }, (_, t) => Number(t >= 5)))
   })
@@ -154,13 +156,13 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
       )
     same('gaussianLogprob', { x: row((i) => (i % 4) - 1), mean: row(() => 0), std: f32(1), oldMean: row(() => 1) })
   })
-  test.each([16_384, 16_385, 20_001])('one group and one sequence of %d', (n) => {
+  test.each([33, 1_024, 1_025, 3_000, 16_384, 16_385, 20_001])('one group and one sequence of %d', (n) => {
     const r = random(n)
     const start = Int32Array.of(0, n)
     const score = Float32Array.from({ length: n }, () => (r.uniform() < 0.01 ? Number.NaN : r.integer(50) - 25))
     const mask = r.mask(n)
     for (const rule of ['max_variance', 'top', 'top_bottom'])
-      same('selectRollouts', { score, groupStart: start, mask }, { fraction: 0.3, rule })
+      for (const fraction of [0.3, 0.9]) same('selectRollouts', { score, groupStart: start, mask }, { fraction, rule })
     for (const fraction of [0.001, 0.3])
       same(
         'selectTokens',
