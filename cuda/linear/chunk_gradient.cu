@@ -203,14 +203,25 @@ __global__ void zero_kernel(float* sum, int64_t n, const uint32_t* rows) {
   if (*rows > 0 && i < n) sum[i] = 0;
 }
 
+// Zeros, of rows that lie apart.
+// Grid: ceil(count size / 256). Block: 256. Shared: 0. Work: 4 bytes per element. Bound: memory.
+__global__ void zero_rows_kernel(char* rows, Float type, int64_t count, int64_t size, int64_t stride) {
+  const int64_t i = thread_index();
+  if (i < count * size) store_float(rows, type, i / size * stride + i % size, 0);
+}
+
+// Of rows of `size` numbers, those of `to` `stride` apart.
 // Grid: ceil(n / 2,048). Block: 256. Shared: 0. Work: 6 bytes per element, 8 where it is added. Bound: memory.
 template <class Y>
 __global__ void __launch_bounds__(kThreads)
-    convert_kernel(const float* from, Y* to, int64_t n, bool add, const uint32_t* rows) {
+    convert_kernel(const float* from, Y* to, int64_t n, int64_t size, int64_t stride, bool add, const uint32_t* rows) {
   const int64_t i = thread_index() * kLanes<Y>;
   if (rows != nullptr && *rows == 0) return;
-  if (i + kLanes<Y> > n || !aligned16(to)) {
-    for (int64_t k = i; k < i + kLanes<Y> && k < n; ++k) to[k] = from_float<Y>(from[k] + (add ? to_float(to[k]) : 0));
+  if (i + kLanes<Y> > n || !aligned16(to) || stride != size) {
+    for (int64_t k = i; k < i + kLanes<Y> && k < n; ++k) {
+      const int64_t at = stride == size ? k : k / size * stride + k % size;
+      to[at] = from_float<Y>(from[k] + (add ? to_float(to[at]) : 0));
+    }
     return;
   }
   float x[kLanes<Y>], before[kLanes<Y>] = {};
@@ -226,12 +237,21 @@ __global__ void __launch_bounds__(kThreads)
   words = packed<Y>(x);
 }
 
-void convert(const float* from, char* to, Float type, int64_t n, bool add, const uint32_t* rows, Launch& on) {
+void convert(const float* from, char* to, Float type, int64_t count, int64_t size, int64_t stride, bool add,
+             const uint32_t* rows, Launch& on) {
+  const int64_t n = count * size;
   const auto launch = [&]<class Y>(Y*) {
-    on(convert_kernel<Y>, {ceil_div(n, kThreads * kLanes<Y>), kThreads}, from, reinterpret_cast<Y*>(to), n, add, rows);
+    on(convert_kernel<Y>, {ceil_div(n, kThreads * kLanes<Y>), kThreads}, from, reinterpret_cast<Y*>(to), n, size,
+       stride, add, rows);
   };
   if (type == Float::kBf16) launch(static_cast<bf16*>(nullptr));
   else launch(static_cast<f16*>(nullptr));
+}
+
+// Of `count` rows of `size` numbers, `stride` apart.
+void zero_rows(char* rows, Float type, int64_t count, int64_t size, int64_t stride, Launch& on) {
+  if (stride == size) return on.zero(rows, count * size * size_of(type));
+  on(zero_rows_kernel, {ceil_div(count * size, kThreads), kThreads}, rows, type, count, size, stride);
 }
 
 }  // namespace
@@ -243,10 +263,10 @@ void chunk_gradient(const Linear& linear, const LinearChunk& chunk, const float*
      grad_entropy, gradients.scale);
   on(compact_kernel, {1, kThreads, sizeof(CompactShared)}, chunk);
   const Extent rows{chunk.kept_count, false}, terms{chunk.kept_count, true};
-  Product hidden{gradients.hidden, gradients.hidden_type, D, chunk.kept_row, nullptr, Float::kF32, false,
+  Product hidden{gradients.hidden, gradients.hidden_type, gradients.hidden_stride, chunk.kept_row, nullptr, Float::kF32, false,
                  gradients.hidden_type};
   Product head{chunk.head_sum, Float::kF32, D, nullptr, nullptr, Float::kF32, true, gradients.head_type};
-  if (chunk.head_sum == nullptr) head.data = gradients.head;
+  if (chunk.head_sum == nullptr) head.data = gradients.head, head.stride = gradients.head_stride;
   if (chunk.halves) {
     const auto gradient = [&](bool transposed) {
       return Matrix{chunk.logits, Float::kF16, 2 * chunk.stride, chunk.kept, transposed};
@@ -286,34 +306,37 @@ void chunk_gradient(const Linear& linear, const LinearChunk& chunk, const float*
 
 void begin_gradients(const Linear& linear, const LinearChunk& chunk, const LinearGradients& gradients, Launch& on) {
   halve_head(linear, chunk, on);
-  if (gradients.hidden != nullptr) on.zero(gradients.hidden, linear.R * linear.D * size_of(gradients.hidden_type));
-  const auto begin = [&](char* out, Float type, float* sum, int64_t n) {
+  if (gradients.hidden != nullptr)
+    zero_rows(gradients.hidden, gradients.hidden_type, linear.R, linear.D, gradients.hidden_stride, on);
+  const auto begin = [&](char* out, Float type, float* sum, int64_t size, int64_t stride) {
     if (out == nullptr) return;
+    const int64_t n = linear.V * size;
     // Where gradients are added, a sum of float32 begins with what is there.
-    if (sum == nullptr && !gradients.accumulate) on.zero(out, n * size_of(type));
+    if (sum == nullptr && !gradients.accumulate) zero_rows(out, type, linear.V, size, stride, on);
     if (sum == nullptr) return;
     if (chunk.whole_rows == nullptr) return on.zero(sum, n * int64_t{sizeof *sum});
     on(zero_kernel, {ceil_div(n, kThreads), kThreads}, sum, n, chunk.whole_rows);
-    if (!gradients.accumulate) on.zero(out, n * size_of(type));
+    if (!gradients.accumulate) zero_rows(out, type, linear.V, size, stride, on);
   };
-  begin(gradients.head, gradients.head_type, chunk.head_sum, linear.V * linear.D);
-  begin(gradients.bias, gradients.bias_type, chunk.bias_sum, linear.V);
+  begin(gradients.head, gradients.head_type, chunk.head_sum, linear.D, gradients.head_stride);
+  begin(gradients.bias, gradients.bias_type, chunk.bias_sum, 1, 1);
   // The padding of the vocabulary has no gradient.
   if (gradients.accumulate) return;
-  const auto zero_padding = [&](char* rows, Float type, int64_t size) {
-    const int64_t row = size * size_of(type);
-    if (rows != nullptr && linear.width > linear.V) on.zero(rows + linear.V * row, (linear.width - linear.V) * row);
+  const auto zero_padding = [&](char* rows, Float type, int64_t size, int64_t stride) {
+    if (rows == nullptr || linear.width <= linear.V) return;
+    zero_rows(rows + linear.V * stride * size_of(type), type, linear.width - linear.V, size, stride, on);
   };
-  zero_padding(gradients.head, gradients.head_type, linear.D);
-  zero_padding(gradients.bias, gradients.bias_type, 1);
+  zero_padding(gradients.head, gradients.head_type, linear.D, gradients.head_stride);
+  zero_padding(gradients.bias, gradients.bias_type, 1, 1);
 }
 
 void end_gradients(const Linear& linear, const LinearChunk& chunk, const LinearGradients& gradients, Launch& on) {
   if (chunk.head_sum != nullptr)
-    convert(chunk.head_sum, gradients.head, gradients.head_type, linear.V * linear.D, gradients.accumulate,
-            chunk.whole_rows, on);
+    convert(chunk.head_sum, gradients.head, gradients.head_type, linear.V, linear.D, gradients.head_stride,
+            gradients.accumulate, chunk.whole_rows, on);
   if (chunk.bias_sum != nullptr)
-    convert(chunk.bias_sum, gradients.bias, gradients.bias_type, linear.V, gradients.accumulate, chunk.whole_rows, on);
+    convert(chunk.bias_sum, gradients.bias, gradients.bias_type, linear.V, 1, 1, gradients.accumulate,
+            chunk.whole_rows, on);
 }
 
 }  // namespace grpo::cuda

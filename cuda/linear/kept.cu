@@ -214,21 +214,27 @@ __global__ void __launch_bounds__(kThreads)
     }
 #pragma unroll
     for (int v = 0; v < kGroup; ++v)
-      if (d + v < D) store_float(gradients.hidden, gradients.hidden_type, r * D + d + v, sum[v]);
+      if (d + v < D) store_float(gradients.hidden, gradients.hidden_type, r * gradients.hidden_stride + d + v, sum[v]);
   }
 }
 
 // Where gradHead and gradHeadBias of rows with sets go: beside those of the others, where there are any, into sums that
 // are rounded after all of them.
 struct Sums {
-  void* out;
+  void* out;  // [V,size], rows `stride` apart
   Float type;
-  float* common;  // null: out
+  int64_t stride;
+  float* common;  // [V,size], null: out
+  int64_t size;
 };
 
-__device__ __forceinline__ void add_to(const Sums& sums, bool common, int64_t i, float x) {
-  if (common && sums.common != nullptr) sums.common[i] += x;
-  else store_float(sums.out, sums.type, i, load_float(sums.out, sums.type, i) + x);
+__device__ __forceinline__ void add_to(const Sums& sums, bool common, int64_t v, int64_t d, float x) {
+  if (common && sums.common != nullptr) {
+    sums.common[v * sums.size + d] += x;
+  } else {
+    const int64_t i = v * sums.stride + d;
+    store_float(sums.out, sums.type, i, load_float(sums.out, sums.type, i) + x);
+  }
 }
 
 // The block of the first pair of a column sums over the column's pairs.
@@ -256,12 +262,12 @@ __global__ void __launch_bounds__(kThreads)
     }
 #pragma unroll
     for (int i = 0; i < kOwn; ++i)
-      if (base + i * kThreads < D) add_to(head, common, int64_t{v} * D + base + i * kThreads, sum[i]);
+      if (base + i * kThreads < D) add_to(head, common, v, base + i * kThreads, sum[i]);
   }
   if (bias.out == nullptr || threadIdx.x != 0) return;
   double sum = 0;
   for (int64_t j = first; j < M && column[j] == v; ++j) sum += kept.logits[place[j]];
-  add_to(bias, common, v, static_cast<float>(sum));
+  add_to(bias, common, v, 0, static_cast<float>(sum));
 }
 
 template <class Visit>
@@ -311,8 +317,8 @@ void kept_gradient(const Linear& linear, const KeptRows& kept, const LinearChunk
   if (gradients.head == nullptr && gradients.bias == nullptr) return;
   const Sorted sorted = radix_sort(kept.column, M, true, on);
   on(kept_head_kernel, {M, kThreads}, linear, kept, sorted.keys, sorted.values, chunk.named.count,
-     Sums{gradients.head, gradients.head_type, chunk.head_sum},
-     Sums{gradients.bias, gradients.bias_type, chunk.bias_sum});
+     Sums{gradients.head, gradients.head_type, gradients.head_stride, chunk.head_sum, linear.D},
+     Sums{gradients.bias, gradients.bias_type, 1, chunk.bias_sum, 1});
 }
 
 }  // namespace grpo::cuda
