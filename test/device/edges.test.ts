@@ -58,6 +58,45 @@ describe.skipIf(backend === 'cpu')('offsets that nobody could check', () => {
     expect(values(mean)).toEqual([1.5, none, Math.fround(14 / 3)])
     expect(values(std).map(Number.isNaN)).toEqual([false, true, false])
   })
+  // Sequences have 6 and 8; a token that lies in none is NaN.
+  test.each<[string, number[], number[]]>([
+    ['tokens before the first and after the last', [1, 3, 4], [none, 6, 6, 8, none]],
+    ['an end beyond the end', [0, 2, 6], [6, 6, none, none, none]],
+    ['no sequences', [0], Array(5).fill(none)],
+  ])('sequenceExpand: %s', (_, start, expected) => {
+    const inputs = { x: f32(6, 8).data.subarray(0, start.length - 1) as Float32Array, sequenceStart: i32(...start) }
+    const divided = expected.map((x, t) => x / expected.filter((y) => y === expected[t]).length)
+    for (const mask of [undefined, new Uint8Array(5).fill(1)]) {
+      const given = { ...inputs, ...(mask && { mask }) }
+      expect(values(onDevice('sequenceExpand', given, {}, { T: 5 }).x)).toEqual(expected)
+      expect(values(onDevice('sequenceExpand', given, { mean: true }, { T: 5 }).x)).toEqual(divided)
+    }
+  })
+  test('sequenceExpand: a sequence that another has the counts of has no mean', () => {
+    const T = 4000
+    const inputs = { x: f32(3, 5, 7), sequenceStart: i32(0, 3000, 1, T), mask: new Uint8Array(T).fill(1) }
+    const { x } = onDevice('sequenceExpand', inputs, { mean: true }, { T })
+    const [first, last] = [3 / 3000, 7 / (T - 1)].map(Math.fround)
+    expect(values(x).filter((y) => !Number.isNaN(y) && y !== first && y !== last)).toEqual([])
+  })
+  test('policyLoss: the first of very many sequences leaves a token out', () => {
+    const S = 17_000 // more blocks than the one that merges them has threads
+    const logp = new Float32Array(S).fill(-1)
+    const sequenceStart = Int32Array.from({ length: S + 1 }, (_, s) => Math.max(s, 1))
+    const { loss } = onDevice('policyLoss', { logp, advantage: new Float32Array(S).fill(1), sequenceStart })
+    expect(values(loss)).toEqual([none])
+  })
+  test.each([
+    ['no number of values', [none, 1, 2]],
+    ['fewer than no values', [-1, 1, 2]],
+    ['a negative sum of squares', [3, 1, -2]],
+  ])('standardize: %s', (_, moments) => {
+    const given = { x: f32(1, 2), moments: array(Float64Array.from(moments)) }
+    for (const mask of [undefined, Uint8Array.of(0, 1)]) {
+      const { x } = onDevice('standardize', { ...given, ...(mask && { mask }) } as Bag)
+      expect(values(x)).toEqual([mask ? 0 : none, none])
+    }
+  })
   // Each array of three is what the layout holds: starts, parents, ends of subtrees.
   test.each<[string, number[], number[], number[]]>([
     ['a first token that is no start', [1, 2, 4, 6], [-1, 0, 0], [3, 2, 3]],
@@ -142,7 +181,7 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
     const logp = Float32Array.from({ length: T }, () => -r.integer(9))
     const advantage = Float32Array.from({ length: S }, () => r.integer(9) - 4)
     const inputs = { logp, oldLogp: logp, advantage, sequenceStart }
-    same('policyLoss', inputs, { aggregate: 'token_mean' })
+    for (const aggregate of ['token_mean', 'sequence_mean', 'sequence_sum']) same('policyLoss', inputs, { aggregate })
     same('policyLoss', inputs, { aggregate: 'token_mean', ratio: 'sequence' })
   })
   test.each([31, 33, 70])('gaussianLogprob of rows of %d pieces', (pieces) => {
