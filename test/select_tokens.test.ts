@@ -123,7 +123,7 @@ describe('edges', () => {
     expect(tokens(large([1, 2]), { count: 0 }).every((v) => v === 0)).toBe(true)
   })
   test('of very many equal scores the first, to the last but one', () => {
-    for (const T of [30_001, 32_769, 40_960]) {
+    for (const T of [30_007, 32_769, 40_960]) {
       for (const count of [T - 1, T - 3]) {
         const kept = tokens(Array<number>(T).fill(2), { count })
         expect([kept.lastIndexOf(1), kept.indexOf(0)]).toEqual([count - 1, count])

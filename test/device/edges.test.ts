@@ -136,6 +136,14 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
     const ids = Int32Array.from({ length: 140_000 }, () => (r.integer(300) - 150) * 77_777)
     same('groupBy', { ids }, {}, { G: new Set(ids).size })
   })
+  test('tokenLogprob of tokens of more rows than two steps of the scan have counts', () => {
+    const [R, T] = [17_000, 1000]
+    const r = random(6)
+    const logits = array(Float32Array.from({ length: R }, (_, row) => row / 64), [R, 1]) // so is their logsumexp
+    const row = Int32Array.from({ length: T }, () => r.integer(R))
+    const { logsumexp } = onDevice('tokenLogprob', { logits, token: new Int32Array(T), row })
+    expect(values(logsumexp)).toEqual(Array.from(row, (named) => named / 64))
+  })
   test.each([1, 31, 32, 33, 70])('sequenceSum and sequenceExpand over %d pieces', (pieces) => {
     const r = random(pieces)
     const T = pieces * 1024 - 3
@@ -183,6 +191,20 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
     const inputs = { logp, oldLogp: logp, advantage, sequenceStart }
     for (const aggregate of ['token_mean', 'sequence_mean', 'sequence_sum']) same('policyLoss', inputs, { aggregate })
     same('policyLoss', inputs, { aggregate: 'token_mean', ratio: 'sequence' })
+  })
+  test.each([31, 33, 70])('policyLoss of a sequence of %d pieces', (pieces) => {
+    const T = pieces * 1024 - 3
+    const logp = Float32Array.from({ length: T }, (_, t) => -((t * 7) % 5) / 8)
+    const oldLogp = logp.map((x, t) => x + (((t * 3) % 8) - 5) / 4)
+    const mask = Uint8Array.from(logp, (_, t) => Number(t % 11 > 2 || t > T - 900))
+    const inputs = { logp, oldLogp, advantage: f32(3), sequenceStart: i32(0, T) }
+    for (const given of [{ ...inputs, mask }, inputs]) {
+      const counted = logp.map((x, t) => x - (oldLogp[t] as number)).filter((_, t) => given === inputs || mask[t])
+      const ratio = Math.exp(counted.reduce((sum, x) => sum + x, 0) / counted.length)
+      const options = { ratio: 'sequence', clipHigh: 9, aggregate: 'token_sum' }
+      const [loss] = values(onDevice('policyLoss', given, options).loss) as [number]
+      expect(Math.abs(loss / (-3 * ratio * counted.length) - 1)).toBeLessThan(2 ** -24) // rounded once
+    }
   })
   test.each([31, 33, 70])('gaussianLogprob of rows of %d pieces', (pieces) => {
     const D = pieces * 2048 - 5
