@@ -30,6 +30,8 @@ test('draws of numbers that are known', () => {
     () =>
       list.shift() as number
   expect(repeatedDraws([0, 1, 0, 3], 4, numbers(0, 0.24, 0.25, 0.999))).toEqual([1, 1, 3, 3])
+  // 1 - 2^-53 of the sum, rounded, is the sum: what has no weight is not drawn then either.
+  expect(repeatedDraws([0.1, 0.2, 0.3, 0], 1, numbers(1 - 2 ** -53))).toEqual([2])
   expect(repeatedDraws([0, 0], 3, numbers(0, 0.49, 0.5))).toEqual([0, 0, 1])
   expect(distinctDraws([1, 4, 0], 2, numbers(0.5, 0.2, 0.9))).toEqual([1, 0]) // log(u) / w: -0.69, -0.40, -infinity
   expect(distinctDraws([0, 0, 0], 2, numbers(0.1, 0.9, 0.5))).toEqual([1, 2])
