@@ -139,7 +139,10 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
   test('tokenLogprob of tokens of more rows than two steps of the scan have counts', () => {
     const [R, T] = [17_000, 1000]
     const r = random(6)
-    const logits = array(Float32Array.from({ length: R }, (_, row) => row / 64), [R, 1]) // so is their logsumexp
+    const logits = array(
+      Float32Array.from({ length: R }, (_, row) => row / 64),
+      [R, 1],
+    ) // so is their logsumexp
     const row = Int32Array.from({ length: T }, () => r.integer(R))
     const { logsumexp } = onDevice('tokenLogprob', { logits, token: new Int32Array(T), row })
     expect(values(logsumexp)).toEqual(Array.from(row, (named) => named / 64))
