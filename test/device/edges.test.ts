@@ -79,6 +79,19 @@ describe.skipIf(backend === 'cpu')('offsets that nobody could check', () => {
     const [first, last] = [3 / 3000, 7 / (T - 1)].map(Math.fround)
     expect(values(x).filter((y) => !Number.isNaN(y) && y !== first && y !== last)).toEqual([])
   })
+  test.each([
+    ['tokens before the first sequence', [1, 2, 3]],
+    ['tokens after the last sequence', [0, 1, 2]],
+    ['an end beyond the end', [0, 1, 4]],
+    ['sequences that meet', [0, 2, 1, 3]],
+    ['no sequences', [0]],
+  ])('policyLoss: %s', (_, start) => {
+    const inputs = { logp: f32(-1, -2, -3), advantage: array(new Float32Array(start.length - 1).fill(1)) }
+    for (const ratio of ['token', 'sequence']) {
+      const { loss, gradLogp } = onDevice('policyLoss', { ...inputs, sequenceStart: i32(...start) }, { ratio })
+      expect([...values(loss), ...values(gradLogp)]).toEqual(Array(4).fill(none))
+    }
+  })
   test('policyLoss: the first of very many sequences leaves a token out', () => {
     const S = 17_000 // more blocks than the one that merges them has threads
     const logp = new Float32Array(S).fill(-1)
