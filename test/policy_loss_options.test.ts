@@ -2,7 +2,7 @@
 // bits of policyLoss on these, and another loss than without the field.
 import { describe, expect, test } from 'vitest'
 import { signatures } from '../lib/addon/signatures.js'
-import { array, linearPolicyLoss, type Objective, policyLoss, policyLossFromLogits } from '../lib/index.js'
+import { array, linearPolicyLoss, lossStats, type Objective, policyLoss, policyLossFromLogits } from '../lib/index.js'
 import { identical } from './support/compare.js'
 import { random } from './support/random.js'
 
@@ -98,4 +98,11 @@ test('there is a case for each field', () => {
   // But for what is no part of the objective: gradient_options.test.ts.
   const names = signatures.policyLoss.options.map(({ name }) => name).filter((name) => name !== 'gradScale')
   expect([...new Set<string>(fields.map(([name]) => name))].sort()).toEqual(names.sort())
+})
+
+test('a ratio on a bound of its interval is not clipped', () => {
+  const logp = Float32Array.of(-1, -2)
+  const inputs = { logp, oldLogp: logp, advantage: Float32Array.of(1, -1), sequenceStart: Int32Array.of(0, 1, 2) }
+  const { stats } = policyLoss(inputs, { clipLow: 0, clipHigh: 0 })
+  expect(lossStats(stats)).toMatchObject({ clipFractionLow: 0, clipFractionHigh: 0 })
 })

@@ -345,7 +345,9 @@ describe('edges and bad input', () => {
   })
   test('heads that do not divide, another dtype, another layout', () => {
     const three = array(new Float32Array(3 * 3 * 4), [3, 3, 4])
-    refuses(() => prefixAttention({ q, k: three, v: three, layout }), { error: RangeError, code: 'ERR_GRPO_SHAPE' })
+    const without = array(new Float32Array(0), [3, 0, 4])
+    for (const k of [three, without])
+      refuses(() => prefixAttention({ q, k, v: k, layout }), { error: RangeError, code: 'ERR_GRPO_SHAPE' })
     const half = floats(new Float32Array(3 * 2 * 4), [3, 2, 4], 'bf16')
     refuses(() => prefixAttention({ q, k: half, v, layout }), {
       error: TypeError,

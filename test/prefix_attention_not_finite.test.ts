@@ -84,7 +84,7 @@ describe.each(['f32', 'bf16', 'f16'] as const)('%s', (dtype) => {
 
     test.each(
       (['q', 'k', 'v', 'gradOut'] as const).flatMap((name) =>
-        [Number.POSITIVE_INFINITY, Number.NaN].map((value) => ({ name, value })),
+        (name === 'v' ? [Infinity, -Infinity, Number.NaN] : [Infinity, Number.NaN]).map((value) => ({ name, value })),
       ),
     )('$name of $value', ({ name, value }) => {
       const dirty = run({ ...inputs, [name]: spoil(inputs[name], p, value) })

@@ -1,5 +1,6 @@
-// How the CPU cuts the gradients of attention into tasks leaves no trace in them. A device cuts them in one way alone.
-import { afterEach, test } from 'vitest'
+// How the CPU cuts the gradients of attention into tasks leaves no trace in them, nor does which of them are wanted. A
+// device cuts them in one way alone.
+import { afterEach, expect, test } from 'vitest'
 import { array, cpu, prefixAttention, prefixAttentionBackward, prefixLayout, toBf16 } from '../lib/index.js'
 import { identical } from './support/compare.js'
 import { random } from './support/random.js'
@@ -24,4 +25,20 @@ test('blocks of 256 keys and of 64: the same bits', () => {
   const [large, small] = [run(1), run(2)] // there are 18 of 256
   identical(large.gradK, small.gradK)
   identical(large.gradV, small.gradV)
+})
+
+test('each gradient alone, and each pair: the same bits', () => {
+  const r = random(5)
+  const make = () => array(r.normals(9 * 2 * 4), [9, 2, 4])
+  const inputs = { q: make(), k: make(), v: make(), layout: prefixLayout([{ prefix: 4, responses: [2, 3] }]) }
+  const given = { ...inputs, gradOut: make(), ...prefixAttention(inputs) }
+  const all = prefixAttentionBackward(given)
+  const names = ['gradQ', 'gradK', 'gradV'] as const
+  for (let wanted = 1; wanted < 7; wanted++) {
+    const some = names.filter((_, i) => (wanted >> i) & 1)
+    const out = Object.fromEntries(names.filter((name) => !some.includes(name)).map((name) => [name, null]))
+    const result = prefixAttentionBackward(given, { out })
+    expect(Object.keys(result)).toEqual(some)
+    for (const name of some) identical(result[name], all[name])
+  }
 })

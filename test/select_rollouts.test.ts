@@ -202,6 +202,7 @@ describe('edges', () => {
   test('a fraction that float64 rounds up: 0.07 of 100 keeps 7', () => {
     const list = Array.from({ length: 100 }, (_, i) => i % 13)
     expect(run([list], { fraction: 0.07, rule: 'top' }).reduce((a, b) => a + b, 0)).toBe(7)
+    expect(run([list], { fraction: 0.07 + 1e-10, rule: 'top' }).reduce((a, b) => a + b, 0)).toBe(8)
   })
   test('the batch knows no groups', () => {
     expect(

@@ -35,6 +35,17 @@ describe.skipIf(!existsSync(process.env.GRPO_KERNELS_CUDA))('device arrays', () 
   const shape = { error: RangeError, code: 'ERR_GRPO_SHAPE' }
   const device = { error: TypeError, code: 'ERR_GRPO_DEVICE' }
 
+  test.each([
+    ['', TypeError, 'ERR_GRPO_TYPE'],
+    [false, TypeError, 'ERR_GRPO_TYPE'],
+    [Number.NaN, RangeError, 'ERR_GRPO_OPTION'],
+  ])('a device that is %j is not the first one', (given, error, code) => {
+    const options = { device: given as number }
+    const named = { error, code, argument: 'device' }
+    refuses(() => cuda.upload(Float32Array.of(1), options), named)
+    refuses(() => cuda.empty('f32', [1], options), named)
+  })
+
   describe('an `out` whose length is known only then', () => {
     const untouched = [7, 7, 7, 7]
     const indexText = 'maskIndex: index has length 4, expected 2, the number of values in mask that are not 0'

@@ -58,6 +58,58 @@ describe.skipIf(backend === 'cpu')('offsets that nobody could check', () => {
     expect(values(mean)).toEqual([1.5, none, Math.fround(14 / 3)])
     expect(values(std).map(Number.isNaN)).toEqual([false, true, false])
   })
+  // Sequences have 6 and 8; a token that lies in none is NaN.
+  test.each<[string, number[], number[]]>([
+    ['tokens before the first and after the last', [1, 3, 4], [none, 6, 6, 8, none]],
+    ['an end beyond the end', [0, 2, 6], [6, 6, none, none, none]],
+    ['no sequences', [0], Array(5).fill(none)],
+  ])('sequenceExpand: %s', (_, start, expected) => {
+    const inputs = { x: f32(6, 8).data.subarray(0, start.length - 1) as Float32Array, sequenceStart: i32(...start) }
+    const divided = expected.map((x, t) => x / expected.filter((y) => y === expected[t]).length)
+    for (const mask of [undefined, new Uint8Array(5).fill(1)]) {
+      const given = { ...inputs, ...(mask && { mask }) }
+      expect(values(onDevice('sequenceExpand', given, {}, { T: 5 }).x)).toEqual(expected)
+      expect(values(onDevice('sequenceExpand', given, { mean: true }, { T: 5 }).x)).toEqual(divided)
+    }
+  })
+  test('sequenceExpand: a sequence that another has the counts of has no mean', () => {
+    const T = 4000
+    const inputs = { x: f32(3, 5, 7), sequenceStart: i32(0, 3000, 1, T), mask: new Uint8Array(T).fill(1) }
+    const { x } = onDevice('sequenceExpand', inputs, { mean: true }, { T })
+    const [first, last] = [3 / 3000, 7 / (T - 1)].map(Math.fround)
+    expect(values(x).filter((y) => !Number.isNaN(y) && y !== first && y !== last)).toEqual([])
+  })
+  test.each([
+    ['tokens before the first sequence', [1, 2, 3]],
+    ['tokens after the last sequence', [0, 1, 2]],
+    ['an end beyond the end', [0, 1, 4]],
+    ['sequences that meet', [0, 2, 1, 3]],
+    ['no sequences', [0]],
+  ])('policyLoss: %s', (_, start) => {
+    const inputs = { logp: f32(-1, -2, -3), advantage: array(new Float32Array(start.length - 1).fill(1)) }
+    for (const ratio of ['token', 'sequence']) {
+      const { loss, gradLogp } = onDevice('policyLoss', { ...inputs, sequenceStart: i32(...start) }, { ratio })
+      expect([...values(loss), ...values(gradLogp)]).toEqual(Array(4).fill(none))
+    }
+  })
+  test('policyLoss: the first of very many sequences leaves a token out', () => {
+    const S = 17_000 // more blocks than the one that merges them has threads
+    const logp = new Float32Array(S).fill(-1)
+    const sequenceStart = Int32Array.from({ length: S + 1 }, (_, s) => Math.max(s, 1))
+    const { loss } = onDevice('policyLoss', { logp, advantage: new Float32Array(S).fill(1), sequenceStart })
+    expect(values(loss)).toEqual([none])
+  })
+  test.each([
+    ['no number of values', [none, 1, 2]],
+    ['fewer than no values', [-1, 1, 2]],
+    ['a negative sum of squares', [3, 1, -2]],
+  ])('standardize: %s', (_, moments) => {
+    const given = { x: f32(1, 2), moments: array(Float64Array.from(moments)) }
+    for (const mask of [undefined, Uint8Array.of(0, 1)]) {
+      const { x } = onDevice('standardize', { ...given, ...(mask && { mask }) } as Bag)
+      expect(values(x)).toEqual([mask ? 0 : none, none])
+    }
+  })
   // Each array of three is what the layout holds: starts, parents, ends of subtrees.
   test.each<[string, number[], number[], number[]]>([
     ['a first token that is no start', [1, 2, 4, 6], [-1, 0, 0], [3, 2, 3]],
@@ -98,6 +150,17 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
     const r = random(2)
     const ids = Int32Array.from({ length: 140_000 }, () => (r.integer(300) - 150) * 77_777)
     same('groupBy', { ids }, {}, { G: new Set(ids).size })
+  })
+  test('tokenLogprob of tokens of more rows than two steps of the scan have counts', () => {
+    const [R, T] = [17_000, 1000]
+    const r = random(6)
+    const logits = array(
+      Float32Array.from({ length: R }, (_, row) => row / 64),
+      [R, 1],
+    ) // so is their logsumexp
+    const row = Int32Array.from({ length: T }, () => r.integer(R))
+    const { logsumexp } = onDevice('tokenLogprob', { logits, token: new Int32Array(T), row })
+    expect(values(logsumexp)).toEqual(Array.from(row, (named) => named / 64))
   })
   test.each([1, 31, 32, 33, 70])('sequenceSum and sequenceExpand over %d pieces', (pieces) => {
     const r = random(pieces)
@@ -144,8 +207,22 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
     const logp = Float32Array.from({ length: T }, () => -r.integer(9))
     const advantage = Float32Array.from({ length: S }, () => r.integer(9) - 4)
     const inputs = { logp, oldLogp: logp, advantage, sequenceStart }
-    same('policyLoss', inputs, { aggregate: 'token_mean' })
+    for (const aggregate of ['token_mean', 'sequence_mean', 'sequence_sum']) same('policyLoss', inputs, { aggregate })
     same('policyLoss', inputs, { aggregate: 'token_mean', ratio: 'sequence' })
+  })
+  test.each([31, 33, 70])('policyLoss of a sequence of %d pieces', (pieces) => {
+    const T = pieces * 1024 - 3
+    const logp = Float32Array.from({ length: T }, (_, t) => -((t * 7) % 5) / 8)
+    const oldLogp = logp.map((x, t) => x + (((t * 3) % 8) - 5) / 4)
+    const mask = Uint8Array.from(logp, (_, t) => Number(t % 11 > 2 || t > T - 900))
+    const inputs = { logp, oldLogp, advantage: f32(3), sequenceStart: i32(0, T) }
+    for (const given of [{ ...inputs, mask }, inputs]) {
+      const counted = logp.map((x, t) => x - (oldLogp[t] as number)).filter((_, t) => given === inputs || mask[t])
+      const ratio = Math.exp(counted.reduce((sum, x) => sum + x, 0) / counted.length)
+      const options = { ratio: 'sequence', clipHigh: 9, aggregate: 'token_sum' }
+      const [loss] = values(onDevice('policyLoss', given, options).loss) as [number]
+      expect(Math.abs(loss / (-3 * ratio * counted.length) - 1)).toBeLessThan(2 ** -24) // rounded once
+    }
   })
   test.each([31, 33, 70])('gaussianLogprob of rows of %d pieces', (pieces) => {
     const D = pieces * 2048 - 5

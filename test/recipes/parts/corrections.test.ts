@@ -249,6 +249,7 @@ edge('corrections', 'what is out of range is refused', () => {
   expect(refused({ topEntropy: '0.5' as unknown as number })).toThrow('grpo: topEntropy is 0.5')
   const statistic = ['token_k2'] as unknown as 'token_k2'
   expect(refused({ reject: [{ statistic, high: 1 }] })).toThrow('grpo: reject.statistic is token_k2')
+  expect(refused({ importance: { mode: 'token_mask', high: -1 } })).toThrow('grpo: importance.high is -1')
   expect(refused({ importance: { mode: 'token_mask', high: 0 } })).toThrow(
     'grpo: importance.high is 0, expected a number > 0',
   )

@@ -29,3 +29,10 @@ test.each(Object.entries(lists))('quantiles of a list: %s', (_, f) => {
     for (const q of [0, 0.001, 0.2, 0.5, 0.8, 0.9999, 1]) expect(quantile(x, q)).toBe(bySorting(x, q))
   }
 })
+
+test('every place of a list, whichever pivots lie there', () => {
+  const size = 2049 // so that q (size - 1) is exactly each place
+  const x = Float64Array.from({ length: size }, (_, i) => mixed(i))
+  const sorted = x.slice().sort()
+  expect(Array.from(x, (_, place) => quantile(x, place / (size - 1)))).toEqual(Array.from(sorted))
+})

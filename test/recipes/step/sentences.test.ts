@@ -87,6 +87,8 @@ describe('of policies', () => {
       { logp: f32(-1, -1) },
       () => recipes.ngrpo({ entropyCoef: 1 }),
     ),
+    'gtpo: entropy is missing from the batch, expected f32[T]: the entropy of the current policy, or its logits, or its hidden states and head':
+      step({}, recipes.gtpo),
     'grpo: refLogp is missing from the batch, expected f32[T]: log-probabilities under the reference policy, as klCoef is 1; with klCoef 0 there need be none':
       loss({ logp: f32(-1, -1) }, () => recipes.grpo({ klCoef: 1 })),
   })
