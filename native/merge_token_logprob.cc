@@ -71,6 +71,6 @@ const grpo_field kFields[] = {
 
 }  // namespace
 
-GRPO_OPERATION(kMergeTokenLogprob, merge_token_logprob, kFields);
+GRPO_OPERATION_BY(by_vectors, kMergeTokenLogprob, merge_token_logprob, kFields);
 
 }  // namespace grpo

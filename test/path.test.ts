@@ -49,8 +49,10 @@ cpuDescribe('on the CPU', () => {
   })
 
   test('vector code is that of the instruction set, and a narrower one than the widest says why', () => {
-    const best = ['avx512', 'avx2', 'baseline', 'neon'].filter((name) => native.setInstructionSet(name))[0] as string
-    for (const set of ['baseline', 'avx2', 'avx512'].filter((name) => native.setInstructionSet(name))) {
+    const best = ['amx', 'avx512_bf16', 'avx512', 'avx2', 'baseline', 'neon'].find((name) =>
+      native.setInstructionSet(name),
+    )
+    for (const set of ['baseline', 'avx2', 'avx512', 'avx512_bf16', 'amx'].filter(native.setInstructionSet)) {
       cpu.instructionSet = set
       const { kernel, reason } = tokenLogprob.path({ logits: f32(2, 5), token })
       expect(kernel).toBe(`token_logprob (${cpu.instructionSet})`)

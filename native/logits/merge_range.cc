@@ -4,7 +4,6 @@
 #include "logits/merge_range.h"
 
 #include <cmath>
-#include <cstring>
 #include <type_traits>
 
 #include "formulas/formula.h"
@@ -63,8 +62,8 @@ constexpr int kLanes = 8;
 
 MergeRange merge_range() {
 #if defined(__x86_64__)
-  if (std::strcmp(vector_kernels().name, "avx512") == 0) return {avx512::merge, avx512::first_claimed_twice};
-  if (std::strcmp(vector_kernels().name, "avx2") == 0) return {avx2::merge, avx2::first_claimed_twice};
+  if (vector_kernels().lanes == 16) return {avx512::merge, avx512::first_claimed_twice};
+  if (vector_kernels().lanes == 8) return {avx2::merge, avx2::first_claimed_twice};
 #endif
   return {baseline::merge, baseline::first_claimed_twice};
 }
