@@ -65,7 +65,8 @@ export function plan(root, only, tools) {
       const [bound, predicted] = longest(timesOf(row, today, loop))
       const built = known.get(`${row.file} ${row.kernel}`)
       // What bounds it, by its own header, may be none of the counts: then it takes longer.
-      const counted = ['memory', bound].includes(built?.stated) || (built?.stated === 'issue' && loop?.matrix > 0)
+      const stated = built?.stated === 'matrix units' ? 'products' : built?.stated
+      const counted = ['memory', bound].includes(stated) || (stated === 'issue' && loop?.matrix > 0)
       return { ...row, ...built, loop, floor: longest(timesOf(needs, gpu))[1], predicted, bound, counted }
     })
 }

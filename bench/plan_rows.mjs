@@ -32,19 +32,20 @@ for (const V of [151936, 152064, 163840, 201088]) {
     unit: 'policy_loss_from_logits.cu', bytes: 3 * pass, special: 2 * N * V, of: 'the pass before with it',
   }) // biome-ignore format: a line
 
-  // One product for log-probabilities, three with gradients. Today the gradient of logits goes in as two terms, and a
-  // chunk of float32 logits is written, read twice, written as gradient and read by two products.
+  // One product for log-probabilities, three with gradients. A chunk of float32 logits is written and read twice, and its
+  // gradient, in float16, written once and read by two products.
   const D = 4096
   const product = 2 * N * D * V
-  const linear = 'linear/matmul_mma.cu'
+  const linear = 'linear/matmul_mma.cuh'
   const size = `16,384 x 4,096 x 151,936, bf16`
   row('linear_token_logprob', size, 'matmul_mma_kernel', linear, {
+    unit: 'linear/matmul_mma.cu',
     products: product,
-    bytes: 3 * N * V * 4,
+    bytes: 2 * N * V * 4,
     needs: { products: product },
   })
   row('linear_policy_loss', size, 'matmul_mma_kernel', linear, {
-    products: 5 * product, bytes: 6 * N * V * 4, needs: { products: 3 * product },
+    unit: 'linear/matmul_mma.cu', products: 3 * product, bytes: (3 * 4 + 3 * 2) * N * V, needs: { products: 3 * product },
   }) // biome-ignore format: a line
 }
 
@@ -71,13 +72,15 @@ for (const [prefix, length, responses] of [
 const M = 2 ** 20
 row('group_advantage', '1,048,576 in groups of 16', 'group_advantage_kernel', 'group_advantage.cu', { bytes: 8 * M })
 row('policy_loss', '1,048,576 tokens', 'tokens_kernel', 'policy_loss.cu', { bytes: 17 * M, special: M })
-row('select_tokens', '16,777,216 tokens', 'digits_kernel', 'selection/token_cuts.cu', {
-  bytes: (8 + 4 * 5 + 5) * 16 * M, needs: { bytes: (4 * 2 + 1) * 16 * M },
+row('select_tokens', '16,777,216 tokens', 'keys_kernel', 'select_tokens.cu', {
+  bytes: 23 * 16 * M, needs: { bytes: (4 * 2 + 1) * 16 * M },
 }) // biome-ignore format: a line
-row('select_rollouts', '65,536 groups of 16', 'cuts_kernel', 'select_rollouts.cu', {
-  bytes: (8 + 4 + 5) * M, needs: { bytes: 5 * M },
+row('select_rollouts', '65,536 groups of 16', 'small_groups_kernel', 'select_rollouts.cu', {
+  bytes: 6 * M, needs: { bytes: 5 * M },
 }) // biome-ignore format: a line
-row('discounted_sum', '16 x 32,768', 'discounted_sum_kernel', 'discounted_sum.cu', { bytes: 8 * 16 * 32768 })
+row('discounted_sum', '16 x 32,768', 'earlier_pieces_kernel', 'discounted_sum.cu', {
+  bytes: 12 * 16 * 32768, needs: { bytes: 8 * 16 * 32768 },
+}) // biome-ignore format: a line
 row('scatter_rows', '147,456 rows into 24,576 of 4,096, bf16', 'scatter_rows_kernel', 'scatter_rows.cu', {
   bytes: (147456 + 24576) * 4096 * 2,
 }) // biome-ignore format: a line

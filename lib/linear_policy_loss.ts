@@ -121,7 +121,7 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * largest error of the plain float32 formula, plus the last digit of their dtype, of the equation in float64, on
  * every instruction set; gradients with precision 'standard' within twice that of the plain formula with the same
  * rounding. Where the processor multiplies bf16 itself, products are as exact, and numbers and products below 1.2e-38
- * count as 0. On a device gradients in bf16 have a factor rounded to float16: their root mean square error is at most 1.25
+ * count as 0. On a device gradients in bf16, without headBias, have a factor rounded to float16: their root mean square error is at most 1.25
  * times that of the plain formula rounded to bf16.
  *
  * @param inputs.hidden       f32|bf16|f16[R,D]  final hidden states, after the last norm

@@ -137,7 +137,7 @@ export const matchesBackward: Matches<
  *
  * Accuracy: against the equation in float64, gradients in f32, bf16 and f16 are within twice the largest error of the
  * plain float32 formula, plus the last digit of their dtype; with precision 'standard' within twice that of the plain
- * formula with the same rounding. On a device gradients in bf16 have a factor rounded to float16: their root mean square
+ * formula with the same rounding. On a device gradients in bf16, without headBias, have a factor rounded to float16: their root mean square
  * error is at most 1.25 times that of the plain formula rounded to bf16.
  *
  * @param inputs               hidden, head, headBias, token, row, rowTemperature, keptStart, kept, mask as in

@@ -141,7 +141,7 @@ bool by_halves(const Linear& linear, const LinearGradients& gradients, int64_t r
                      aligned({linear.head, linear.head_type, linear.head_stride, nullptr, true});
   return (gradients.hidden != nullptr || gradients.head != nullptr) && linear.hidden_type != Float::kF32 &&
          linear.head_type != Float::kF32 && narrow(gradients.hidden, gradients.hidden_type) &&
-         narrow(gradients.head, gradients.head_type) && narrow(gradients.bias, gradients.bias_type) && linear.D > 0 &&
+         narrow(gradients.head, gradients.head_type) && linear.bias == nullptr && linear.D > 0 &&
          linear.D % kPiece == 0 && suits && linear.D <= kMost && linear.V <= kMost && rows <= kMost;
 }
 

@@ -16,7 +16,8 @@
 
 namespace grpo::cuda {
 
-// Whether the gradients that are wanted are formed so.
+// Whether the gradients that are wanted are formed so: those in bf16, of a head without a bias, whose gradient is a sum of
+// float32 gradients. Not whether that one is wanted decides: the bits of the others do not depend on it.
 bool by_halves(const Linear& linear, const LinearGradients& gradients, int64_t rows);
 
 // Once in a call. What becomes of it is in chunk.head, chunk.head_power and chunk.choice.

@@ -38,7 +38,12 @@ function makePlan(name: OperationName): Plan {
   const { inputs, outputs, options } = signature
   const nameOf = ({ name }: { name: string }) => name
   const place = (input: string | undefined) => inputs.findIndex((spec) => spec.name === input)
-  const common = ['out', 'stream', 'signal', ...(inputs.some((spec) => spec.name === 'logits' && spec.strided) ? ['stride'] : [])]
+  const common = [
+    'out',
+    'stream',
+    'signal',
+    ...(inputs.some((spec) => spec.name === 'logits' && spec.strided) ? ['stride'] : []),
+  ]
   return {
     signature,
     inputNames: inputs.map(nameOf),

@@ -100,7 +100,9 @@ static void row_strides(const grpo_api* api) {
   grpo_linear_token_logprob_args linear = {.size = sizeof linear};
   expect(api->defaults("linear_token_logprob", &linear, NULL) == GRPO_OK, "defaults of linear_token_logprob");
   linear.hidden = &x, linear.head = &h, linear.token = &tokens, linear.logsumexp = &sums, token[1] = 1;
-  expect(api->linear_token_logprob(&linear, NULL) == GRPO_SHAPE, "hidden states that lie apart");
+  expect(api->linear_token_logprob(&linear, NULL) == GRPO_OK, "hidden states that lie apart");
+  x.strides = closer;
+  expect(api->linear_token_logprob(&linear, NULL) == GRPO_SHAPE, "hidden states whose rows overlap");
   x.strides = dense;
   expect(api->linear_token_logprob(&linear, NULL) == GRPO_OK, "strides of what is dense");
 }

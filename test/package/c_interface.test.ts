@@ -34,7 +34,7 @@ test.skipIf(process.platform !== 'linux')('calls from C', () => {
 })
 
 test.skipIf(process.platform === 'win32').each([
-  ['pool', ['parallel/parallel', 'platform/processors'], 'the thread pool works\n'],
+  ['pool', ['parallel/parallel', 'platform/large_pages', 'platform/processors'], 'the thread pool works\n'],
   ['rows', ['logits/softmax_rows', 'logits/sort_by_key'], 'rows stay in bounds\n'],
 ])('%s', (name, parts, said) => {
   const sources = [join(__dirname, `${name}.cc`), ...parts.map((part) => join(native, `${part}.cc`))]

@@ -77,7 +77,9 @@ try {
   const plain = ['-std=gnu11', '-Wall', '-Werror']
   execFileSync('cc', [...plain, named('unload.c'), '-ldl', '-o', join(folder, 'unload')], { stdio: 'inherit' })
   runs(join(folder, 'unload'), library)
-  const parallel = ['parallel/parallel', 'platform/processors'].map((name) => join(root, `native/${name}.cc`))
+  const parallel = ['parallel/parallel', 'platform/large_pages', 'platform/processors'].map((name) =>
+    join(root, `native/${name}.cc`),
+  )
   const ofPool = ['-std=c++20', '-O1', '-Wall', '-Werror', '-pthread', '-I', join(root, 'native')]
   execFileSync('c++', [...ofPool, named('pool.cc'), ...parallel, '-o', join(folder, 'pool')], { stdio: 'inherit' })
   runs(join(folder, 'pool'), join(folder, 'groups'), 'pauses')
