@@ -1,6 +1,6 @@
-import { grpoError } from './addon/errors.js'
+import { type GrpoError, grpoError } from './addon/errors.js'
 import { allocate, array, describe, type HostArray, lengthOf, typedArrayName } from './arrays/array.js'
-import { call, checkNames } from './call/run.js'
+import { call, checkNames, renamed, withErrors } from './call/run.js'
 
 /** Where a conversion writes. */
 export interface ConvertOptions<Data extends Float32Array | Uint16Array> {
@@ -16,6 +16,12 @@ function checked<D extends Convertible>(name: string, argument: string, x: unkno
   throw grpoError('kind', name, argument, `is ${describe(x)}, expected a ${containers[dtype]}`)
 }
 
+/** Of the row both arrays are x; its output is called out here. */
+function ofOut(error: GrpoError): GrpoError {
+  if (!error.message.includes(': x overlaps x')) return error
+  return Object.assign(error, { argument: 'out', message: error.message.replace(': x overlaps', ': out overlaps') })
+}
+
 function convert<From extends Convertible, To extends Convertible>(
   name: string,
   values: HostArray<From>['data'],
@@ -29,7 +35,8 @@ function convert<From extends Convertible, To extends Convertible>(
   if (lengthOf(y.data) !== lengthOf(x.data)) {
     throw grpoError('shape', name, 'out', `has length ${lengthOf(y.data)}, expected ${lengthOf(x.data)}, that of x`)
   }
-  call('convert', { x }, { out: { x: y } }).now()
+  const computed = renamed('convert', name, () => call('convert', { x }, { out: { x: y } }))
+  withErrors(computed, ofOut).now()
   return y.data
 }
 

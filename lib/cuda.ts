@@ -2,7 +2,6 @@ import { type DType, elementBytes } from './addon/dtypes.js'
 import { grpoError } from './addon/errors.js'
 import { type DeviceInfo, native } from './addon/native.js'
 import {
-  type ArrayOptions,
   checkDtype,
   checkShape,
   checkStride,
@@ -38,7 +37,7 @@ export interface DeviceOptions {
 }
 
 /** Memory that belongs to another library. */
-export interface BorrowedMemory<D extends DType = DType> extends ArrayOptions {
+export interface BorrowedMemory<D extends DType = DType> {
   /** Its address on the device. */
   pointer: bigint
   dtype: D
@@ -47,6 +46,8 @@ export interface BorrowedMemory<D extends DType = DType> extends ArrayOptions {
   device?: number
   /** The stream on which its owner works with it: what is enqueued there comes before each use by this package. */
   stream?: bigint
+  /** Elements from one row, an entry of the first axis, to the next; default: nothing lies between them. */
+  stride?: number | undefined
 }
 
 type Dtypes = { Float32Array: 'f32'; Int32Array: 'i32'; Uint8Array: 'u8'; Float64Array: 'f64'; Float16Array: 'f16' }
@@ -115,7 +116,7 @@ export const cuda = {
    * Memory of another library as a device array, without a copy. It must hold the whole shape, which cannot be looked up,
    * and stay until the work on it is done; `dispose` does not free it. Its owner orders the work on it: what else uses it
    * has to come before the call on the call's stream, or on `stream`, or be waited for. The package's own uses of one
-   * wrapped array are ordered among themselves.
+   * wrapped array are ordered among themselves. Its rows may lie apart (`stride`), as those of `array`.
    *
    * @throws TypeError without a GPU, or if the pointer is another device's or the host's; RangeError if it is not aligned to
    *         the dtype

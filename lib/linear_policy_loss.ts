@@ -146,7 +146,8 @@ function plan(sizes: LinearPolicyLossSizes, options: LinearPolicyLossOptions = {
  * @param options.chunkRows   rows that go through the products together. Default: 256, or as many as have 128 MiB of
  *                            logits, on a device those that a thirtieth of its memory holds, from 1 GiB to 4 GiB of it,
  *                            but 64 at least
- * @param options.precision   'high' (default) or 'standard': see above
+ * @param options.precision   'high' (default) or 'standard': see above; gradients of f16 logits end at 65,504 then, and
+ *                            below 6e-8 there are none: scale them with gradScale
  * @returns loss f32[1]; gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array,
  *          or float32 if `out` is; logp, entropy f32[T], 0 where masked; stats f64[15], which lossStats reads and merges
  * @throws as tokenLogprob and policyLoss

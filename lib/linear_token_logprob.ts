@@ -147,11 +147,13 @@ export const matchesBackward: Matches<
  * @param inputs.gradLogp     f32[T]  derivative of the loss with respect to logp; not looked at where masked
  * @param inputs.gradEntropy  f32[T]  and to entropy
  * @param inputs.logits       f32[R,V]  as linearTokenLogprob kept them in out.logits; not looked at for rows with sets
- * @param options              temperature, softcap, validVocab, vocabStart, chunkRows as in linearTokenLogprob
+ * @param options              temperature, softcap, validVocab, vocabStart, chunkRows as in linearTokenLogprob; by
+ *                             default chunks are larger where logits are given
  * @param options.gradScale   multiplies the gradients; 1 by default
  * @param options.accumulate  false; true: gradHead and gradHeadBias are added to what `out` holds, in float32 where that is
  *                            its dtype; both need an `out` then
- * @param options.precision   'high' (default) or 'standard': see above
+ * @param options.precision   'high' (default) or 'standard': see above; gradients of f16 logits end at 65,504 then, and
+ *                            below 6e-8 there are none: scale them with gradScale
  * @returns gradHidden [R,D], gradHead [V,D], gradHeadBias [V] (with headBias), each in the dtype of its array, or float32
  *          if `out` is
  * @throws TypeError if gradEntropy is given without entropy; RangeError as linearTokenLogprob

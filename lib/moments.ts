@@ -95,7 +95,8 @@ export function checkMoments(operation: string, argument: string, item: unknown)
  */
 export const mergeMoments = operation((list: readonly Moments[], options: Pick<CallOptions, 'signal'> = {}) => {
   checkSignal('mergeMoments', options)
-  return value(() => checked(list).reduce(merge, nothing))
+  const moments = checked(list)
+  return value(() => moments.reduce(merge, nothing))
 })
 
 const nothing: Moments = { count: 0, mean: 0, m2: 0 }

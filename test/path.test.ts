@@ -46,18 +46,20 @@ cpuDescribe('on the CPU', () => {
     expect(promises.groupAdvantage.path(inputs)).toEqual({ kernel: 'group_advantage' })
     expect(maskIndex.path({ mask: new Uint8Array(3) })).toEqual({ kernel: 'mask_index' })
     expect(mergeMoments.path([])).toEqual({ kernel: 'JavaScript' })
+    expect(() => mergeMoments.path(3 as never)).toThrow('list is 3, expected an array')
   })
 
   test('vector code is that of the instruction set, and a narrower one than the widest says why', () => {
     const best = ['amx', 'avx512_bf16', 'avx512', 'avx2', 'baseline', 'neon'].find((name) =>
       native.setInstructionSet(name),
-    )
+    ) as string
+    const widest = ['amx', 'avx512_bf16', 'avx512', 'neon']
     for (const set of ['baseline', 'avx2', 'avx512', 'avx512_bf16', 'amx'].filter(native.setInstructionSet)) {
       cpu.instructionSet = set
       const { kernel, reason } = tokenLogprob.path({ logits: f32(2, 5), token })
       expect(kernel).toBe(`token_logprob (${cpu.instructionSet})`)
       if (set !== best) expect(reason).toContain(`where the processor has ${best}`)
-      else expect(reason).toBe(best === 'avx512' || best === 'neon' ? undefined : 'the processor has no avx512')
+      else expect(reason).toBe(widest.includes(best) ? undefined : 'the processor has no avx512')
     }
   })
 

@@ -123,7 +123,7 @@ bool set_instruction_set(const char* name) {
 std::string why_not_wider() {
   const VectorKernels *best = find(nullptr), *widest = best;
 #if defined(__x86_64__)
-  widest = &avx512_kernels;
+  if (best->lanes < avx512_kernels.lanes) widest = &avx512_kernels;
 #endif
   const std::string in_use = vector_kernels().name;
   if (in_use != best->name)

@@ -11,8 +11,8 @@ import { table } from '../../lib/command/table.js'
 const root = join(import.meta.dirname, '../..')
 const simulated = join(root, 'build-simt/libgrpo_kernels_cuda.so')
 
-function command(words: string[], library: string, arch = '90') {
-  const env = { ...process.env, GRPO_KERNELS_CUDA: library, GRPO_SIMT_ARCH: arch }
+function command(words: string[], library: string, arch = '90', others: Record<string, string> = {}) {
+  const env = { ...process.env, GRPO_KERNELS_CUDA: library, GRPO_SIMT_ARCH: arch, ...others }
   const program = [join(root, 'node_modules/tsx/dist/cli.mjs'), join(root, 'lib/command/command.ts')]
   return spawnSync(process.execPath, [...program, ...words], { encoding: 'utf8', env })
 }
@@ -65,7 +65,16 @@ test('a wrong result: which, and a verdict', () => {
 
 test('words that are no command', () => {
   expect(command(['chek'], '').stderr).toContain('there is no command chek')
+  expect(command(['constructor'], '').stderr).toContain('there is no command constructor')
   expect(command(['check', '--jsn'], '').stderr).toContain("Unknown option '--jsn'")
   expect(command(['check', '--jsn'], '').status).toBe(2)
   expect(command(['--help'], '')).toMatchObject({ status: 0, stdout: expect.stringContaining('check') })
+})
+
+test('a package that cannot be loaded: one line, and a status of its own', () => {
+  const { status, stdout, stderr } = command(['check', '--json'], '', '90', { GRPO_KERNELS_ISA: 'bogus' })
+  expect({ status, stdout }).toEqual({ status: 2, stdout: '' })
+  expect(stderr).toMatch(
+    /^grpo-kernels check: GRPO_KERNELS_ISA is "bogus", expected one that this processor has: .*\n$/,
+  )
 })
