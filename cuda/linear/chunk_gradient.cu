@@ -263,8 +263,8 @@ void chunk_gradient(const Linear& linear, const LinearChunk& chunk, const float*
      grad_entropy, gradients.scale);
   on(compact_kernel, {1, kThreads, sizeof(CompactShared)}, chunk);
   const Extent rows{chunk.kept_count, false}, terms{chunk.kept_count, true};
-  Product hidden{gradients.hidden, gradients.hidden_type, gradients.hidden_stride, chunk.kept_row, nullptr, Float::kF32, false,
-                 gradients.hidden_type};
+  Product hidden{gradients.hidden, gradients.hidden_type, gradients.hidden_stride, chunk.kept_row, nullptr,
+                 Float::kF32,      false,                 gradients.hidden_type};
   Product head{chunk.head_sum, Float::kF32, D, nullptr, nullptr, Float::kF32, true, gradients.head_type};
   if (chunk.head_sum == nullptr) head.data = gradients.head, head.stride = gradients.head_stride;
   if (chunk.halves) {

@@ -26,10 +26,9 @@ void form_logits(const Linear& linear, const RowTokens& chunk, const ChunkMemory
       std::memcpy(block.logits + i * block.width, linear.logits + place(i), bytes);
     return;
   }
-  multiply(linear.hidden_type == Float::kBf16 && linear.head_type == Float::kBf16,
-           {memory.hidden, Float::kF32, D, 1}, {head_row(linear, block.first), linear.head_type, 1, linear.head_stride},
-           block.logits,
-           block.width, chunk.count, block.width, D, false, product_scratch(memory, worker));
+  multiply(linear.hidden_type == Float::kBf16 && linear.head_type == Float::kBf16, {memory.hidden, Float::kF32, D, 1},
+           {head_row(linear, block.first), linear.head_type, 1, linear.head_stride}, block.logits, block.width,
+           chunk.count, block.width, D, false, product_scratch(memory, worker));
   if (linear.bias != nullptr) add_bias(linear, block, chunk.count);
   for (int64_t i = 0; i < chunk.count && linear.kept_logits != nullptr; ++i)
     std::memcpy(linear.kept_logits + place(i), block.logits + i * block.width, bytes);

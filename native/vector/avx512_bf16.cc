@@ -31,8 +31,8 @@ namespace {
 #include "vector/matmul_bf16.h"
 }  // namespace
 
-void matmul_avx512_bf16(const Matrix& a, const Matrix& b, float* c, int64_t ldc, int64_t m, int64_t n, int64_t k, bool accumulate,
-        float* scratch) {
+void matmul_avx512_bf16(const Matrix& a, const Matrix& b, float* c, int64_t ldc, int64_t m, int64_t n, int64_t k,
+                        bool accumulate, float* scratch) {
   multiply_bf16(a, b, c, ldc, m, n, k, accumulate, scratch);
 }
 

@@ -24,23 +24,11 @@ import {
 } from '../../lib/index.js'
 import * as promises from '../../lib/promises.js'
 import { prepareStep, recipes } from '../../lib/recipes/index.js'
+import { say } from '../support/sentences.js'
 
-type Calls = Record<string, () => unknown>
 const f32 = (...x: number[]) => Float32Array.from(x)
 const i32 = (...x: number[]) => Int32Array.from(x)
 const zeros = (...shape: number[]) => array(new Float32Array(shape.reduce((n, size) => n * size, 1)), shape)
-
-function say(calls: Calls): void {
-  test.each(Object.entries(calls))('%s', (sentence, call) => {
-    let said = 'nothing'
-    try {
-      call()
-    } catch (error) {
-      said = (error as Error).message
-    }
-    expect(said).toBe(sentence)
-  })
-}
 
 describe('the objective', () => {
   const given = { logp: f32(-1, -2), advantage: f32(1), sequenceStart: i32(0, 2) }

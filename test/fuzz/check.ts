@@ -9,8 +9,8 @@ import { type OperationName, ops } from '../../lib/ops.js'
 import { leftAlone, poisoned, poisons } from '../support/poison.js'
 import { type Arguments, argumentsOf, copyOf } from './arguments.js'
 import type { OperationCase } from './cases.js'
-import { wrongNumbers } from './expectations.js'
 import { type Mutated, ofArray, ofOption } from './mutations.js'
+import { wrongNumbers } from './wrong_numbers.js'
 
 type Outputs = Record<string, HostArray>
 type MakeCall = (name: never, inputs: never, options: never, sizes: never) => Call<Outputs>

@@ -11,9 +11,9 @@ import { type Arguments, argumentsOf, copyOf, type Forward } from './arguments.j
 import { Caller, type Outcome } from './caller.js'
 import { fuzzed, type OperationCase, operationCases, type RecipeCase, recipeCases } from './cases.js'
 import { Checker } from './check.js'
-import { wrongNumbers } from './expectations.js'
 import { type Failure, fuzz } from './loop.js'
 import { checkRecipe } from './recipes.js'
+import { wrongNumbers } from './wrong_numbers.js'
 
 const kind = { name: 'faulty', how: 'steps', cases: recipeCases('faulty', [], false), share: 1 }
 

@@ -1,9 +1,9 @@
 // What the errors of steps say, to the word. Those of operations are in test/call/sentences.test.ts.
-import { describe, expect, test } from 'vitest'
+import { describe } from 'vitest'
 import { array } from '../../../lib/index.js'
 import { fromJSON, prepareStep, recipes, toJSON } from '../../../lib/recipes/index.js'
+import { say } from '../../support/sentences.js'
 
-type Calls = Record<string, () => unknown>
 const f32 = (...x: number[]) => Float32Array.from(x)
 const batch = { rewards: [1, 0], groupStart: [0, 2], sequenceStart: [0, 1, 2] }
 const step =
@@ -14,18 +14,6 @@ const loss =
   (policy: unknown, make: () => unknown = recipes.grpo) =>
   () =>
     prepareStep(make() as never, batch as never).loss(policy as never)
-
-function say(calls: Calls): void {
-  test.each(Object.entries(calls))('%s', (sentence, call) => {
-    let said = 'nothing'
-    try {
-      call()
-    } catch (error) {
-      said = (error as Error).message
-    }
-    expect(said).toBe(sentence)
-  })
-}
 
 describe('of columns', () => {
   say({
