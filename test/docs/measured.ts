@@ -3,13 +3,14 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { CaseResult, Results } from '../../bench/results.js'
 import { duration } from '../../bench/table.js'
+import { type Accuracy, accuracyConditions, accuracyTable } from '../accuracy/accuracy.js'
 
 const folder = join(__dirname, '..', '..', 'bench', 'results')
 
 /** Of all files the one with the most cases; of several the newest, whose date begins its name. */
 function newest(): Results {
   const all = readdirSync(folder)
-    .filter((name) => name.endsWith('.json'))
+    .filter((name) => /^\d{4}-.*\.json$/.test(name))
     .sort()
     .map((name) => JSON.parse(readFileSync(join(folder, name), 'utf8')) as Results)
   const most = Math.max(...all.map(({ cases }) => cases.length))
@@ -75,4 +76,11 @@ export function measuredOf(file: string, operations: readonly string[]): string 
   const where = `${date.slice(0, 10)}, ${cpu}, ${cores} cores, ${instructionSet}`
   const head = `\`npm run bench -- ${file}\` on ${where} ([how to read it](../benchmarks.md)):`
   return `${head}\n\n${tableOf(results, cases)}`
+}
+
+/** The errors of some operations against float64; undefined where none was measured. */
+export function accuracyOf(operations: readonly string[]): string[] | undefined {
+  const accuracy = JSON.parse(readFileSync(join(folder, 'accuracy.json'), 'utf8')) as Accuracy
+  const rows = accuracy.rows.filter(({ operation }) => operations.includes(operation))
+  return rows.length === 0 ? undefined : [accuracyConditions(accuracy), accuracyTable(accuracy, rows)]
 }

@@ -6,7 +6,7 @@ import { type ArraySpec, operationNames, type Signature, signatures } from '../.
 import { ops } from '../../lib/ops.js'
 import * as promises from '../../lib/promises.js'
 import { type Docstring, docstrings, headerOf, publicNames } from './docstrings.js'
-import { measuredOf } from './measured.js'
+import { accuracyOf, measuredOf } from './measured.js'
 import { optionCells } from './options.js'
 import { root } from './programs.js'
 import { inline, type Link, paragraphs, table, wrap } from './prose.js'
@@ -319,6 +319,7 @@ function pageOf(page: Page): string {
   const papers = cited.filter((see) => !cited.some((other) => other !== see && see.startsWith(other)))
   const bench = layer('bench', page, 'ts')[0] ?? (name === 'prefix_layout' ? 'bench/tree_layout.ts' : undefined)
   const measured = bench && measuredOf(basename(bench, '.ts'), functions)
+  const [conditions, errors] = accuracyOf(functions) ?? []
   const parts = [
     `<!-- Written by npm run docs, from ${page.file} and what lies beside it. -->`,
     `# ${shown.filter((one) => !one.includes('.')).join(', ')}`,
@@ -334,6 +335,7 @@ function pageOf(page: Page): string {
       ? []
       : [`## ${type}`, ...paragraphs(owner.docs.get(type)?.prose ?? [], link), ...membersPart(owner, type, link)]),
     ...kernelsPart(page, link),
+    ...(conditions === undefined || errors === undefined ? [] : ['## Measured errors', wrap(conditions), errors]),
     ...(measured === undefined ? [] : ['## Measured', measured]),
     ...(papers.length > 0 ? ['## Papers', wrap(inline(`${papers.join('; ')}.`, link))] : []),
     ...filesPart(page),
