@@ -33,4 +33,9 @@ export const constructors: Readonly<
   f64: Float64Array,
 }
 
+/** The names of the constructors, which engines look up slowly. */
+export const containers = Object.fromEntries(dtypes.map((dtype) => [dtype, constructors[dtype].name])) as Readonly<
+  Record<DType, string>
+>
+
 export const elementBytes = (dtype: DType): number => constructors[dtype].BYTES_PER_ELEMENT

@@ -57,23 +57,25 @@ export interface DeviceInfo {
 interface Addon {
   operations: Compiled
   cuda: CudaFunctions
+  /** What the arguments are stands in native/node/addon.cc. */
   run(
     operation: number,
-    arrays: (TypedArray | bigint | undefined)[],
     numbers: Float64Array,
-    stream?: bigint,
+    stream: bigint | undefined,
+    ...arrays: (TypedArray | bigint | undefined)[]
   ): NativeError | undefined
   runAsync(
     operation: number,
-    arrays: (TypedArray | bigint | undefined)[],
     numbers: Float64Array,
+    stream: undefined,
+    ...arrays: (TypedArray | undefined)[]
   ): { promise: Promise<NativeError | undefined>; cancel(): void }
   /** What `run` would do: see grpo_path of native/ops.h. */
   explain(
     operation: number,
-    arrays: (TypedArray | bigint | undefined)[],
     numbers: Float64Array,
-    stream?: bigint,
+    stream: bigint | undefined,
+    ...arrays: (TypedArray | bigint | undefined)[]
   ): { kernel: string; reason: string } | NativeError
   isDetached(buffer: ArrayBufferLike): boolean
   overlap(x: Float32Array, y: Float32Array): boolean

@@ -1,4 +1,12 @@
-import { constructors, type DataOf, type DType, dtypes, type Float16Values, type TypedArray } from '../addon/dtypes.js'
+import {
+  constructors,
+  containers,
+  type DataOf,
+  type DType,
+  dtypes,
+  type Float16Values,
+  type TypedArray,
+} from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
 import { native } from '../addon/native.js'
 
@@ -59,6 +67,7 @@ const bitsOfHalves = <Data>(operation: string, name: string, data: Data): Data |
     ? viewOf(Uint16Array, operation, name, data, lengthOf(data as unknown as ArrayBufferView))
     : data
 
+/** The dtypes that plain typed arrays stand for; a Uint16Array could be bf16 or f16 and stands for none. */
 const plainDtypes: ReadonlyMap<string | undefined, DType> = new Map([
   ['Float32Array', 'f32'],
   ['Int32Array', 'i32'],
@@ -66,9 +75,6 @@ const plainDtypes: ReadonlyMap<string | undefined, DType> = new Map([
   ['Float64Array', 'f64'],
   ['Float16Array', 'f16'],
 ])
-
-/** The dtype that a plain typed array stands for; a Uint16Array could be bf16 or f16 and stands for none. */
-const plainDtype = (data: unknown): DType | undefined => plainDtypes.get(typedArrayName(data))
 
 export function sizeOf(shape: readonly number[]): number {
   let product = 1
@@ -210,12 +216,13 @@ export function hostArray(
   strided: boolean,
   dtypes: readonly DType[] = [],
 ): HostArray {
-  const plain = plainDtype(value)
+  const container = typedArrayName(value)
+  const plain = container === undefined ? undefined : plainDtypes.get(container)
   if (plain !== undefined) {
     const data = bitsOfHalves(operation, name, value) as TypedArray
     return { dtype: plain, shape: [lengthOf(data)], data } as HostArray
   }
-  if (typedArrayName(value) === 'Uint16Array') {
+  if (container === 'Uint16Array') {
     throw grpoError('dtype', operation, name, "is a plain Uint16Array, expected array(data, shape, 'bf16' or 'f16')")
   }
   if (typeof (value as { pointer?: unknown } | null | undefined)?.pointer === 'bigint') {
@@ -277,7 +284,7 @@ export function checkNoStride(
 
 function checkHostArray(operation: string, name: string, x: HostArray, strided: boolean): void {
   checkDtype(operation, name, x.dtype)
-  const container = constructors[x.dtype].name
+  const container = containers[x.dtype]
   if (typedArrayName(x.data) !== container) {
     throw grpoError('dtype', operation, name, `holds ${describe(x.data)}, but ${x.dtype} lies in a ${container}`)
   }

@@ -3,7 +3,7 @@
 import type { TypedArray } from '../addon/dtypes.js'
 import { dtypes, elementBytes } from '../addon/dtypes.js'
 import { grpoError, nativeError } from '../addon/errors.js'
-import { type NativeError, native, operationNumbers } from '../addon/native.js'
+import { type NativeError, native } from '../addon/native.js'
 import { onAbort, onHost, throwIfAborted } from '../addon/turns.js'
 import { detached, extentOf, type HostArray, lengthOf, sizeOf } from '../arrays/array.js'
 import { cudaFunctions, cudaLibrary } from '../arrays/cuda_library.js'
@@ -20,34 +20,28 @@ import {
 import type { OperationName } from '../ops.js'
 import type { Call, KernelPath } from './calls.js'
 import type { Placed, Side, Slot } from './placed.js'
+import { numbersPerArray, type Plan, roomFor } from './plan.js'
 
 type Bag = Record<string, unknown>
-
-/** Numbers of an array in `pack`. */
-const width = 8
-
-/** Room for the numbers of a call. */
-const roomFor = (slots: readonly unknown[], numbers: readonly unknown[]) =>
-  new Float64Array(width * slots.length + numbers.length)
 
 /** The numbers of a call, as native/node/addon.cc reads them. What stands at an array that is not given is not read. */
 function pack(
   slots: readonly (Slot | undefined)[],
   numbers: readonly number[],
   device: (slot: Slot) => number,
-  packed = roomFor(slots, numbers),
-) {
+  packed: Float64Array = roomFor(slots.length, numbers.length),
+): Float64Array {
   for (let i = 0; i < slots.length; i++) {
     const slot = slots[i]
     if (slot === undefined) continue
-    const at = width * i
+    const at = numbersPerArray * i
     packed[at] = dtypes.indexOf(slot.dtype)
     packed[at + 1] = slot.shape.length
     for (let axis = 0; axis < slot.shape.length; axis++) packed[at + 2 + axis] = slot.shape[axis] as number
     packed[at + 6] = slot.stride
     packed[at + 7] = device(slot)
   }
-  for (let i = 0; i < numbers.length; i++) packed[width * slots.length + i] = numbers[i] as number
+  for (let i = 0; i < numbers.length; i++) packed[numbersPerArray * slots.length + i] = numbers[i] as number
   return packed
 }
 
@@ -57,7 +51,11 @@ function memory(operation: string, { name, stride }: Slot, x: Placed): TypedArra
     live(operation, name, x)
     return x.pointer
   }
-  if (lengthOf(x.data) >= extentOf(x.shape, stride)) return x.data
+  return onHostStill(operation, name, stride, x)
+}
+
+function onHostStill(operation: string, name: string, stride: number, { shape, data }: HostArray): TypedArray {
+  if (lengthOf(data) >= extentOf(shape, stride)) return data
   throw grpoError('value', operation, name, detached)
 }
 
@@ -76,32 +74,25 @@ function pathOf(name: OperationName, told: NativeError | Required<KernelPath>): 
 
 const onHostAlone = () => -1
 
-/** Of each operation, for calls that have read it when they return. */
-const rooms: ReturnType<typeof roomFor>[] = []
-
 export function onCpu(
-  name: OperationName,
+  { name, number, room }: Plan,
   slots: readonly (Slot | undefined)[],
   numbers: readonly number[],
   outputs: Bag,
 ): Call<Bag> {
-  const index = operationNumbers.get(name) as number
-  const arrays = () => slots.map((slot) => slot && memory(name, slot, slot.x as HostArray))
+  const arrays = () => slots.map((slot) => slot && onHostStill(name, slot.name, slot.stride, slot.x as HostArray))
   const finish = (error: NativeError | undefined): Bag => {
     if (error !== undefined) throw nativeError(name, error)
     return outputs
   }
   return {
-    now: () => {
-      const room = (rooms[index] ??= roomFor(slots, numbers))
-      return finish(native.run(index, arrays(), pack(slots, numbers, onHostAlone, room)))
-    },
+    now: () => finish(native.run(number, pack(slots, numbers, onHostAlone, room), undefined, ...arrays())),
     later: async (signal) => {
       const packed = pack(slots, numbers, onHostAlone)
       for (const slot of slots) if (slot !== undefined) checkFixed(name, slot.name, slot.x as HostArray)
-      return finish(await queued(signal, () => native.runAsync(index, arrays(), packed)))
+      return finish(await queued(signal, () => native.runAsync(number, packed, undefined, ...arrays())))
     },
-    path: () => pathOf(name, native.explain(index, arrays(), pack(slots, numbers, onHostAlone))),
+    path: () => pathOf(name, native.explain(number, pack(slots, numbers, onHostAlone), undefined, ...arrays())),
   }
 }
 
@@ -143,7 +134,7 @@ export function onGpu(
       waitFor(name, onDevice, stream)
       const places = new Map(slots.map((slot, i) => [slot, isDeviceArray(placed[i]) ? device : -1]))
       const packed = pack(slots, numbers, (slot) => places.get(slot) as number)
-      const error = native.run(index, arrays, packed, stream)
+      const error = native.run(index, packed, stream, ...arrays)
       used(name, onDevice, stream)
       if (error !== undefined) throw nativeError(name, error)
       return { outputs, made }
@@ -165,7 +156,7 @@ export function onGpu(
     })
     const places = new Map(slots.map((slot, i) => [slot, typeof arrays[i] === 'bigint' ? device : -1]))
     const packed = pack(slots, numbers, (slot) => places.get(slot) as number)
-    return pathOf(name, native.explain(index, arrays, packed, stream))
+    return pathOf(name, native.explain(index, packed, stream, ...arrays))
   }
 
   return {

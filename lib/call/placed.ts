@@ -3,7 +3,7 @@
 import type { DType } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
 import { native } from '../addon/native.js'
-import type { ArraySpec, Signature } from '../addon/signatures.js'
+import type { ArraySpec } from '../addon/signatures.js'
 import {
   checkNoStride,
   describe,
@@ -18,6 +18,7 @@ import {
 import { checkStream } from '../arrays/cuda_library.js'
 import { type DeviceArray, isDeviceArray, lengthOnDevice, live, strideOnDevice } from '../arrays/device_memory.js'
 import { integersOf, isWide } from '../arrays/integers.js'
+import type { Plan } from './plan.js'
 
 export type Placed = HostArray | DeviceArray
 
@@ -129,12 +130,15 @@ export interface Slot {
 const mayStay = (spec: ArraySpec, x: HostArray, isInput: boolean): boolean =>
   isInput && (x.dtype === 'i32' || spec.dtypes[0] === 'f64')
 
+const onDevice = (slot: Slot | undefined) => isDeviceArray(slot?.x)
+
 /** The device of a call, if any of its arrays lies on one. @throws TypeError naming two arrays that lie apart */
-function deviceOf(operation: string, specs: readonly ArraySpec[], arrays: Arrays, inputs: number): number | undefined {
-  const at = arrays.findIndex(isDeviceArray)
+function deviceOf(operation: string, specs: readonly ArraySpec[], slots: Slots, inputs: number): number | undefined {
+  const at = slots.findIndex(onDevice)
   if (at < 0) return undefined
-  const { device } = arrays[at] as DeviceArray
-  arrays.forEach((x, i) => {
+  const { device } = (slots[at] as Slot).x as DeviceArray
+  slots.forEach((slot, i) => {
+    const x = slot?.x
     const spec = specs[i] as ArraySpec
     if (x === undefined || (isDeviceArray(x) ? x.device === device : mayStay(spec, x, i < inputs))) return
     const where = isDeviceArray(x) ? `lies on device ${x.device}` : 'lies on the host'
@@ -145,8 +149,8 @@ function deviceOf(operation: string, specs: readonly ArraySpec[], arrays: Arrays
   return device
 }
 
-/** By the places of inputs or outputs; undefined: not given. */
-type Arrays = readonly (Placed | undefined)[]
+/** Inputs, then outputs, by their places; undefined: not given. */
+export type Slots = (Slot | undefined)[]
 
 export interface Side {
   readonly device: number
@@ -155,16 +159,11 @@ export interface Side {
 
 /** Where a call runs; undefined: on the CPU. */
 export function sideOf(
-  operation: string,
-  { inputs, outputs }: Signature,
-  arrays: Arrays,
-  own: Arrays,
+  { name, arrays, signature }: Plan,
+  slots: Slots,
   stream: unknown,
   given: number | undefined,
 ): Side | undefined {
-  const onHost = !arrays.some(isDeviceArray) && !own.some(isDeviceArray)
-  const device = onHost
-    ? given
-    : (deviceOf(operation, [...inputs, ...outputs], [...arrays, ...own], inputs.length) ?? given)
-  return device === undefined ? undefined : { device, stream: checkStream(operation, stream, device) }
+  const device = deviceOf(name, arrays, slots, signature.inputs.length) ?? given
+  return device === undefined ? undefined : { device, stream: checkStream(name, stream, device) }
 }

@@ -1,6 +1,7 @@
 // What every call of an operation needs and no call changes, made once.
 
 import { grpoError } from '../addon/errors.js'
+import { operationNumbers } from '../addon/native.js'
 import { type ArraySpec, type OptionSpec, type Signature, signatures } from '../addon/signatures.js'
 import { describe } from '../arrays/array.js'
 import type { OperationName } from '../ops.js'
@@ -14,7 +15,18 @@ export interface OutputPlan {
   readonly option: number
 }
 
+/** Of those that the addon reads: see native/node/addon.cc. */
+export const numbersPerArray = 8
+
+export const roomFor = (arrays: number, options: number): Float64Array =>
+  new Float64Array(numbersPerArray * arrays + options)
+
 export interface Plan {
+  readonly name: OperationName
+  /** In the addon. */
+  readonly number: number
+  /** For the numbers of a call that has read them when it returns. */
+  readonly room: Float64Array
   readonly signature: Signature
   readonly inputNames: readonly string[]
   readonly optionNames: readonly string[]
@@ -23,6 +35,8 @@ export interface Plan {
   /** Of each option the number that stands for it where it is not given; undefined: it has to be. */
   readonly fallbacks: readonly (number | undefined)[]
   readonly outputs: readonly OutputPlan[]
+  /** The inputs, then the outputs. */
+  readonly arrays: readonly ArraySpec[]
 }
 
 const plans = new Map<OperationName, Plan>()
@@ -45,6 +59,9 @@ function makePlan(name: OperationName): Plan {
     ...(inputs.some((spec) => spec.name === 'logits' && spec.strided) ? ['stride'] : []),
   ]
   return {
+    name,
+    number: operationNumbers.get(name) as number,
+    room: roomFor(inputs.length + outputs.length, options.length),
     signature,
     inputNames: inputs.map(nameOf),
     optionNames: [...options.map(nameOf), ...common],
@@ -60,6 +77,7 @@ function makePlan(name: OperationName): Plan {
       condition: place(spec.condition),
       option: options.findIndex((option) => option.name === spec.condition),
     })),
+    arrays: [...inputs, ...outputs],
   }
 }
 

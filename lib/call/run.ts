@@ -3,7 +3,7 @@
 
 import { elementBytes } from '../addon/dtypes.js'
 import { grpoError } from '../addon/errors.js'
-import type { ArraySpec, Signature } from '../addon/signatures.js'
+import type { ArraySpec, OptionSpec, Signature } from '../addon/signatures.js'
 import { throwIfAborted } from '../addon/turns.js'
 import { allocate, describe, hostArray, lengthOf, sizeOf } from '../arrays/array.js'
 import { isDeviceArray, lastEntry } from '../arrays/device_memory.js'
@@ -11,7 +11,7 @@ import type { ArrayInput } from '../arrays/input.js'
 import type { OperationName } from '../ops.js'
 import type { Call, KernelPath } from './calls.js'
 import { onCpu, onGpu } from './execute.js'
-import { isCopied, type Placed, read, type Slot, sameMemory, sideOf, strideOf } from './placed.js'
+import { isCopied, type Placed, read, type Slots, sameMemory, sideOf, strideOf } from './placed.js'
 import { type OutputPlan, optionNumber, planOf } from './plan.js'
 import type {
   CallOptions,
@@ -73,21 +73,21 @@ function bind(axes: Axes, spec: ArraySpec, shape: readonly number[]): void {
 function axesOf(
   operation: string,
   { inputs, options }: Signature,
-  arrays: readonly (Placed | undefined)[],
+  slots: Slots,
   numbers: readonly number[],
   sizes: Record<string, number>,
 ): Axes {
   const axes: Axes = new Map(Object.entries(sizes))
   inputs.forEach((spec, i) => {
-    const x = arrays[i]
-    if (x !== undefined) bind(axes, spec, x.shape)
+    const slot = slots[i]
+    if (slot !== undefined) bind(axes, spec, slot.shape)
   })
   options.forEach(({ axis }, i) => {
     if (axis !== undefined) axes.set(axis, numbers[i] as number)
   })
   inputs.forEach((spec, i) => {
     if (spec.offsets === undefined || axes.has(spec.offsets)) return
-    const x = arrays[i]
+    const x = slots[i]?.x
     // Other dtypes and shapes are the C checker's to refuse: their memory is not what it would be read as.
     const offsets = x?.dtype === 'i32' && x.shape.length === 1 ? x : undefined
     axes.set(spec.offsets, Math.max(0, offsets === undefined ? 0 : lastOf(operation, spec.name, offsets)))
@@ -116,88 +116,91 @@ export function call<Name extends OperationName>(
   sizes: Record<string, number> = {},
   device?: number,
 ): Call<OutputsOf<Name>> {
-  const { signature, inputNames, optionNames, outputNames, mask, fallbacks, outputs: outputPlans } = planOf(name)
+  const plan = planOf(name)
+  const { inputs: inputSpecs, options: optionSpecs } = plan.signature
+  const { inputNames, optionNames, outputNames, mask, fallbacks } = plan
   const givenInputs = checkNames(name, inputs, inputNames, 'input')
   const givenOptions = checkNames(name, options ?? {}, optionNames, 'option')
   checkCommon(name, givenOptions)
   const out = checkNames(name, givenOptions.out ?? {}, outputNames, 'output')
 
-  // By place: the arrays that are given, and their strides.
-  const arrays: (Placed | undefined)[] = []
-  const slots: (Slot | undefined)[] = []
+  // By place. Of their final lengths, which pushes would reach by copies.
+  const slots: Slots = new Array(plan.arrays.length)
+  const numbers: number[] = new Array(optionSpecs.length)
+  const given: unknown[] = new Array(plan.outputs.length)
   // Each is read once and in this order, for a getter may change others: but for the mask, as soon as it says which of
   // the ids are to be copied.
   let early: { x: Placed | undefined } | undefined
-  for (const spec of signature.inputs) {
+  for (let i = 0; i < inputSpecs.length; i++) {
+    const spec = inputSpecs[i] as ArraySpec
     const isEarly = early !== undefined && spec === mask
     const value = isEarly ? undefined : givenInputs[spec.name]
     if (mask !== undefined && spec.ids && isCopied(spec, value))
       early ??= { x: read(name, mask, givenInputs.mask, false, true) }
     const x = isEarly ? early?.x : read(name, spec, value, spec.strided, true, early?.x)
-    arrays.push(x)
     const stride = x === undefined || !spec.strided ? 0 : strideOf(name, spec.name, x, givenOptions.stride)
-    slots.push(x && { name: spec.name, dtype: x.dtype, shape: x.shape, stride, x })
+    slots[i] = x && { name: spec.name, dtype: x.dtype, shape: x.shape, stride, x }
   }
-  const numbers: number[] = []
-  for (const spec of signature.options) {
-    const given = givenOptions[spec.name]
-    numbers.push((given === undefined ? fallbacks[numbers.length] : undefined) ?? optionNumber(name, spec, given))
+  for (let i = 0; i < optionSpecs.length; i++) {
+    const spec = optionSpecs[i] as OptionSpec
+    const value = givenOptions[spec.name]
+    numbers[i] = (value === undefined ? fallbacks[i] : undefined) ?? optionNumber(name, spec, value)
   }
+  // Of an output -1 stands for no such input: an engine would look it up in an array as a name, which takes long.
+  const inputAt = (place: number) => (place < 0 ? undefined : slots[place])
   const exists = ({ spec, condition, option }: OutputPlan) =>
-    spec.condition === undefined || (option >= 0 ? numbers[option] === 1 : arrays[condition] !== undefined)
-  const own: (Placed | undefined)[] = []
-  const strides: number[] = []
-  for (const plan of outputPlans) {
-    const { spec, over, option } = plan
-    const i = own.push(undefined) - 1
-    strides.push(0)
-    const given = out[spec.name]
-    if (given === undefined || given === null) continue
-    if (!exists(plan)) {
+    spec.condition === undefined || (option >= 0 ? numbers[option] === 1 : inputAt(condition) !== undefined)
+  // The outputs that the caller has, all of them before one is made.
+  for (let i = 0; i < given.length; i++) {
+    const output = plan.outputs[i] as OutputPlan
+    const { spec, over, option } = output
+    const value = out[spec.name]
+    given[i] = value
+    slots[inputSpecs.length + i] = undefined
+    if (value === undefined || value === null) continue
+    if (!exists(output)) {
       const problem = `is ${option >= 0 ? 'false' : 'missing'}, but out has ${spec.name}`
       throw grpoError(option >= 0 ? 'option' : 'missing', name, spec.condition as string, problem)
     }
-    const x = read(name, spec, given, spec.strided, false) as Placed
-    own[i] = x
-    if (!spec.strided) continue
-    // The option is that of the logits, and of a gradient only where it is written over them.
-    const model = arrays[over]
-    const inPlace = model !== undefined && sameMemory(x, model)
-    strides[i] = strideOf(name, spec.name, x, inPlace ? givenOptions.stride : undefined)
+    const x = read(name, spec, value, spec.strided, false) as Placed
+    let stride = 0
+    if (spec.strided) {
+      // The option is that of the logits, and of a gradient only where it is written over them.
+      const model = inputAt(over)?.x
+      const inPlace = model !== undefined && sameMemory(x, model)
+      stride = strideOf(name, spec.name, x, inPlace ? givenOptions.stride : undefined)
+    }
+    slots[inputSpecs.length + i] = { name: spec.name, dtype: x.dtype, shape: x.shape, stride, x }
   }
-  const side = sideOf(name, signature, arrays, own, givenOptions.stream, device)
+  const side = sideOf(plan, slots, givenOptions.stream, device)
 
   const outputs: Bag = {}
   let axes: Axes | undefined // of no use where all outputs are given
-  for (let i = 0; i < outputPlans.length; i++) {
-    const plan = outputPlans[i] as OutputPlan
-    const { spec, like } = plan
-    const given = out[spec.name]
-    if (given === null || (given === undefined && spec.asked) || !exists(plan)) {
-      slots.push(undefined)
-      continue
-    }
-    const mine = own[i]
-    if (spec.accumulates && givenOptions.accumulate === true && mine === undefined) {
+  for (let i = 0; i < given.length; i++) {
+    const output = plan.outputs[i] as OutputPlan
+    const { spec, like } = output
+    if (given[i] === null || (given[i] === undefined && spec.asked) || !exists(output)) continue
+    const place = inputSpecs.length + i
+    const own = slots[place]?.x
+    if (spec.accumulates && givenOptions.accumulate === true && own === undefined) {
       const problem = `is missing in out, expected the array to whose contents accumulate adds the gradient`
       throw grpoError('missing', name, spec.name, problem)
     }
-    if (mine !== undefined) {
-      slots.push({ name: spec.name, dtype: mine.dtype, shape: mine.shape, stride: strides[i] as number, x: mine })
-      outputs[spec.name] = !isDeviceArray(mine) && 'data' in (given as object) ? given : mine
+    if (own !== undefined) {
+      outputs[spec.name] = 'data' in (given[i] as object) ? given[i] : own
       continue
     }
-    const model = arrays[like]
+    const model = inputAt(like)
     const dtype = (spec.like !== undefined ? model?.dtype : spec.dtypes[0]) ?? 'f32'
-    axes ??= axesOf(name, signature, arrays, numbers, sizes)
+    axes ??= axesOf(name, plan.signature, slots, numbers, sizes)
     const shape = shapeOf(axes, spec, model?.shape.length)
-    const onDevice = side !== undefined && signature.inputs.length > 0
+    const onDevice = side !== undefined && inputSpecs.length > 0
     const x = onDevice ? undefined : allocate(name, spec.name, dtype, shape)
-    slots.push({ name: spec.name, dtype, shape, stride: 0, x })
+    slots[place] = { name: spec.name, dtype, shape, stride: 0, x }
     outputs[spec.name] = x
   }
   return (
-    side === undefined ? onCpu(name, slots, numbers, outputs) : onGpu(name, side, slots, numbers, outputs)
+    side === undefined ? onCpu(plan, slots, numbers, outputs) : onGpu(name, side, slots, numbers, outputs)
   ) as Call<OutputsOf<Name>>
 }
 

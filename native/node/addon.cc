@@ -1,9 +1,10 @@
 // What knows Node: this file and addon_cuda.cc. It fills the args struct of any operation from its descriptor;
-// lib/call/run.ts is the other half. A call comes as (operation number, arrays, numbers, stream):
-//   arrays   for each input and output a typed array, the address of device memory (a bigint), or undefined
-//   numbers  for each of those: dtype, number of axes, four axes, row stride (0 = dense), device (-1 = host); then one
-//            for each option
+// lib/call/execute.ts is the other half. A call comes as (operation number, numbers, stream, ...arrays), without a list,
+// whose elements Node-API reads slowly:
+//   numbers  for each of the arrays: dtype, number of axes, four axes, row stride (0 = dense), device (-1 = host); then
+//            one for each option
 //   stream   undefined: an operation of the CPU; a bigint (0 = the library's own): of the CUDA library
+//   arrays   for each input and output a typed array, the address of device memory (a bigint), or undefined
 #include <napi.h>
 
 #include <cstring>
@@ -20,6 +21,7 @@ namespace grpo {
 namespace {
 
 constexpr int kMaxAxes = 4, kNumbersPerArray = 4 + kMaxAxes;
+constexpr size_t kFirstArray = 3;  // of the arguments
 // In the order of `dtypes` in lib/addon/dtypes.ts.
 constexpr DLDataType kTypes[] = {{2, 32, 1}, {4, 16, 1}, {2, 16, 1}, {0, 32, 1}, {1, 8, 1}, {2, 64, 1}};
 
@@ -40,31 +42,30 @@ struct Call {
   void* stream;
   Problem problem;
 
-  Call(const Napi::CallbackInfo& info)
-      : Call(info.Env(), operation_of(info), info[1].As<Napi::Array>(), info[2].As<Napi::Float64Array>().Data(),
-             info[3]) {}
+  Call(const Napi::CallbackInfo& info) : Call(info, info[2].IsBigInt()) {}
 
-  Call(Napi::Env env, const grpo_operation& called, const Napi::Array& values, const double* numbers,
-       const Napi::Value& given_stream)
-      : operation(called),
-        arrays(values.Length()),
-        args(called.args_size),
-        on_cuda(given_stream.IsBigInt()),
-        stream(on_cuda ? pointer_of(env, given_stream) : nullptr) {
+  Call(const Napi::CallbackInfo& info, bool is_on_cuda)
+      : operation(operation_of(info, is_on_cuda)),
+        arrays(info.Length() > kFirstArray ? info.Length() - kFirstArray : 0),
+        args(operation.args_size),
+        on_cuda(is_on_cuda),
+        stream(on_cuda ? pointer_of(info.Env(), info[2]) : nullptr) {
+    const Napi::Env env = info.Env();
+    const auto* numbers = static_cast<const double*>(memory_of(env, info[1]));
     std::memcpy(args.data(), &operation.args_size, sizeof(size_t));
     if (operation.objective_offset >= 0) {
       objective.size = sizeof objective;
       const void* pointer = &objective;
       std::memcpy(args.data() + operation.objective_offset, &pointer, sizeof pointer);
     }
-    uint32_t array_index = 0;
+    size_t array_index = 0;
     for (int32_t i = 0; i < operation.field_count; ++i) {
       const grpo_field& field = operation.fields[i];
       char* at = (field.in_objective ? reinterpret_cast<char*>(&objective) : args.data()) + field.offset;
       if (field.role == GRPO_OPTION_FIELD) {
         set_option(field, *numbers++, at);
       } else {
-        const Napi::Value value = values[array_index];
+        const Napi::Value value = info[kFirstArray + array_index];
         if (!value.IsUndefined()) set_array(env, value, numbers, arrays[array_index], at);
         ++array_index;
         numbers += kNumbersPerArray;
@@ -72,14 +73,17 @@ struct Call {
     }
   }
 
+  // Asks for the address alone: Node-API finds everything else by calls of its own.
+  static void* memory_of(Napi::Env env, const Napi::Value& value) {
+    void* data = nullptr;
+    if (napi_get_typedarray_info(env, value, nullptr, nullptr, &data, nullptr, nullptr) != napi_ok)
+      throw Napi::TypeError::New(env, "expected a typed array");
+    return data;
+  }
+
   static void set_array(Napi::Env env, const Napi::Value& value, const double* numbers, Array& array, char* at) {
     const auto device = static_cast<int32_t>(numbers[3 + kMaxAxes]);
-    if (device >= 0) {
-      array.tensor.data = pointer_of(env, value);
-    } else if (napi_get_typedarray_info(env, value, nullptr, nullptr, &array.tensor.data, nullptr, nullptr) !=
-               napi_ok) {
-      throw Napi::TypeError::New(env, "expected a typed array");
-    }
+    array.tensor.data = device >= 0 ? pointer_of(env, value) : memory_of(env, value);
     array.tensor.device = device >= 0 ? DLDevice{kDLCUDA, device} : DLDevice{kDLCPU, 0};
     array.tensor.dtype = kTypes[static_cast<int>(numbers[0])];
     array.tensor.ndim = static_cast<int32_t>(numbers[1]);
@@ -98,9 +102,9 @@ struct Call {
   }
 
   static void set_option(const grpo_field& field, double value, char* at) {
-    if (std::strncmp(field.spec, "number", 6) == 0) {
+    if (field.spec[0] == 'n') {  // number, as the others begin with integer, boolean or enum
       std::memcpy(at, &value, sizeof value);
-    } else if (std::strncmp(field.spec, "integer", 7) == 0) {
+    } else if (field.spec[0] == 'i') {
       const int64_t integer = std::isnan(value) ? -1 : static_cast<int64_t>(value);
       std::memcpy(at, &integer, sizeof integer);
     } else {
@@ -126,8 +130,7 @@ struct Call {
 
   Napi::Value result(Napi::Env env) const { return problem.value(env); }
 
-  static const grpo_operation& operation_of(const Napi::CallbackInfo& info) {
-    const bool on_cuda = info[3].IsBigInt();
+  static const grpo_operation& operation_of(const Napi::CallbackInfo& info, bool on_cuda) {
     if (on_cuda && cuda_api() == nullptr) throw Napi::Error::New(info.Env(), "the CUDA library is not loaded");
     const grpo_api& table = on_cuda ? *cuda_api()->operations : api();
     const uint32_t index = info[0].As<Napi::Number>().Uint32Value();
@@ -160,7 +163,7 @@ class Worker : public Napi::AsyncWorker {
   Worker(const Napi::CallbackInfo& info)
       : AsyncWorker(info.Env(), "grpo-kernels"),
         deferred_(Napi::Promise::Deferred::New(info.Env())),
-        arrays_(Napi::Persistent(info[1].As<Napi::Object>())),  // keeps the memory alive until the call is done
+        arrays_(Napi::Persistent(arrays_of(info))),
         call_(info) {
     call_.cancel = std::make_shared<std::atomic<bool>>(false);
   }
@@ -171,8 +174,14 @@ class Worker : public Napi::AsyncWorker {
   std::shared_ptr<std::atomic<bool>> cancel() const { return call_.cancel; }
 
  private:
+  static Napi::Object arrays_of(const Napi::CallbackInfo& info) {
+    Napi::Array arrays = Napi::Array::New(info.Env());
+    for (size_t i = kFirstArray; i < info.Length(); ++i) arrays[static_cast<uint32_t>(i - kFirstArray)] = info[i];
+    return arrays;
+  }
+
   Napi::Promise::Deferred deferred_;
-  Napi::ObjectReference arrays_;
+  Napi::ObjectReference arrays_;  // keeps the memory alive until the call is done
   Call call_;
 };
 
