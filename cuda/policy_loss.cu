@@ -1,8 +1,17 @@
 // The policy loss from log-probabilities. What is counted and summed over sequences comes first and stands in
 // policy_loss_sequences.cu; here follow the tokens, and the sum of what their blocks left.
 //
-// A block has kBlockTokens tokens, whatever their sequences, which its threads look up in sequence_start. Everything is
-// float64, summed in a fixed order. 17 bytes are read and written per token with oldLogp, refLogp and a mask.
+// A block has kBlockTokens tokens, whatever their sequences, which its threads look up in sequence_start, each once per
+// sequence. 17 bytes are read and written per token with oldLogp, refLogp and a mask.
+//
+// Statistics are promised to 1e-12 and ties of the clip decided as the CPU decides them, so ratios, terms and sums are
+// float64. But a GPU has few such instructions, a graphics card one for 64 of float32: what is read and only compared
+// stays float32, whether a number is null, NaN or too large for float32 is asked of its bits, series take their numbers
+// from constant memory, and the factors of a sequence are kept. A token of the common kernel (clip, k3, no entropy, the
+// mean over tokens) issues 259 instructions, 76 of them float64, comparisons and conversions included; the general
+// kernel, which was the only one, 411 and 135 of the same work, and what tells the objectives apart (sm_90a; loops
+// that end at once are left out). 1,048,576 tokens: 9.2 us of issue on an H200, before 14.5 at least; of float64
+// on an RTX 5090 98 us, before 174. The floor is 4.1 and 10.
 #include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
 #include "loss/policy_loss.cuh"
@@ -44,25 +53,62 @@ struct TokensShared {
   double sums[kWarps][kSums];
 };
 
+// What most calls ask for, and what `common` says of them to the compiler: it then leaves half of a token's work out.
+bool is_common(const LossPass& pass) {
+  const Objective& objective = pass.objective;
+  const bool plain = pass.ids.token == nullptr && pass.in.ratio_low == nullptr && pass.in.ratio_high == nullptr &&
+                     pass.in.T <= INT32_MAX - kBlockTokens;
+  return plain && objective.surrogate == Surrogate::kClip && objective.ratio == Ratio::kToken &&
+         objective.kl_weight == KlWeight::kNone && !binds(objective.log_ratio_clamp) && !binds(objective.kl_clamp) &&
+         !binds(objective.kl_value_clamp) && !binds(objective.kl_term_clamp);
+}
+__device__ __forceinline__ LossPass common(LossPass pass) {
+  Objective& objective = pass.objective;
+  pass.ids = {};
+  pass.in.ratio_low = pass.in.ratio_high = nullptr;
+  objective.surrogate = Surrogate::kClip, objective.ratio = Ratio::kToken, objective.kl_weight = KlWeight::kNone;
+  objective.log_ratio_clamp = objective.kl_clamp = objective.kl_value_clamp = objective.kl_term_clamp = NAN;
+  return pass;
+}
+
 // Grid: ceil(T / 1,024). Block: 128. Shared: 480. Work: 17 bytes per token with oldLogp, refLogp and a mask. Bound:
 // float64 arithmetic.
+template <bool kCommon>
 __global__ void __launch_bounds__(kThreads)
-    tokens_kernel(LossPass pass,
+    tokens_kernel(LossPass given,
                   float* grad_logp,     // [T], may be null
                   float* grad_entropy,  // [T], may be null
                   double* sums) {       // [kSums][blocks]
   DYN_SMEM(TokensShared, shared);
+  const LossPass pass = kCommon ? common(given) : given;
   const LossInputs& in = pass.in;
-  const int64_t begin = blockIdx.x * kBlockTokens;
-  const int64_t end = begin + kBlockTokens < in.T ? begin + kBlockTokens : in.T;
+  using Index = std::conditional_t<kCommon, int32_t, int64_t>;  // 32 bits halve the arithmetic of addresses
+  const Index begin = static_cast<Index>(blockIdx.x * kBlockTokens);
+  const Index end = static_cast<Index>(begin + kBlockTokens < in.T ? begin + kBlockTokens : in.T);
   double loss = 0, policy = 0, kl_loss = 0, entropy = 0, ratio = 0, approx_kl = 0, kl = 0;
   double ratio_min = INFINITY, ratio_max = -INFINITY;
   int32_t low = 0, high = 0, dual = 0, non_finite = 0, bad = 0;
-  const int64_t last = find_sequence(in, end - 1);
-  int64_t s = find_sequence(in, begin);
-  for (int64_t t = begin + threadIdx.x; t < end; t += kThreads) {
-    s = find_sequence(in, t, s, last);
-    const TokenTerm term = token_term(pass, t, s, in.logp[t], in.entropy == nullptr ? 0 : in.entropy[t]);
+  const auto last = static_cast<Index>(find_sequence(in, end - 1));
+  // Of the token before, and where the sequence behind it begins: at first where the block does, so that s is searched.
+  Index s = static_cast<Index>(find_sequence(in, begin)), next = begin;
+  SequenceFactors factors{};
+  const bool good = pass.denominators->good;
+  for (Index t = begin + static_cast<Index>(threadIdx.x); t < end; t += kThreads) {
+    if (t >= next) {
+      s = static_cast<Index>(find_sequence(in, t, s, last));
+      next = s < last ? in.sequence_start[s + 1] : end;
+      if (good) factors = sequence_factors(pass, s);
+    }
+    const bool counts = unmasked(in, t);
+    if (!counts || !good || !good_id(pass.ids, t)) {
+      const float nothing = counts ? NAN : 0;
+      if (counts) loss = NAN, ++bad;
+      if (grad_logp != nullptr) grad_logp[t] = nothing;
+      if (grad_entropy != nullptr) grad_entropy[t] = nothing;
+      continue;
+    }
+    const float entropy_of_token = in.entropy == nullptr ? 0 : in.entropy[t];
+    const TokenTerm term = live_term(pass, [&] { return factors; }, t, s, in.logp[t], entropy_of_token);
     if (grad_logp != nullptr) grad_logp[t] = static_cast<float>(term.grad_logp);
     if (grad_entropy != nullptr) grad_entropy[t] = static_cast<float>(term.grad_entropy);
     loss += term.loss;
@@ -72,9 +118,9 @@ __global__ void __launch_bounds__(kThreads)
     ratio += term.ratio;
     approx_kl += term.approx_kl;
     kl += term.kl;
-    if (term.live) ratio_min = Smaller{}(ratio_min, term.ratio), ratio_max = Larger{}(ratio_max, term.ratio);
+    ratio_min = Smaller{}(ratio_min, term.ratio), ratio_max = Larger{}(ratio_max, term.ratio);
     low += term.clipped_low, high += term.clipped_high, dual += term.clipped_dual;
-    non_finite += term.non_finite, bad += term.bad;
+    non_finite += term.non_finite;
   }
 
   const auto keep = [&](int32_t stat, double value) {
@@ -148,7 +194,8 @@ int run(const Args& args, const Axes& axes, Launch& on) {
 void policy_loss(const LossPass& pass, float* loss, float* grad_logp, float* grad_entropy, double* stats, Launch& on) {
   const int64_t blocks = ceil_div(pass.in.T, kBlockTokens);
   double* sums = on.scratch<double>(kSums * blocks);
-  on(tokens_kernel, {blocks, kThreads, sizeof(TokensShared)}, pass, grad_logp, grad_entropy, sums);
+  const auto tokens = is_common(pass) ? tokens_kernel<true> : tokens_kernel<false>;
+  on(tokens, {blocks, kThreads, sizeof(TokensShared)}, pass, grad_logp, grad_entropy, sums);
   on(merge_kernel, {1, kSums * kWarp}, sums, blocks, pass.denominators, loss, stats);
 }
 

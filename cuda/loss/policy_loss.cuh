@@ -45,6 +45,7 @@ struct LossPass {
   // before aggregation (null too where the gradient flows to the own token, or is not wanted).
   const double* log_ratio;          // [S]
   const double* sequence_gradient;  // [S]
+  Interval<double> interval;        // the objective's
 };
 
 LossPass prepare_loss(const LossInputs& inputs, const TokenIds& ids, const Objective& objective, Launch& on);
@@ -79,73 +80,97 @@ __device__ __forceinline__ int64_t find_sequence(const LossInputs& in, int64_t t
   return find_sequence(in, t, 0, in.S - 1);
 }
 
-// x * factor. Not 0 * x: a denominator of 0 gives 0, also where x is NaN.
-__device__ __forceinline__ double scaled(double factor, double x) { return factor != 0 ? factor * x : 0; }
+// x * factor, which is 0 or above. Not 0 * x: a denominator of 0 gives 0, also where x is NaN.
+__device__ __forceinline__ double scaled(double factor, double x) {
+  return __double_as_longlong(factor) != 0 ? factor * x : 0;
+}
 
-// All 0 and false for a masked token.
+// What the tokens of a sequence have in common. A loop over tokens keeps it while the sequence stays: an aggregate by
+// sequences divides for it.
+struct SequenceFactors {
+  double policy, entropy;
+};
+
+__device__ __forceinline__ SequenceFactors sequence_factors(const LossPass& pass, int64_t s) {
+  const CheckedDenominators& denominators = *pass.denominators;
+  const bool bonus = pass.objective.entropy_coef != 0;
+  return {factor_at(denominators.policy, denominators, s),
+          bonus ? factor_at(denominators.entropy, denominators, s) : 0};
+}
+
 struct TokenTerm {
   double loss;                     // what it adds to the loss
   double grad_logp, grad_entropy;  // derivatives of the whole loss
   double grad_log_ratio;           // of its own term by the log-ratio of its sequence, before aggregation
   double policy, kl_loss, entropy, ratio, approx_kl, kl;  // what it adds to the statistics of these names
-  bool live;                       // it counts: unmasked, and not bad
-  bool bad;                        // unmasked, with a bad id, row or offset: loss and derivatives are NaN
   bool clipped_low, clipped_high, clipped_dual, non_finite;
 };
 
-// Of token t, for which find_sequence() gave s. `logp` and `entropy` are rounded to float32.
-__device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t, int64_t s, double logp,
-                                                double entropy) {
+// Unmasked, with a bad id, row or offset: loss and derivatives are NaN.
+__device__ __forceinline__ bool bad_token(const LossPass& pass, int64_t t) {
+  return !pass.denominators->good || !good_id(pass.ids, t);
+}
+
+// Of token t of sequence s, unmasked and not bad. `logp` and `entropy` are rounded to float32; factors_of() is called
+// where the factors are needed, and not before: there are few registers.
+template <class FactorsOf>
+__device__ __forceinline__ TokenTerm live_term(const LossPass& pass, FactorsOf factors_of, int64_t t, int64_t s,
+                                               double logp, double entropy) {
   const LossInputs& in = pass.in;
   const Objective& objective = pass.objective;
-  TokenTerm term = {};
-  if (!unmasked(in, t)) return term;
-  if (!pass.denominators->good || !good_id(pass.ids, t)) {
-    term.bad = true;
-    term.loss = term.grad_logp = term.grad_entropy = term.grad_log_ratio = NAN;
-    return term;
-  }
-  term.live = true;
+  TokenTerm term;
+  term.grad_entropy = 0;
   const bool own_ratio = objective.ratio == Ratio::kToken, geometric = objective.ratio == Ratio::kGeometric;
-  const double old_logp = in.old_logp == nullptr ? logp : in.old_logp[t];
+  // What is read and only compared or looked at stays float32.
+  const float old_logp = in.old_logp == nullptr ? static_cast<float>(logp) : in.old_logp[t];
   // Without old log-probabilities 0, but NaN where logp is not finite: that has to show in the loss.
   const double log_ratio = logp - old_logp;
-  const double advantage = in.token_advantage != nullptr ? in.token_advantage[t]
-                           : in.advantage != nullptr     ? in.advantage[s]
-                                                         : 0;
+  const float advantage = in.token_advantage != nullptr ? in.token_advantage[t]
+                          : in.advantage != nullptr     ? in.advantage[s]
+                                                        : 0;
+  const float weight = in.weight == nullptr ? 1 : in.weight[t];
   Token<double> token;
   token.logp = logp;
   token.old_logp = old_logp;
   token.alone = !own_ratio && pass.denominators->count[s] == 1;
   token.advantage = advantage;
-  token.weight = in.weight == nullptr ? 1 : in.weight[t];
+  token.weight = weight;
   token.ratio = importance_ratio(objective, own_ratio ? log_ratio : pass.log_ratio[s]);
-  token.interval = clip_interval<double>(objective);
-  if (in.ratio_low != nullptr) token.interval.low = in.ratio_low[t];
-  if (in.ratio_high != nullptr) token.interval.high = in.ratio_high[t];
-  const Interval<double> bounds = token.interval;
+  Interval<double> bounds = pass.interval;
+  token.interval = bounds;
+  bool no_bound = false;
+  if (in.ratio_low != nullptr || in.ratio_high != nullptr) {
+    if (in.ratio_low != nullptr) bounds.low = in.ratio_low[t];
+    if (in.ratio_high != nullptr) bounds.high = in.ratio_high[t];
+    token.interval = given_interval(bounds.low, bounds.high);
+    no_bound = bounds.low != bounds.low || bounds.high != bounds.high;
+  }
   if (geometric) token.interval = {-INFINITY, INFINITY};
-  const double ref_logp = in.ref_logp == nullptr ? 0 : in.ref_logp[t];
+  const float ref_logp = in.ref_logp == nullptr ? 0 : in.ref_logp[t];
   token.ref_log_ratio = in.ref_logp == nullptr ? 0 : logp - ref_logp;
   const TokenLoss<double> loss = token_loss(objective, token);
 
-  const double factor = factor_at(pass.denominators->policy, *pass.denominators, s);
-  const double entropy_factor = factor_at(pass.denominators->entropy, *pass.denominators, s);
+  const SequenceFactors factors = factors_of();
   const double own = loss.policy + loss.kl_loss;
-  term.loss = scaled(factor, own);
-  if (objective.entropy_coef != 0) term.loss -= scaled(entropy_factor, entropy * objective.entropy_coef);
-  const double by_entropy = 0 - objective.entropy_coef * entropy_factor;
-  term.grad_entropy = objective.grad_scale * by_entropy;
+  term.loss = scaled(factors.policy, own);
+  bool holds = float32_holds(own);
+  if (objective.entropy_coef != 0) {
+    term.loss -= scaled(factors.entropy, entropy * objective.entropy_coef);
+    const double by_entropy = 0 - objective.entropy_coef * factors.entropy;
+    term.grad_entropy = objective.grad_scale * by_entropy;
+    holds &= float32_holds(by_entropy);
+  }
   term.grad_log_ratio = loss.grad_log_ratio;
 
   double through_ratio = own_ratio || objective.ratio == Ratio::kSequenceToken ? loss.grad_log_ratio
                          : pass.sequence_gradient != nullptr                   ? pass.sequence_gradient[s]
                                                                                : 0;
   // No gradient flows through what is cut before it enters the ratio; a NaN is not cut.
-  const double kept = summed_log_ratio(objective, log_ratio, advantage, bounds);
-  if ((geometric || objective.surrogate == Surrogate::kVespo) && kept != log_ratio && log_ratio == log_ratio)
-    through_ratio = 0;
-  term.grad_logp = objective.grad_scale * scaled(factor, loss.grad_logp + through_ratio) + 0.0;  // + 0: no -0
+  if (geometric || objective.surrogate == Surrogate::kVespo) {
+    const double kept = summed_log_ratio<double>(objective, log_ratio, advantage, bounds);
+    if (kept != log_ratio && log_ratio == log_ratio) through_ratio = 0;
+  }
+  term.grad_logp = objective.grad_scale * scaled(factors.policy, loss.grad_logp + through_ratio) + 0.0;  // + 0: no -0
 
   term.policy = loss.policy;
   term.kl_loss = loss.kl_loss;
@@ -157,11 +182,21 @@ __device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t,
   term.clipped_low = clip.low;
   term.clipped_high = clip.high;
   term.clipped_dual = clip.dual;
-  // A sum of floats is finite in double exactly where all of them are.
-  const double read = logp + old_logp + ref_logp + entropy + advantage + token.weight;
-  term.non_finite = read - read != 0 || bounds.low != bounds.low || bounds.high != bounds.high || !float32_holds(own) ||
-                    !float32_holds(term.loss) || !float32_holds(scaled(factor, loss.grad_logp + loss.grad_log_ratio)) ||
-                    !float32_holds(by_entropy);
+  holds &= float32_holds(term.loss) && float32_holds(scaled(factors.policy, loss.grad_logp + loss.grad_log_ratio));
+  // 0 times a number is 0, and NaN for an infinity.
+  const float read = 0 * static_cast<float>(logp) + 0 * old_logp + 0 * ref_logp + 0 * static_cast<float>(entropy) +
+                     0 * advantage + 0 * weight;
+  term.non_finite = !holds || read != 0 || no_bound;
+  return term;
+}
+
+// Of any token, for which find_sequence() gave s: all 0 and false for a masked one.
+__device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t, int64_t s, double logp,
+                                                double entropy) {
+  TokenTerm term = {};
+  if (!unmasked(pass.in, t)) return term;
+  if (!bad_token(pass, t)) return live_term(pass, [&] { return sequence_factors(pass, s); }, t, s, logp, entropy);
+  term.loss = term.grad_logp = term.grad_entropy = term.grad_log_ratio = NAN;
   return term;
 }
 

@@ -32,7 +32,7 @@ struct LogRatio {
     if (!unmasked(in, t)) return 0;
     const double logp = in.logp[t], log_ratio = logp - (in.old_logp == nullptr ? in.logp : in.old_logp)[t];
     const double advantage = in.advantage == nullptr ? 0 : in.advantage[s];
-    return summed_log_ratio(pass.objective, log_ratio, advantage, clip_interval<double>(pass.objective));
+    return summed_log_ratio(pass.objective, log_ratio, advantage, pass.interval);
   }
 };
 
@@ -162,7 +162,7 @@ LossPass prepare_loss(const LossInputs& in, const TokenIds& ids, const Objective
   int32_t* count = on.scratch<int32_t>(in.S);
   Totals* totals = on.scratch<Totals>(blocks);
   CheckedDenominators* denominators = on.scratch<CheckedDenominators>(1);
-  LossPass pass{in, ids, objective, denominators, nullptr, nullptr};
+  LossPass pass{in, ids, objective, denominators, nullptr, nullptr, clip_interval<double>(objective)};
   // k2 and its derivative are 0 without a reference as those of the others are, without an exponential.
   if (in.ref_logp == nullptr) pass.objective.kl = Kl::kK2;
   const double* unmasked_of_piece = in.mask == nullptr ? nullptr : sums_of_pieces<Unmasked>(pass, on);

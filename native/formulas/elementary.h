@@ -39,10 +39,33 @@ GRPO_FORMULA Reduced<Real> reduce_exponent(Real x) {
   return {half_scale, k, r, r2 * (p0 + r4 * (p4 + r4 * p8))};
 }
 
+// The same of one number, as a GPU takes it: each sum waits for the one before, for there are other threads to run.
+GRPO_CONSTANTS double kLog2E = 0x1.71547652b82fep+0, kLog2High = 0x1.62e42feep-1, kLog2Low = 0x1.a39ef35793c76p-33;
+GRPO_CONSTANTS double kExponential[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
+                                        1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
+                                        1.0 / 120,        1.0 / 24,        1.0 / 6,        1.0 / 2};
+
+GRPO_FORMULA Reduced<double> reduce_exponent(double x) {
+  const double round = 0x1.8p52, shifted = x * kLog2E + round, k = shifted - round;
+  const double r = (x - k * kLog2High) - k * kLog2Low;
+  const double half_scale = __builtin_bit_cast(double, (__builtin_bit_cast(uint64_t, shifted) + 1022) << 52);
+  double sum = kExponential[0];
+  for (int i = 1; i < 12; ++i) sum = sum * r + kExponential[i];
+  return {half_scale, k, r, r * r * sum};
+}
+
 template <class Real>
 GRPO_FORMULA Real exponential_of(Reduced<Real> e, Real x) {
-  const Real y = 2 * (e.half_scale * (1 + (e.r + e.tail)));
-  return x > 709.782712893384 ? constant<Real>(INFINITY) : x < -707 ? constant<Real>(0) : y;
+  const Real y = e.half_scale * (2 + 2 * (e.r + e.tail)), zero = constant<Real>(0), infinity = constant<Real>(INFINITY);
+  if constexpr (std::is_arithmetic_v<Real>) {
+    // By the upper bits, without a float64 comparison: from 709.7827 and from -707, up to the infinities. A NaN is y.
+    const auto upper = static_cast<uint32_t>(__builtin_bit_cast(uint64_t, x) >> 32);
+    const bool large = upper - 0x40862e43 <= 0x7ff00000 - 0x40862e43;
+    const bool small = upper - 0xc0861800 <= 0xfff00000 - 0xc0861800;
+    return large ? infinity : small ? zero : y;
+  } else {
+    return x > 709.782712893384 ? infinity : x < -707 ? zero : y;
+  }
 }
 
 // Within one unit in the last place: exactly 1 at 0, 0 below -707, infinite above 709.78, NaN for NaN.

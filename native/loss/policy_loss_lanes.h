@@ -127,10 +127,11 @@ GRPO_LANES void surrogate_loss(const LossInputs& in, const Denominators& denomin
                                                     : live ? of.advantage : zero;
     token.weight = load(in.weight, t, count, live, 1);
     token.ratio = ratio;
-    token.interval = interval;
-    if (in.ratio_low != nullptr) token.interval.low = load(in.ratio_low, t, count, live, 0);
-    if (in.ratio_high != nullptr) token.interval.high = load(in.ratio_high, t, count, live, 0);
-    const Interval<Lanes> bounds = token.interval;
+    Interval<Lanes> bounds = interval;
+    if (in.ratio_low != nullptr) bounds.low = load(in.ratio_low, t, count, live, 0);
+    if (in.ratio_high != nullptr) bounds.high = load(in.ratio_high, t, count, live, 0);
+    token.interval = bounds;
+    if (in.ratio_low != nullptr || in.ratio_high != nullptr) token.interval = given_interval(bounds.low, bounds.high);
     if (geometric) token.interval = {-infinity, infinity};
     token.ref_log_ratio = in.ref_logp == nullptr ? zero : logp - ref_logp;
     const TokenLoss<Lanes> loss = token_loss(objective, token);

@@ -13,13 +13,19 @@
 
 // ---- bounds: a bound that is NaN does not bind, a value that is NaN stays NaN ---------------------------------------
 
+// Whether a bound above 0 is a number. Asked of its upper bits: most bounds of most objectives are null, and a GPU has
+// few float64 comparisons to spare.
+GRPO_FORMULA bool binds(double bound) { return __builtin_bit_cast(uint64_t, bound) >> 32 < 0x7ff00000; }
+
 template <class Real>
 GRPO_FORMULA Mask<Real> outside(Real x, double bound) {
+  if (!binds(bound)) return Mask<Real>{};
   return (x > constant<Real>(bound)) | (x < constant<Real>(-bound));
 }
 
 template <class Real>
 GRPO_FORMULA Real clamped(Real x, double bound) {
+  if (!binds(bound)) return x;
   const Real high = constant<Real>(bound), low = constant<Real>(-bound);
   return x > high ? high : x < low ? low : x;
 }
@@ -50,6 +56,12 @@ GRPO_FORMULA Interval<Real> clip_interval(const Objective& objective) {
   const bool no_low = objective.clip_low != objective.clip_low, no_high = objective.clip_high != objective.clip_high;
   return {constant<Real>(no_low ? -INFINITY : center - objective.clip_low),
           constant<Real>(no_high ? INFINITY : center + objective.clip_high)};
+}
+
+// Bounds that a caller gives per token, one or both. Where they cross, the upper one decides, and a NaN is both.
+template <class Real>
+GRPO_FORMULA Interval<Real> given_interval(Real low, Real high) {
+  return {smaller(low, high), low == low ? high : low};
 }
 
 // GMPO clips each log-ratio before the average, on the side where the advantage would push it further; the clipped
@@ -158,7 +170,7 @@ GRPO_FORMULA Clipping<Real> clipping(const Objective& objective, const Token<Rea
     case Surrogate::kCispo:
       clip.low = (token.advantage < 0) & (x < interval.low);
       clip.high = (token.advantage > 0) & (x > interval.high);
-      clip.dual = (token.advantage < 0) & (x > constant<Real>(objective.dual_clip));
+      if (binds(objective.dual_clip)) clip.dual = (token.advantage < 0) & (x > constant<Real>(objective.dual_clip));
       return clip;
     case Surrogate::kDppoTv:
     case Surrogate::kDppoKl: return outside_region(objective, token);
@@ -175,16 +187,23 @@ struct Term {
   Real grad_log_ratio;
 };
 
-// -min(ratio A, clip(ratio) A), and for A < 0 at most -c A with a dual clip. Where both sides of a minimum are equal
-// the ratio counts as unclipped: the gradient is kept at ties.
+// -min(ratio A, clip(ratio) A), and for A < 0 at most -c A with a dual clip: each sign of A knows one bound. Where both
+// sides of a minimum are equal the ratio counts as unclipped: the gradient is kept at ties. A bound that is NaN is not
+// passed, and is the value.
 template <class Real>
 GRPO_FORMULA Term<Real> clip_term(const Objective& objective, Real advantage, Real ratio, Interval<Real> interval) {
-  const Real clip = smaller(larger(ratio, interval.low), interval.high), dual = constant<Real>(objective.dual_clip);
-  const Real below = smaller(ratio, clip), above = larger(ratio, clip);
-  const Real above_dual = above > dual ? dual : above;
-  const Real bounded = advantage > 0 ? below : advantage < 0 ? above_dual : ratio;
-  const Real value = -advantage * bounded, zero = constant<Real>(0);
-  return {value, zero, (bounded == ratio) | (value != value) ? value : zero};
+  const Mask<Real> gains = advantage > 0, loses = advantage < 0;
+  const Real zero = constant<Real>(0), bound = gains ? interval.high : interval.low;
+  Mask<Real> passed = (gains & (ratio > interval.high)) | (loses & (ratio < interval.low));
+  Real bounded = passed | ((gains | loses) & (bound != bound)) ? bound : ratio;
+  if (binds(objective.dual_clip)) {
+    const Real dual = constant<Real>(objective.dual_clip);
+    const Mask<Real> beyond = loses & (bounded > dual);
+    bounded = beyond ? dual : bounded;
+    passed = beyond ? bounded != ratio : passed;
+  }
+  const Real value = -advantage * bounded;
+  return {value, zero, passed & (value == value) ? zero : value};
 }
 
 template <class Real>
@@ -268,9 +287,8 @@ struct KlEstimate {
 template <class Real>
 GRPO_FORMULA KlEstimate<Real> k3_estimate(Real y) {
   const Reduced<Real> e = reduce_exponent(-y);
-  const Real inverse = exponential_of(e, -y);  // exp(-y)
-  const Real value = inverse - 1 + y, gradient = 1 - inverse;
-  return {e.k == 0 ? e.tail : value, e.k == 0 ? y - e.tail : gradient, y != y};
+  const Real beyond = exponential_of(e, -y) - 1, near = e.r + e.tail;  // exp(-y) - 1
+  return {e.k == 0 ? e.tail : beyond + y, e.k == 0 ? -near : 0 - beyond, y != y};
 }
 
 // Of x = logp - refLogp.
@@ -310,6 +328,9 @@ GRPO_FORMULA Real weighted_gradient(const Objective& objective, Real x, const Kl
 // Whether rounding to float32 leaves a number. What it rounds to infinity counts as infinite although float64 holds it.
 template <class Real>
 GRPO_FORMULA Mask<Real> float32_holds(Real x) {
+  // Of one number the bits tell, without a float64 instruction: 0x1.ffffffp127 and all above it.
+  if constexpr (std::is_arithmetic_v<Real>)
+    return (__builtin_bit_cast(uint64_t, x) & 0x7fffffffffffffff) < 0x47effffff0000000;
   return (x < constant<Real>(0x1.ffffffp127)) & (x > constant<Real>(-0x1.ffffffp127));
 }
 
@@ -353,14 +374,16 @@ GRPO_FORMULA void add_kl(const Objective& objective, const Token<Real>& token, c
   const Real zero = constant<Real>(0), coef = constant<Real>(objective.kl_coef);
   const bool weighted = objective.kl_weight != KlWeight::kNone;
   const KlWeightOf<Real> own = kl_weight_of(objective, token);
-  const Real given = weighted ? own.value : constant<Real>(1);
-  const Real most = constant<Real>(objective.kl_weight_clamp), weight = given > most ? most : given;
+  const Real given = weighted ? own.value : constant<Real>(1), most = constant<Real>(objective.kl_weight_clamp);
+  Mask<Real> cut{};
+  if (weighted && binds(objective.kl_weight_clamp)) cut = given > most;
+  const Real weight = cut ? most : given;
   const Real term = weight * kl.value;
   const Real factor = outside(term, objective.kl_term_clamp) ? zero : coef * weight;
   loss.kl_loss = coef * clamped(term, objective.kl_term_clamp);
   Real gradient = kl.gradient;
   if (weighted) {
-    const Mask<Real> constant_weight = own.fixed | (given > most);
+    const Mask<Real> constant_weight = own.fixed | cut;
     if (own.own)
       gradient = constant_weight ? gradient : weighted_gradient(objective, token.ref_log_ratio, kl);
     else loss.grad_log_ratio += constant_weight ? zero : factor * kl.value;
