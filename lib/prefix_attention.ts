@@ -76,7 +76,7 @@ function withSegments<Inputs extends PrefixAttentionInputs>(operation: string, n
  * @param inputs.q       [P,H,D]  f32, bf16 or f16; positions (RoPE) are applied by the caller, from layout.position
  * @param inputs.k       [P,K,D]  the dtype of q
  * @param inputs.v       [P,K,E]  the dtype of q
- * @param inputs.layout  of prefixLayout, treeLayout or tokenTree; its arrays may lie on the host or with the others
+ * @param inputs.layout  of prefixLayout or treeLayout; its arrays may lie on the host or with the others
  * @param options.scale  default 1 / sqrt(D)
  * @returns out [P,H,E] in the dtype of q; logsumexp f32[P,H], which the backward pass needs
  * @throws TypeError for other dtypes; RangeError if H is not a multiple of K, or the layout has not P tokens
