@@ -48,9 +48,9 @@ function integersIn(argument: string, given: unknown): Int32Array {
   return viewOf(Int32Array, name, argument, data, lengthOf(data))
 }
 
-/** Offsets that rise from 0 to `end`. */
+/** Offsets that rise from 0 to `end`, as a copy, which no other thread changes after they have been looked at. */
 function offsetsIn(argument: string, given: unknown, end: number, of: string): Int32Array {
-  const start = integersIn(argument, given)
+  const start = integersIn(argument, given).slice()
   if (start.length === 0) throw refuse('shape', argument, 'is empty, expected 0 and what follows the last')
   if (start[0] !== 0) throw refuse('value', argument, `begins with ${start[0]}, expected 0`)
   for (let k = 1; k < start.length; k++) {
@@ -71,20 +71,19 @@ interface Sequences {
 }
 
 function listed(sequences: readonly unknown[]): Sequences {
-  const start = new Int32Array(sequences.length + 1)
-  let tokens = 0
   // Not by map, which leaves out the holes of a list.
-  const list = Array.from(sequences, (given, i) => {
-    const own = integersIn(`sequences[${i}]`, given)
-    tokens += own.length
-    start[i + 1] = tokens
-    return own
-  })
+  const list = Array.from(sequences, (given, i) => integersIn(`sequences[${i}]`, given))
+  const tokens = list.reduce((sum, own) => sum + own.length, 0)
   if (tokens >= 2 ** 31) {
     throw refuse('value', 'sequences', `has ${tokens} tokens, expected less than 2147483648 in all`)
   }
+  const start = new Int32Array(list.length + 1)
   const token = allocate(name, 'token', 'i32', [tokens]).data
-  for (const [i, own] of list.entries()) token.set(own, start[i])
+  for (const [i, own] of list.entries()) {
+    const begin = start[i] as number
+    token.set(own, begin)
+    start[i + 1] = begin + own.length
+  }
   return { token, start }
 }
 
@@ -220,17 +219,14 @@ function addSegments({ length, parent, source, end }: Segments, root: Node, minS
  */
 export const tokenTree = operation(
   (sequences: readonly HostIntegers[] | PackedSequences, options: TokenTreeOptions = {}): Call<TokenTree> => {
-    const {
-      groupStart,
-      minShared = 1,
-      ...others
-    } = checkNames(name, options, ['groupStart', 'minShared', 'signal'], 'option') as TokenTreeOptions
+    const given = sequencesIn(sequences)
+    const named = checkNames(name, options, ['groupStart', 'minShared', 'signal'], 'option') as TokenTreeOptions
+    const { groupStart, minShared = 1, ...others } = named
     checkSignal(name, others)
     if (typeof minShared !== 'number') throw refuse('kind', 'minShared', `is ${describe(minShared)}, expected a number`)
     if (!Number.isSafeInteger(minShared) || minShared < 1) {
       throw refuse('option', 'minShared', `is ${minShared}, expected a whole number from 1`)
     }
-    const given = sequencesIn(sequences)
     const N = given.start.length - 1
     const groups = offsetsIn('groupStart', groupStart ?? [0, N], N, 'N from sequences')
 
