@@ -66,4 +66,11 @@ export {
   tokenLogprob,
   tokenLogprobBackward,
 } from './token_logprob.js'
+export {
+  type HostIntegers,
+  type PackedSequences,
+  type TokenTree,
+  type TokenTreeOptions,
+  tokenTree,
+} from './token_tree.js'
 export { type Forest, type Layout, treeLayout } from './tree_layout.js'

@@ -50,7 +50,7 @@ function withSegments<Inputs extends PrefixAttentionInputs>(operation: string, n
       'kind',
       operation,
       'layout',
-      `is ${describe(layout)}, expected a layout of prefixLayout or treeLayout`,
+      `is ${describe(layout)}, expected a layout of prefixLayout, treeLayout or tokenTree`,
     )
   }
   const { segmentStart, segmentParent, segmentEnd } = layout

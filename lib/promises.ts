@@ -31,4 +31,5 @@ export const sequenceSum = operations.sequenceSum.later
 export const standardize = operations.standardize.later
 export const tokenLogprob = operations.tokenLogprob.later
 export const tokenLogprobBackward = operations.tokenLogprobBackward.later
+export const tokenTree = operations.tokenTree.later
 export const treeLayout = operations.treeLayout.later

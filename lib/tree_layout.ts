@@ -26,6 +26,11 @@ export interface Layout {
   readonly row: HostArray<'i32'>
   /** i32[T]    packed place of each loss token */
   readonly place: HostArray<'i32'>
+  /**
+   * How many times as many tokens all sequences have, their prompts included, when each is written out by itself: the sum
+   * over the sequences, over P; 1 where P is 0
+   */
+  readonly reuse: number
   /** The packed tokens, i32[P], of the B segments' own tokens, in the order of the segments. */
   pack(segments: readonly Int32Array[]): HostArray<'i32'>
 }
@@ -81,6 +86,18 @@ function pack(segmentStart: Int32Array, segments: readonly Int32Array[]): HostAr
   return array(packed)
 }
 
+/** Tokens of all sequences, each with its prompt, over those that are packed. */
+function reuseOf(length: Int32Array, parent: Int32Array, groupStart: Int32Array, P: number, T: number): number {
+  let tokens = T
+  let g = 0
+  parent.forEach((above, b) => {
+    if (above !== -1) return
+    tokens += (length[b] as number) * ((groupStart[g + 1] as number) - (groupStart[g] as number))
+    g++
+  })
+  return P === 0 ? 1 : tokens / P
+}
+
 /** The layout of a forest whose lists have been looked at; names in errors are those of treeLayout. */
 export function layoutCall(
   length: HostArray<'i32'>,
@@ -110,6 +127,7 @@ export function layoutCall(
     sequenceStart,
     row,
     place,
+    reuse: reuseOf(length.data, segmentParent.data, groupStart.data, position.data.length, place.data.length),
     pack: (segments) => pack(segmentStart.data, segments),
   }))
 }

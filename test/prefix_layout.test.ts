@@ -4,7 +4,7 @@ import { layoutReference } from './references/forest.js'
 import { refuses } from './support/compare.js'
 import fc from './support/properties.js'
 
-const plain = ({ pack: _, ...arrays }: Layout) =>
+const plain = ({ pack: _, reuse: __, ...arrays }: Layout) =>
   Object.fromEntries(Object.entries(arrays).map(([name, x]) => [name, Array.from(x.data)]))
 
 test('Prefix Grouper: every response goes on from the prompt', () => {

@@ -4,7 +4,7 @@ import { layoutReference, randomForest } from './references/forest.js'
 import { refuses } from './support/compare.js'
 import { random } from './support/random.js'
 
-const plain = ({ pack: _, ...arrays }: Layout) =>
+const plain = ({ pack: _, reuse: __, ...arrays }: Layout) =>
   Object.fromEntries(Object.entries(arrays).map(([name, x]) => [name, Array.from(x.data)]))
 
 describe('against the definition', () => {

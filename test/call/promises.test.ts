@@ -25,6 +25,7 @@ const ownForms: Record<string, unknown[]> = {
   mergeMoments: [[{ count: 1, mean: 2, m2: 0 }]],
   mergeTokenLogprob: [[parts, { ...parts, logp: Float32Array.of(Number.NEGATIVE_INFINITY) }]],
   prefixLayout: [[{ prefix: 1, responses: [2] }]],
+  tokenTree: [[[1, 2], [1]]], // biome-ignore format: short
   treeLayout: [{ length: [1], parent: [-1] }],
 }
 const plan = { R: 1, T: 1, D: 1, V: 2, dtype: 'f32' } as const

@@ -325,6 +325,7 @@ describe('missing arguments', () => {
     ['standardize', 'x'],
     ['groupAdvantage', undefined],
     ['prefixLayout', undefined],
+    ['tokenTree', undefined],
   ] as const)('%s(%s) says what it takes', (name, value) => {
     refuses(
       () => (operations[name] as (x: unknown, o: unknown) => unknown)(value, { moments: { count: 1, mean: 0, m2: 1 } }),

@@ -210,7 +210,7 @@ describe('trees and groups', () => {
     'pack: segments has a plain array of 1 at 0, expected an Int32Array': pack([[1], [2]] as never),
     'pack: segments is a plain array of 1, expected a list of 2 Int32Arrays': pack([i32(1)]),
     'pack: segments has 2 tokens at 1, expected 1 as in the layout': pack([i32(1), i32(1, 2)]),
-    'prefixAttention: layout is undefined, expected a layout of prefixLayout or treeLayout': attention({
+    'prefixAttention: layout is undefined, expected a layout of prefixLayout, treeLayout or tokenTree': attention({
       layout: undefined,
     }),
     'prefixAttention: q has 3 heads, expected a multiple of K = 2 from k': attention({ q: zeros(2, 3, 4) }),

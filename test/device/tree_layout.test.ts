@@ -48,7 +48,7 @@ test('more segments than the block has threads', () => {
     for (let a = b - 1; a >= 0; a = parent[a] as number) path.push(a)
     parent.push(r.uniform() < 0.7 ? b - 1 : (path[r.integer(path.length)] as number))
   }
-  const { segmentParent: _, pack: __, ...arrays } = treeLayout({ length, parent })
+  const { segmentParent: _, pack: __, reuse: ___, ...arrays } = treeLayout({ length, parent })
   const { outputs } = onDevice({ length, parent })
   for (const [name, x] of Object.entries(arrays)) expect(outputs[name], name).toEqual(Array.from(x.data))
 })

@@ -2,6 +2,7 @@
 import { grpoError } from '../../addon/errors.js'
 import type { HostArray } from '../../arrays/array.js'
 import { integersOf, isWide } from '../../arrays/integers.js'
+import { tokenTree } from '../../token_tree.js'
 import { type Layout, treeLayout } from '../../tree_layout.js'
 import { at, centerOf } from './statistics.js'
 
@@ -67,65 +68,56 @@ function check({ token, sequenceStart, groupStart, promptLength }: ReturnType<ty
   }
 }
 
+/** Names as numbers: equal ones have the same. */
+function numbered(names: Names): Int32Array {
+  if (names instanceof Int32Array) return names
+  const numbers = new Map<number | string, number>()
+  return Int32Array.from(names as ArrayLike<number>, (name: number | string) => {
+    const number = numbers.get(name) ?? numbers.size
+    numbers.set(name, number)
+    return number
+  })
+}
+
 /**
- * The prefix tree of rollouts. Children follow the order of their first rollouts. The tree looks at every token twice at
- * most, masked ones too: what a tool wrote is part of the prefix. A rollout without tokens ends with the root.
+ * The prefix tree of rollouts: that of tokenTree, with what methods look at. Children follow the order of their first
+ * rollouts. Masked tokens are part of it too: what a tool wrote is part of the prefix. A rollout without tokens ends with
+ * the root.
  *
  * @throws RangeError for lists whose lengths do not fit, offsets that do not rise from 0, or a token that is NaN
  */
 export function prefixTree(given: Rollouts): PrefixTree {
   const { token, sequenceStart, groupStart, promptLength } = narrowed(given)
   check({ token, sequenceStart, groupStart, promptLength })
-  const N = sequenceStart.length - 1
-  const length: number[] = []
-  const parent: number[] = []
-  const begin: number[] = []
-  const rollouts: number[][] = []
-  const end = new Int32Array(N)
-  const segment = new Int32Array(sequenceStart[N] as number)
-  const place = (i: number, depth: number) => (sequenceStart[i] as number) + depth
-  const hasEnded = (i: number, depth: number) => place(i, depth) === sequenceStart[i + 1]
+  const start = Int32Array.from(sequenceStart)
+  const groups = Int32Array.from(groupStart)
+  const tree = tokenTree({ token: numbered(token), sequenceStart: start }, { groupStart: groups })
+  const { segmentStart, segmentParent, position, place } = tree
+  const B = segmentParent.data.length
+  const [first, parent] = [segmentStart.data, segmentParent.data]
+  const length = parent.map((_, b) => (first[b + 1] as number) - (first[b] as number))
+  const begin = parent.map((above, b) => (above === -1 ? 0 : (position.data[first[b] as number] as number)))
+  const owner = new Int32Array(position.data.length) // of each packed token the segment
+  for (let b = 0; b < B; b++) owner.fill(b, first[b], first[b + 1])
+  const segment = place.data.map((at) => owner[at] as number)
 
-  for (let g = 0; g < groupStart.length - 1; g++) {
-    const [first, last] = [groupStart[g] as number, groupStart[g + 1] as number]
-    const members = Array.from({ length: last - first }, (_, k) => first + k)
-    const open = [{ above: -1, members, depth: 0 }]
-    for (let next = open.pop(); next !== undefined; next = open.pop()) {
-      const { above, members, depth } = next
-      const b = length.length
-      const [leader] = members as [number]
-      const agree = (stop: number) =>
-        members.every((i) => !hasEnded(i, stop) && token[place(i, stop)] === token[place(leader, stop)])
-      let stop = depth
-      if (above !== -1) while (agree(stop)) stop++
-      length.push(above === -1 ? (promptLength?.[g] ?? 0) : stop - depth)
-      parent.push(above)
-      begin.push(depth)
-      rollouts.push(members)
-
-      const children = new Map<number | string, number[]>()
-      for (const i of members) {
-        segment.fill(b, place(i, depth), place(i, stop))
-        if (hasEnded(i, stop)) {
-          end[i] = b
-          continue
-        }
-        const name = token[place(i, stop)] as number | string
-        const siblings = children.get(name)
-        if (siblings === undefined) children.set(name, [i])
-        else siblings.push(i)
+  // Down the path of each rollout: a segment's worth of tokens at a time.
+  const rollouts: number[][] = Array.from({ length: B }, () => [])
+  const end = new Int32Array(start.length - 1)
+  const roots = Array.from(parent.keys()).filter((b) => parent[b] === -1)
+  for (const [g, root] of roots.entries()) {
+    for (let i = groups[g] as number; i < (groups[g + 1] as number); i++) {
+      let b = root
+      rollouts[b]?.push(i)
+      for (let t = start[i] as number; t < (start[i + 1] as number); t += length[b] as number) {
+        b = segment[t] as number
+        rollouts[b]?.push(i)
       }
-      for (const child of [...children.values()].reverse()) open.push({ above: b, members: child, depth: stop })
+      end[i] = b
     }
+    length[root] = promptLength?.[g] ?? 0
   }
-  return {
-    length: Int32Array.from(length),
-    parent: Int32Array.from(parent),
-    begin: Int32Array.from(begin),
-    rollouts,
-    end,
-    segment,
-  }
+  return { length, parent, begin, rollouts, end, segment }
 }
 
 /** Where the tokens of the tree lie when each segment is packed once: for attention, the forward pass and the loss. */
