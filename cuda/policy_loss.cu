@@ -8,9 +8,9 @@
 // float64. But a GPU has few such instructions, a graphics card one for 64 of float32: what is read and only compared
 // stays float32, whether a number is null, NaN or too large for float32 is asked of its bits, series take their numbers
 // from constant memory, and the factors of a sequence are kept. A token of the common kernel (clip, k3, no entropy, the
-// mean over tokens) issues 259 instructions, 76 of them float64, comparisons and conversions included; the general
-// kernel, which was the only one, 411 and 135 of the same work, and what tells the objectives apart (sm_90a; loops
-// that end at once are left out). 1,048,576 tokens: 9.2 us of issue on an H200, before 14.5 at least; of float64
+// mean over tokens) issues 259 instructions, 76 of them float64, comparisons and conversions included; before there was
+// a kernel of its own for these, 411 and 135, and what tells the objectives apart (sm_90a; loops that end at once are
+// left out). 1,048,576 tokens: 9.2 us of issue on an H200, before 14.5 at least; of float64
 // on an RTX 5090 98 us, before 174. The floor is 4.1 and 10.
 #include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
