@@ -131,15 +131,19 @@ export function onDevice<Arguments extends unknown[], Result, Extra>(
 
 /** lib/call/run.js's `call`, on device arrays. */
 export const call = ((name: never, inputs: never, options: never, sizes: never) => {
+  let signal: AbortSignal | undefined
   const compute = (given: unknown, changed: unknown) => run.call(name, given as never, changed as never, sizes)
   const operation = Object.assign((given: unknown, changed: unknown) => compute(given, changed).now(), {
-    later: (given: unknown, changed: unknown) => compute(given, changed).later(undefined),
+    later: (given: unknown, changed: unknown) => compute(given, changed).later(signal),
     path: (given: unknown, changed: unknown) => compute(given, changed).path(),
   })
   const wrapped = onDevice(operation as never) as unknown as Operation<[unknown, unknown], unknown>
   return {
     now: () => wrapped(inputs, options),
-    later: () => wrapped.later(inputs, options),
+    later: (given?: AbortSignal) => {
+      signal = given
+      return wrapped.later(inputs, options)
+    },
     path: () => wrapped.path(inputs, options),
   }
 }) as unknown as typeof run.call
