@@ -1,5 +1,6 @@
 // float32, bfloat16 and IEEE half into each other, rounded to nearest even.
 #include "interface/operation.h"
+#include "platform/past_caches.h"
 
 namespace grpo {
 namespace {
@@ -11,8 +12,16 @@ int run(const Args& args, const Axes& axes) {
   const Float from = float_type(args.x), to = float_type(args.out_x);
   const char* x = data<char>(args.x);
   char* y = data<char>(args.out_x);
-  parallel_for(axes['N'], 1 << 16, [&](int64_t begin, int64_t end, int) {
-    vector_kernels().convert(x + begin * size_of(from), from, y + begin * size_of(to), to, end - begin);
+  const auto convert = [&](int64_t begin, int64_t end, void* there) {
+    vector_kernels().convert(x + begin * size_of(from), from, there, to, end - begin);
+  };
+  const int64_t N = axes['N'];
+  const bool large = past_caches_pay(y, N * size_of(to), N * (size_of(from) + size_of(to)));
+  parallel_for(N, 1 << 16, [&](int64_t begin, int64_t end, int) {
+    char* there = y + begin * size_of(to);
+    if (!large) return convert(begin, end, there);
+    write_past_caches(there, end - begin, size_of(to),
+                      [&](int64_t i, int64_t j, void* piece) { convert(begin + i, begin + j, piece); });
   });
   return GRPO_OK;
 }

@@ -124,7 +124,7 @@ int run(const Args& args, const Axes& axes) {
                   entropy,
                   gradient ? grad_logp.data() : nullptr,
                   gradient && objective.entropy_coef != 0 ? grad_entropy.data() : nullptr,
-                  gradient ? grad_logits_of(args.grad_logits) : GradLogits{},
+                  gradient ? grad_logits_of(args.grad_logits, args.logits) : GradLogits{},
                   targets.data(),
                   softmaxes.data(),
                   memory};

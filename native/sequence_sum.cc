@@ -1,7 +1,7 @@
 // Sum or mean of the unmasked values of each sequence. A sequence is summed in blocks of fixed size, in float64, so
 // that one long sequence uses all threads and the bits depend on nothing but its own values. 4 bytes per token.
 #include <algorithm>
-#include <cstring>
+#include <bit>
 
 #include "interface/operation.h"
 
@@ -23,18 +23,21 @@ Sum sum_block(const float* x,       // [n]
   constexpr int64_t kLanes = 8;
   double part[kLanes] = {};
   int64_t count = mask == nullptr ? n : 0;
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, x + i, sizeof bits);
+  const auto add = [&](int64_t i, int64_t lane) {
+    uint32_t bits = std::bit_cast<uint32_t>(x[i]);
     if (mask != nullptr) {
       const uint32_t live = mask[i] != 0;
       bits &= 0 - live;
       count += live;
     }
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    part[i % kLanes] += value;
+    part[lane] += std::bit_cast<float>(bits);
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    __builtin_prefetch(x + i + 256);
+    for (int64_t lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
   }
+  for (; i < n; ++i) add(i, i % kLanes);
   double total = 0;
   for (const double sum : part) total += sum;
   return {total, count};

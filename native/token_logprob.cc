@@ -100,7 +100,7 @@ int run(const grpo_token_logprob_backward_args& args, const Axes& axes) {
   Logits logits = with_sets(maybe_part(args, axes), kept, tokens, memory);
   CappedRows capped(logits);
   const float* grad_entropy = data<float>(args.grad_entropy);
-  GradLogits grad_logits = grad_logits_of(args.grad_logits);
+  GradLogits grad_logits = grad_logits_of(args.grad_logits, args.logits);
   grad_logits.scale = args.grad_scale;
   token_logprob_backward(logits, tokens, data<float>(args.logsumexp),
                          grad_entropy == nullptr ? nullptr : data<float>(args.entropy), data<float>(args.grad_logp),

@@ -128,6 +128,30 @@ describe.each(sets)('%s', (set) => {
       )
     })
 
+    // Arrays of 16 MiB and more are written past the caches, by 64 bytes from the first multiple of 64 on.
+    test('large arrays have the bits of their parts, wherever they begin', () => {
+      if (backend !== 'cpu') return
+      const N = 2 ** 22 + 77
+      const some = random(8).normals(4099, 1e3)
+      const x = new Float32Array(N).map((_, i) => (i === 1000 ? Number.NaN : (some[i % 4099] as number)))
+      for (const skip of [0, 3]) {
+        const [narrow, wide] = [new Uint16Array(N + 8).fill(7), new Float32Array(N + 8).fill(7)]
+        const there = on(() => to(x, { out: narrow.subarray(skip, skip + N) }))
+        const back = on(() => from(there, { out: wide.subarray(skip, skip + N) }))
+        for (const [begin, end] of [
+          [0, 5000],
+          [65_500, 65_700],
+          [2 ** 21, 2 ** 21 + 300],
+          [N - 5001, N],
+        ] as const) {
+          expect(there.slice(begin, end)).toEqual(on(() => to(x.slice(begin, end))))
+          expect(back.slice(begin, end)).toEqual(on(() => from(there.slice(begin, end))))
+        }
+        for (const out of [narrow, wide])
+          expect([...out.subarray(0, skip), ...out.subarray(skip + N)]).toEqual(Array(8).fill(7))
+      }
+    })
+
     test('random bits of float32 go to the nearest', () => {
       const r = random(17)
       const any = floats(Array.from({ length: 100_000 }, () => r.integer(2 ** 32)))

@@ -161,10 +161,13 @@ void gradient_of_row(const Logits& logits, const LogitRow& row, const RowSoftmax
     own[j].value = slope * (grad_logits.scale * own[j].value - spread);
     if (softcap != 0) own[j].value *= cap_slope(x);
   }
-  if (gradient.logp == 0 && gradient.entropy == 0)
-    write_zero_row(logits, grad_logits, r);
-  else
-    softmax_gradient(softmax, gradient, scale, softcap, row.x, row.type, grad_row, grad_logits.type, logits.V);
+  const auto write = [&](int64_t begin, int64_t end, void* to) {
+    softmax_gradient(softmax, gradient, scale, softcap, row.x + begin * size_of(row.type), row.type, to,
+                     grad_logits.type, end - begin);
+  };
+  if (gradient.logp == 0 && gradient.entropy == 0) write_zero_row(logits, grad_logits, r);
+  else if (grad_logits.past_caches) write_past_caches(grad_row, logits.V, size, write);
+  else write(0, logits.V, grad_row);
   for (int64_t j = 0; j < count; ++j) store(own[j].value, grad_row, grad_logits.type, own[j].column);
 }
 

@@ -9,6 +9,7 @@
 #include "logits/kept_sets.h"
 #include "logits/softmax_rows.h"
 #include "logits/temperature.h"
+#include "platform/past_caches.h"
 
 namespace grpo {
 
@@ -49,6 +50,7 @@ struct GradLogits {
   Float type;
   int64_t stride;
   double scale = 1;  // what it is multiplied by
+  bool past_caches = false;
 
   char* row(int64_t r) const { return data + r * stride * size_of(type); }
 };
@@ -96,8 +98,13 @@ class CappedRows {
   Scratch<float> rows_;
 };
 
-inline GradLogits grad_logits_of(DLTensor* tensor) {
-  return {data<char>(tensor), float_type(tensor), row_stride(tensor)};
+// Past the caches in float32, unless it lies over the logits: 16 bits take longer to form than to write.
+inline GradLogits grad_logits_of(DLTensor* tensor, const DLTensor* logits) {
+  char* y = data<char>(tensor);
+  const Float type = float_type(tensor);
+  const int64_t bytes = tensor->shape[0] * row_stride(tensor) * size_of(type);
+  const bool pays = type == Float::kF32 && y != data<char>(logits) && past_caches_pay(y, bytes, bytes);
+  return {.data = y, .type = type, .stride = row_stride(tensor), .past_caches = pays};
 }
 
 // Without `row`, token t is of row t of `rows`.
