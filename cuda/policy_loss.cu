@@ -108,7 +108,8 @@ __global__ void __launch_bounds__(kThreads)
       continue;
     }
     const float entropy_of_token = in.entropy == nullptr ? 0 : in.entropy[t];
-    const TokenTerm term = live_term(pass, [&] { return factors; }, t, s, in.logp[t], entropy_of_token);
+    const TokenTerm term =
+        live_term(pass, load_operands(pass, t, s), [&] { return factors; }, in.logp[t], entropy_of_token);
     if (grad_logp != nullptr) grad_logp[t] = static_cast<float>(term.grad_logp);
     if (grad_entropy != nullptr) grad_entropy[t] = static_cast<float>(term.grad_entropy);
     loss += term.loss;

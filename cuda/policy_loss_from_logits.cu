@@ -13,15 +13,25 @@
 namespace grpo::cuda {
 namespace {
 
-// The derivatives of the whole loss by logp[t] and entropy[t], for each rank of a cluster. Not inlined: its doubles
-// would take registers from the loops over the logits.
+// The derivatives of the whole loss by logp[t] and entropy[t], for each rank of a cluster. Not inlined: doubles and
+// pointers would take registers from the loops over the logits.
 struct TokenCoefficients {
   LossPass pass;
   float* grad_logp;     // [ranks,T]
   float* grad_entropy;  // [ranks,T], null without an entropy bonus
 
-  __device__ __attribute__((noinline)) void operator()(int64_t rank, int64_t t, float logp, float entropy) const {
-    const TokenTerm term = token_term(pass, t, find_sequence(pass.in, t), logp, entropy);
+  using Operands = LoadedToken;
+
+  __device__ __forceinline__ void load_by_warp(int64_t t, Operands& to) const {
+    const Operands loaded = load_token<true>(pass, t, find_sequence_by_warp(pass.in, t));
+    if (lane_index() == 0) to = loaded;
+  }
+  __device__ __attribute__((noinline)) void load(int64_t t, Operands& to) const {
+    to = load_token<true>(pass, t, find_sequence(pass.in, t));
+  }
+  __device__ __attribute__((noinline)) void operator()(int64_t rank, int64_t t, const Operands& operands, float logp,
+                                                       float entropy) const {
+    const TokenTerm term = token_term<true>(pass, operands, logp, entropy);
     const int64_t place = rank * pass.in.T + t;
     grad_logp[place] = static_cast<float>(term.grad_logp);
     if (grad_entropy != nullptr) grad_entropy[place] = static_cast<float>(term.grad_entropy);

@@ -33,7 +33,7 @@ static_assert(part_of_row(152064, 4) * 2 <= kPartBytes, "Qwen's vocabulary in 16
 
 // Three blocks share a multiprocessor where parts are as long as kPartBytes. Of shorter ones (V = 163,840 or 201,088 in
 // 16 bits) four do, but not in kFused, whose coefficients take more than the 80 registers that four leave.
-// Grid: R clusters of 1, 2, 4 or 8 blocks, or T where rows are listed, from sm_90 on. Block: 192. Shared: 76,736 or
+// Grid: R clusters of 1, 2, 4 or 8 blocks, or T where rows are listed, from sm_90 on. Block: 192. Shared: 76,704 or
 // less where eight blocks can keep a row. Work: each logit read once, each gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kOneReadThreads, kPass == RowPass::kFused ? 3 : 4)
@@ -85,14 +85,15 @@ __global__ void __launch_bounds__(kOneReadThreads, kPass == RowPass::kFused ? 3 
       static_cast<int>(threadIdx.x) < own.count ? logit_of(logits, r, column_of(logits, work, own[threadIdx.x])) : 0;
   __syncthreads();
   cluster_arrive();  // the barriers exist, and where the gradient is written in place, the first logits are read
+  load_first_operands<kPass>(own, coefficients, s.row);
   slice.copied = copied;
   Online online = no_logits();
   constexpr bool kAccurate = sizeof(T) == 4;  // see with_accuracy: the row is long
   add_ends<kAccurate>(online, slice, logits.scale2);
-  constexpr int64_t kPieceGroups = kPieceBytes / 16;
-  for (int64_t first = 0; first < slice.groups; first += kPieceGroups) {
+  constexpr int32_t kPieceGroups = kPieceBytes / 16;
+  for (int32_t first = 0; first < slice.groups; first += kPieceGroups) {
     if (slice.aligned) mbarrier_wait(&s.arrived[first / kPieceGroups], 0);
-    const int64_t last = first + kPieceGroups;
+    const int32_t last = first + kPieceGroups;
     add_groups<kAccurate>(online, slice, first, last < slice.groups ? last : slice.groups, logits.scale2);
   }
   online = merge_block(online, s.row, logits.scale2);
@@ -112,23 +113,28 @@ __global__ void __launch_bounds__(kOneReadThreads, kPass == RowPass::kFused ? 3 
     if (kPass == RowPass::kForward && rank == 0 && work.softmax != nullptr) work.softmax_of_row(r, own) = softmax;
     s.row.softmax = softmax;
     s.row.scale = logits.scale, s.row.scale2 = logits.scale2;
+    s.row.block = block;
   }
   __syncthreads();
-  const SoftmaxOfRow softmax = s.row.softmax;
+  const SoftmaxOfRow& softmax = s.row.softmax;
   if constexpr (kPass != RowPass::kBackward)
-    write_tokens<kPass>(given, work, own, r, s.row, softmax, first_logit, rank, coefficients);
+    write_tokens<kPass>(given, work, s.row.block.own, s.row.block.r, s.row, softmax, first_logit, rank, coefficients);
   // A block that has received from all ranks is sent nothing more: it may exit before its peers.
   if constexpr (kPass == RowPass::kForward) return;
+  const RowOfBlock& same = s.row.block;
   if constexpr (kPass == RowPass::kFused) {
     logits.scale = s.row.scale, logits.scale2 = s.row.scale2;
     __syncthreads();
-    c = coefficients_of<kPass>(work, own, rank, s.row);
+    c = coefficients_of<kPass>(work, same.own, rank, s.row);
+    y = gradient.data + same.r * gradient.stride + begin;
+    slice = slice_of(logits.row(same.r) + begin, n, logits.inverse_cap);
+    slice.copied = copied;
   }
   // Where a row has more tokens than a block has threads, and the gradient is written in place, that has to wait until
   // all peers have read the tokens' logits. Those of the threads' first tokens were read before the exchange.
-  gradient_of_row<kPass, true>(logits, work, own, r, softmax, c, first_logit, slice, y, begin, [&] {
+  gradient_of_row<kPass, true>(logits, work, same.own, same.r, softmax, c, first_logit, slice, y, begin, [&] {
     __syncthreads();
-    if (own.count > static_cast<int>(blockDim.x)) cluster_sync();
+    if (same.own.count > static_cast<int>(blockDim.x)) cluster_sync();
   });
 #endif
 }

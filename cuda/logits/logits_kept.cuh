@@ -30,7 +30,7 @@ __device__ __forceinline__ RowCoefficients kept_coefficients(const RowWork& work
 }
 
 // Three blocks of a multiprocessor: without that number ptxas aims at more, and spills.
-// Grid: R, or T where rows are listed. Block: 128. Shared: 416. Work: each logit of a set read once, each gradient
+// Grid: R, or T where rows are listed. Block: 128. Shared: 384. Work: each logit of a set read once, each gradient
 // written once. Bound: latency, or where a gradient is written memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kKeptThreads, 3)
@@ -78,7 +78,11 @@ __global__ void __launch_bounds__(kKeptThreads, 3)
       if (work.logp != nullptr) work.logp[t] = logp;
       if (work.entropy != nullptr) work.entropy[t] = entropy;
       if (work.logsumexp != nullptr) work.logsumexp[t] = static_cast<float>(softmax.logsumexp(logits.scale));
-      if constexpr (kPass == RowPass::kFused) coefficients(0, t, logp, entropy);
+      if constexpr (kPass == RowPass::kFused) {
+        typename Coefficients::Operands operands;
+        coefficients.load(t, operands);
+        coefficients(0, t, operands, logp, entropy);
+      }
     }
   if constexpr (kPass != RowPass::kForward) {
     __syncthreads();  // the logits are gathered, and all that may lie in their place is read

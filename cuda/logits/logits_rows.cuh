@@ -46,18 +46,45 @@ struct RowWork {
 // How many of them there are.
 inline int64_t softmaxes(int64_t R, int64_t T) { return R < T ? R : T; }
 
+// Passes other than kFused. What that one has instead forms the coefficients of a token and writes them, of operands
+// that were loaded before: those of a row's first token by a warp, while the logits arrive.
 struct NoCoefficients {
-  __device__ __forceinline__ void operator()(int64_t, int64_t, float, float) const {}
+  struct Operands {};
 };
 
 constexpr int kMostWarps = 16;
 
-struct RowShared {
-  Online partial[kMostWarps];
-  double sums[kMostWarps];
-  SoftmaxOfRow softmax;
-  float scale, scale2;  // of the row: here they take no registers while the coefficients are formed
+struct RowOfBlock {
+  int64_t r;
+  OwnTokens own;
 };
+
+struct RowShared {
+  union {
+    Online partial[kMostWarps];
+    double sums[kMostWarps];
+  };
+  // Of the row: here they take no registers while the coefficients are formed.
+  RowOfBlock block;
+  SoftmaxOfRow softmax;
+  float scale, scale2;
+  alignas(8) unsigned char operands[72];  // of its first token
+};
+
+template <class Coefficients>
+__device__ __forceinline__ typename Coefficients::Operands& operands_of_first(RowShared& s) {
+  static_assert(sizeof(typename Coefficients::Operands) <= sizeof s.operands);
+  return reinterpret_cast<typename Coefficients::Operands&>(s.operands);
+}
+
+// Before the softmax, by the last warp: memory is waited for while the logits arrive.
+template <RowPass kPass, class Coefficients>
+__device__ __forceinline__ void load_first_operands(const OwnTokens& own, const Coefficients& coefficients,
+                                                    RowShared& s) {
+  if constexpr (kPass == RowPass::kFused)
+    if (warp_index() == static_cast<int>(blockDim.x) / kWarp - 1)
+      coefficients.load_by_warp(own[0], operands_of_first<Coefficients>(s));
+}
 
 // ---- the tokens of a row, the same in both kernels ------------------------------------------------------------------
 
@@ -85,7 +112,7 @@ __device__ __forceinline__ int64_t column_of(const LogitRows<T>& logits, const R
 
 template <RowPass kPass, class T, class Coefficients>
 __device__ __forceinline__ void write_tokens(const LogitRows<T>& logits, const RowWork& work, const OwnTokens& own,
-                                             int64_t r, const RowShared& s, const SoftmaxOfRow& softmax,
+                                             int64_t r, RowShared& s, const SoftmaxOfRow& softmax,
                                              float first_logit, uint32_t rank, const Coefficients& coefficients) {
   for (int64_t j = threadIdx.x; j < own.count; j += blockDim.x) {
     const int64_t t = own[j];
@@ -99,7 +126,11 @@ __device__ __forceinline__ void write_tokens(const LogitRows<T>& logits, const R
       if (work.entropy != nullptr) work.entropy[t] = entropy;
       if (work.logsumexp != nullptr) work.logsumexp[t] = static_cast<float>(softmax.logsumexp(s.scale));
     }
-    if constexpr (kPass == RowPass::kFused) coefficients(rank, t, logp, entropy);
+    if constexpr (kPass == RowPass::kFused) {
+      typename Coefficients::Operands operands;
+      if (j > 0) coefficients.load(t, operands);
+      coefficients(rank, t, j > 0 ? operands : operands_of_first<Coefficients>(s), logp, entropy);
+    }
   }
 }
 
@@ -184,11 +215,6 @@ __device__ __forceinline__ void gradient_of_row(const LogitRows<T>& logits, cons
 
 // ---- one block per row ----------------------------------------------------------------------------------------------
 
-struct RowOfBlock {
-  int64_t r;
-  OwnTokens own;
-};
-
 // Where a pass has no gradients to fill with zeros, its blocks take the rows that tokens name, if those are listed.
 template <RowPass kPass>
 __device__ __forceinline__ RowOfBlock row_of_block(const RowTokens& tokens, int64_t block) {
@@ -197,7 +223,7 @@ __device__ __forceinline__ RowOfBlock row_of_block(const RowTokens& tokens, int6
   return {tokens.row[block], tokens.at(block)};
 }
 
-// Grid: R, or T where rows are listed. Block: 64, 256 or 512. Shared: 416. Work: each logit read twice, the second time
+// Grid: R, or T where rows are listed. Block: 64, 256 or 512. Shared: 384. Work: each logit read twice, the second time
 // from the L2 cache, each gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused || kPass == RowPass::kBackward ? 1 : 2)
@@ -223,6 +249,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused ||
   const Slice<T> slice = slice_of(logits.row(r), logits.V, logits.inverse_cap);
   const float first_logit =
       static_cast<int>(threadIdx.x) < own.count ? logit_of(logits, r, column_of(logits, work, own[threadIdx.x])) : 0;
+  load_first_operands<kPass>(own, coefficients, s);
   SoftmaxOfRow softmax;
   if constexpr (kPass == RowPass::kBackwardSaved) {
     softmax = work.softmax_of_row(r, own);
@@ -241,12 +268,13 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused ||
       if (kPass == RowPass::kForward && work.softmax != nullptr) work.softmax_of_row(r, own) = softmax;
       s.softmax = softmax;
       s.scale = logits.scale, s.scale2 = logits.scale2;
+      s.block = block;
     }
     __syncthreads();
     softmax = s.softmax;
   }
   if constexpr (kPass == RowPass::kForward || kPass == RowPass::kFused)
-    write_tokens<kPass>(given, work, own, r, s, softmax, first_logit, 0, coefficients);
+    write_tokens<kPass>(given, work, s.block.own, s.block.r, s, s.softmax, first_logit, 0, coefficients);
   if constexpr (kPass == RowPass::kFused) {
     logits.scale = s.scale, logits.scale2 = s.scale2;
     __syncthreads();

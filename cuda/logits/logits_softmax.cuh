@@ -89,14 +89,15 @@ __device__ __forceinline__ void add(Online& o, const float (&x)[kCount], float s
 // Groups begin to end of the slice, by the threads of the block; loads of several groups are under way at a time, but
 // with a soft-cap, which takes the registers, and longer than a load.
 template <bool kAccurate, class T>
-__device__ __forceinline__ void add_groups(Online& o, const Slice<T>& slice, int64_t begin, int64_t end, float scale2) {
+__device__ __forceinline__ void add_groups(Online& o, const Slice<T>& slice, int32_t begin, int32_t end, float scale2) {
   constexpr int kAhead = 4;
   const bool capped = slice.inverse_cap.high != 0;
-  int64_t g = begin + threadIdx.x;
-  for (; !capped && g + (kAhead - 1) * int64_t{blockDim.x} < end; g += kAhead * int64_t{blockDim.x}) {
+  const int32_t threads = blockDim.x;
+  int32_t g = begin + threadIdx.x;
+  for (; !capped && g + (kAhead - 1) * threads < end; g += kAhead * threads) {
     Words4 words[kAhead];
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) words[i] = slice.group(g + i * int64_t{blockDim.x});
+    for (int i = 0; i < kAhead; ++i) words[i] = slice.group(g + i * threads);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       float x[kLanes<T>];
@@ -104,7 +105,7 @@ __device__ __forceinline__ void add_groups(Online& o, const Slice<T>& slice, int
       add<kAccurate>(o, x, scale2);
     }
   }
-  for (; g < end; g += blockDim.x) {
+  for (; g < end; g += threads) {
     float x[kLanes<T>];
     slice.unpack_group(slice.group(g), x);
     add<kAccurate>(o, x, scale2);
@@ -113,11 +114,10 @@ __device__ __forceinline__ void add_groups(Online& o, const Slice<T>& slice, int
 
 template <bool kAccurate, class T>
 __device__ __forceinline__ void add_ends(Online& o, const Slice<T>& slice, float scale2) {
-  const auto one = [&](int64_t i) {
-    const float x[1] = {slice.at(i)};
-    add<kAccurate>(o, x, scale2);
-  };
-  for (int64_t i = slice.tail() + threadIdx.x; i < slice.n; i += blockDim.x) one(i);
+  const int32_t i = slice.tail() + threadIdx.x;  // they are fewer than threads
+  if (i >= slice.n) return;
+  const float x[1] = {slice.at(i)};
+  add<kAccurate>(o, x, scale2);
 }
 
 // Of the lanes' logits; complete in lane 0.
@@ -190,12 +190,9 @@ __device__ __forceinline__ void write_gradient(const Slice<T>& slice, G* y, cons
   constexpr int kAhead = 2;
   const bool whole = aligned16(y);
   const bool capped = slice.inverse_cap.high != 0;
-  const auto one = [&](int64_t i) {
-    const float x = slice.at(i), gradient = line.template at<kAccurate>(x);
-    y[i] = from_float<G>(capped ? gradient * softcap_slope(x) : gradient);
-  };
-  const auto store = [&](int64_t g, const float (&x)[kLanes<T>]) {
-    G* to = y + g * kLanes<T>;
+  const int32_t threads = blockDim.x;
+  const auto store = [&](int32_t g, const float (&x)[kLanes<T>]) {
+    G* to = y + int64_t{g} * kLanes<T>;
     if (whole) {
 #pragma unroll
       for (int i = 0; i < kLanes<T>; i += kLanes<G>) store_stream(reinterpret_cast<Words4*>(to + i), packed<G>(x + i));
@@ -204,31 +201,34 @@ __device__ __forceinline__ void write_gradient(const Slice<T>& slice, G* y, cons
       for (int i = 0; i < kLanes<T>; ++i) to[i] = from_float<G>(x[i]);
     }
   };
-  const auto group = [&](int64_t g, const Words4& words) {
+  const auto group = [&](int32_t g, const Words4& words) {
     float x[kLanes<T>];
     unpack<T>(words, x);
 #pragma unroll
     for (int i = 0; i < kLanes<T>; ++i) x[i] = line.template at<kAccurate>(x[i]);
     store(g, x);
   };
-  const auto capped_group = [&](int64_t g, const Words4& words) {
+  const auto capped_group = [&](int32_t g, const Words4& words) {
     float x[kLanes<T>];
     slice.unpack_group(words, x);
 #pragma unroll
     for (int i = 0; i < kLanes<T>; ++i) x[i] = line.template at<kAccurate>(x[i]) * softcap_slope(x[i]);
     store(g, x);
   };
-  int64_t g = threadIdx.x;
-  for (; !capped && g + (kAhead - 1) * int64_t{blockDim.x} < slice.groups; g += kAhead * int64_t{blockDim.x}) {
+  int32_t g = threadIdx.x;
+  for (; !capped && g + (kAhead - 1) * threads < slice.groups; g += kAhead * threads) {
     Words4 words[kAhead];
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) words[i] = slice.group(g + i * int64_t{blockDim.x});
+    for (int i = 0; i < kAhead; ++i) words[i] = slice.group(g + i * threads);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) group(g + i * int64_t{blockDim.x}, words[i]);
+    for (int i = 0; i < kAhead; ++i) group(g + i * threads, words[i]);
   }
-  for (; !capped && g < slice.groups; g += blockDim.x) group(g, slice.group(g));
-  for (; g < slice.groups; g += blockDim.x) capped_group(g, slice.group(g));
-  for (int64_t i = slice.tail() + threadIdx.x; i < slice.n; i += blockDim.x) one(i);
+  for (; !capped && g < slice.groups; g += threads) group(g, slice.group(g));
+  for (; g < slice.groups; g += threads) capped_group(g, slice.group(g));
+  if (const int32_t i = slice.tail() + threadIdx.x; i < slice.n) {
+    const float x = slice.at(i), gradient = line.template at<kAccurate>(x);
+    y[i] = from_float<G>(capped ? gradient * softcap_slope(x) : gradient);
+  }
 }
 
 // Rounded once: on the way to 16 bits, the last bit of a float32 that is not exact is made odd, so that the second

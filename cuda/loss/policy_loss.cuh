@@ -79,6 +79,16 @@ __device__ __forceinline__ int64_t find_sequence(const LossInputs& in, int64_t t
 __device__ __forceinline__ int64_t find_sequence(const LossInputs& in, int64_t t) {
   return find_sequence(in, t, 0, in.S - 1);
 }
+// By a warp, that looks at 32 places at a time: for 1,024 sequences two loads after each other, where a thread has 10.
+__device__ __forceinline__ int64_t find_sequence_by_warp(const LossInputs& in, int64_t t) {
+  int64_t low = 0, high = in.S - 1;
+  while (low < high) {
+    const int64_t step = ceil_div(high - low, kWarp), place = low + (lane_index() + 1) * step;
+    low += step * __popc(__ballot_sync(kAllLanes, place <= high && in.sequence_start[place] <= t));
+    high = low + step - 1 < high ? low + step - 1 : high;
+  }
+  return low;
+}
 
 // x * factor, which is 0 or above. Not 0 * x: a denominator of 0 gives 0, also where x is NaN.
 __device__ __forceinline__ double scaled(double factor, double x) {
@@ -111,42 +121,65 @@ __device__ __forceinline__ bool bad_token(const LossPass& pass, int64_t t) {
   return !pass.denominators->good || !good_id(pass.ids, t);
 }
 
-// Of token t of sequence s, unmasked and not bad. `logp` and `entropy` are rounded to float32; factors_of() is called
-// where the factors are needed, and not before: there are few registers.
-template <class FactorsOf>
-__device__ __forceinline__ TokenTerm live_term(const LossPass& pass, FactorsOf factors_of, int64_t t, int64_t s,
+// What a token's term is formed of beside its logp, its entropy and the factors of its sequence. Loading it waits for
+// memory, and may be done long before the term is formed. What is read and only compared or looked at stays float32.
+struct TokenOperands {
+  double log_ratio, sequence_gradient;  // of the sequence, where the pass has them
+  float old_logp, ref_logp, advantage, weight, ratio_low, ratio_high;
+  bool alone;
+};
+
+// Of token t of sequence s. Loads do not wait for each other: what is loaded of a masked or bad token does not matter.
+// kByToken: the caller knows that ratios are those of tokens.
+template <bool kByToken = false>
+__device__ __forceinline__ TokenOperands load_operands(const LossPass& pass, int64_t t, int64_t s) {
+  const LossInputs& in = pass.in;
+  const auto at = [](const float* x, int64_t i) { return x == nullptr ? 0 : x[i]; };
+  TokenOperands token = {};
+  if (!kByToken && pass.log_ratio != nullptr) token.log_ratio = pass.log_ratio[s];
+  if (!kByToken && pass.sequence_gradient != nullptr) token.sequence_gradient = pass.sequence_gradient[s];
+  token.old_logp = at(in.old_logp, t);
+  token.ref_logp = at(in.ref_logp, t);
+  token.advantage = in.token_advantage != nullptr ? in.token_advantage[t] : at(in.advantage, s);
+  token.weight = in.weight == nullptr ? 1 : in.weight[t];
+  token.ratio_low = at(in.ratio_low, t);
+  token.ratio_high = at(in.ratio_high, t);
+  token.alone = !kByToken && pass.objective.ratio != Ratio::kToken && pass.denominators->count[s] == 1;
+  return token;
+}
+
+// Of a token that is neither masked nor bad. `logp` and `entropy` are rounded to float32; factors_of() is called where
+// the factors are needed, and not before: there are few registers.
+template <bool kByToken = false, class FactorsOf>
+__device__ __forceinline__ TokenTerm live_term(const LossPass& pass, const TokenOperands& operands, FactorsOf factors_of,
                                                double logp, double entropy) {
   const LossInputs& in = pass.in;
   const Objective& objective = pass.objective;
   TokenTerm term;
   term.grad_entropy = 0;
-  const bool own_ratio = objective.ratio == Ratio::kToken, geometric = objective.ratio == Ratio::kGeometric;
-  // What is read and only compared or looked at stays float32.
-  const float old_logp = in.old_logp == nullptr ? static_cast<float>(logp) : in.old_logp[t];
+  const bool own_ratio = kByToken || objective.ratio == Ratio::kToken;
+  const bool geometric = !kByToken && objective.ratio == Ratio::kGeometric;
+  const float old_logp = in.old_logp == nullptr ? static_cast<float>(logp) : operands.old_logp;
   // Without old log-probabilities 0, but NaN where logp is not finite: that has to show in the loss.
   const double log_ratio = logp - old_logp;
-  const float advantage = in.token_advantage != nullptr ? in.token_advantage[t]
-                          : in.advantage != nullptr     ? in.advantage[s]
-                                                        : 0;
-  const float weight = in.weight == nullptr ? 1 : in.weight[t];
+  const float advantage = operands.advantage, weight = operands.weight, ref_logp = operands.ref_logp;
   Token<double> token;
   token.logp = logp;
   token.old_logp = old_logp;
-  token.alone = !own_ratio && pass.denominators->count[s] == 1;
+  token.alone = operands.alone;
   token.advantage = advantage;
   token.weight = weight;
-  token.ratio = importance_ratio(objective, own_ratio ? log_ratio : pass.log_ratio[s]);
+  token.ratio = importance_ratio(objective, own_ratio ? log_ratio : operands.log_ratio);
   Interval<double> bounds = pass.interval;
   token.interval = bounds;
   bool no_bound = false;
   if (in.ratio_low != nullptr || in.ratio_high != nullptr) {
-    if (in.ratio_low != nullptr) bounds.low = in.ratio_low[t];
-    if (in.ratio_high != nullptr) bounds.high = in.ratio_high[t];
+    if (in.ratio_low != nullptr) bounds.low = operands.ratio_low;
+    if (in.ratio_high != nullptr) bounds.high = operands.ratio_high;
     token.interval = given_interval(bounds.low, bounds.high);
     no_bound = bounds.low != bounds.low || bounds.high != bounds.high;
   }
   if (geometric) token.interval = {-INFINITY, INFINITY};
-  const float ref_logp = in.ref_logp == nullptr ? 0 : in.ref_logp[t];
   token.ref_log_ratio = in.ref_logp == nullptr ? 0 : logp - ref_logp;
   const TokenLoss<double> loss = token_loss(objective, token);
 
@@ -162,9 +195,8 @@ __device__ __forceinline__ TokenTerm live_term(const LossPass& pass, FactorsOf f
   }
   term.grad_log_ratio = loss.grad_log_ratio;
 
-  double through_ratio = own_ratio || objective.ratio == Ratio::kSequenceToken ? loss.grad_log_ratio
-                         : pass.sequence_gradient != nullptr                   ? pass.sequence_gradient[s]
-                                                                               : 0;
+  double through_ratio =
+      own_ratio || objective.ratio == Ratio::kSequenceToken ? loss.grad_log_ratio : operands.sequence_gradient;
   // No gradient flows through what is cut before it enters the ratio; a NaN is not cut.
   if (geometric || objective.surrogate == Surrogate::kVespo) {
     const double kept = summed_log_ratio<double>(objective, log_ratio, advantage, bounds);
@@ -190,14 +222,39 @@ __device__ __forceinline__ TokenTerm live_term(const LossPass& pass, FactorsOf f
   return term;
 }
 
-// Of any token, for which find_sequence() gave s: all 0 and false for a masked one.
-__device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t, int64_t s, double logp,
+// All that is loaded for the term of a token.
+struct LoadedToken {
+  TokenOperands operands;
+  SequenceFactors factors;
+  bool unmasked, bad;
+};
+
+// Of any token, for which find_sequence() gave s.
+template <bool kByToken = false>
+__device__ __forceinline__ LoadedToken load_token(const LossPass& pass, int64_t t, int64_t s) {
+  LoadedToken token = {};
+  token.unmasked = unmasked(pass.in, t);
+  token.bad = bad_token(pass, t);
+  if (pass.in.S == 0) return token;  // bad, and no array of sequences has an element
+  token.factors = sequence_factors(pass, s);
+  token.operands = load_operands<kByToken>(pass, t, s);
+  return token;
+}
+
+// All 0 and false for a masked token.
+template <bool kByToken = false>
+__device__ __forceinline__ TokenTerm token_term(const LossPass& pass, const LoadedToken& token, double logp,
                                                 double entropy) {
   TokenTerm term = {};
-  if (!unmasked(pass.in, t)) return term;
-  if (!bad_token(pass, t)) return live_term(pass, [&] { return sequence_factors(pass, s); }, t, s, logp, entropy);
+  if (!token.unmasked) return term;
+  if (!token.bad)
+    return live_term<kByToken>(pass, token.operands, [&] { return token.factors; }, logp, entropy);
   term.loss = term.grad_logp = term.grad_entropy = term.grad_log_ratio = NAN;
   return term;
+}
+__device__ __forceinline__ TokenTerm token_term(const LossPass& pass, int64_t t, int64_t s, double logp,
+                                                double entropy) {
+  return token_term(pass, load_token(pass, t, s), logp, entropy);
 }
 
 }  // namespace grpo::cuda

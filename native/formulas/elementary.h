@@ -46,12 +46,16 @@ GRPO_CONSTANTS double kExponential[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 /
                                         1.0 / 120,        1.0 / 24,        1.0 / 6,        1.0 / 2};
 
 GRPO_FORMULA Reduced<double> reduce_exponent(double x) {
+#if defined(__CUDACC__) && !defined(__CUDA_ARCH__)
+  return reduce_exponent<double>(x);  // what nvcc compiles for the host, which has no such memory
+#else
   const double round = 0x1.8p52, shifted = x * kLog2E + round, k = shifted - round;
   const double r = (x - k * kLog2High) - k * kLog2Low;
   const double half_scale = __builtin_bit_cast(double, (__builtin_bit_cast(uint64_t, shifted) + 1022) << 52);
   double sum = kExponential[0];
   for (int i = 1; i < 12; ++i) sum = sum * r + kExponential[i];
   return {half_scale, k, r, r * r * sum};
+#endif
 }
 
 template <class Real>
@@ -59,7 +63,8 @@ GRPO_FORMULA Real exponential_of(Reduced<Real> e, Real x) {
   const Real y = e.half_scale * (2 + 2 * (e.r + e.tail)), zero = constant<Real>(0), infinity = constant<Real>(INFINITY);
   if constexpr (std::is_arithmetic_v<Real>) {
     // By the upper bits, without a float64 comparison: from 709.7827 and from -707, up to the infinities. A NaN is y.
-    const auto upper = static_cast<uint32_t>(__builtin_bit_cast(uint64_t, x) >> 32);
+    uint64_t bits = __builtin_bit_cast(uint64_t, x);
+    const auto upper = static_cast<uint32_t>(bits >> 32);
     const bool large = upper - 0x40862e43 <= 0x7ff00000 - 0x40862e43;
     const bool small = upper - 0xc0861800 <= 0xfff00000 - 0xc0861800;
     return large ? infinity : small ? zero : y;
