@@ -6,7 +6,8 @@
 // Which kernel runs: from compute capability 9.0 on, rows of 8 KiB or more (V = 2048 in float32, 4096 in 16 bits) that
 // fit the shared memory of eight blocks (227 KiB each on an H100: V up to some 460,000 in float32) take one_read_kernel;
 // on older GPUs, and for other rows, two_read_kernel reads a row again for its gradient, mostly from the L2 cache. Dtypes
-// differ in neither. Rows that do not begin at a multiple of 16 bytes are loaded element by element.
+// differ in neither. Rows that do not begin at a multiple of 16 bytes are loaded by
+// threads, by shifted groups of 16 bytes.
 #include "launch/operation.cuh"
 #include "logits/logits_cluster.cuh"
 

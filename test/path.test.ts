@@ -83,7 +83,7 @@ cpuDescribe('on the CPU', () => {
 
 const hasClusters = (process.env.GRPO_SIMT_ARCH ?? '90') >= '90'
 const needsClusters = 'a row is read once by clusters of blocks, which need compute capability 9.0'
-const unaligned = 'rows of logits do not begin at multiples of 16 bytes: read element by element'
+const unaligned = 'rows of logits do not begin at multiples of 16 bytes: read by shifted groups'
 
 const simulatedDescribe = backend === 'simt' ? describe : () => undefined
 simulatedDescribe('on a GPU', () => {

@@ -123,6 +123,37 @@ describe('edges', () => {
       expect(spread.subarray(r * stride + b.V, (r + 1) * stride).every((x) => x === 0x7fc0)).toBe(true)
     }
   })
+  // Of both kernels. Strides say at which bytes of 16 the rows begin, and where there is room for the gradient in place.
+  const widths = [67, 4999].flatMap((V) => (['f32', 'bf16', 'f16'] as const).map((dtype) => ({ V, dtype })))
+  test.each(widths)('$V columns of $dtype have the same bits wherever rows begin', ({ V, dtype }) => {
+    const R = 9
+    const normals = batch(dtype).r.normals(R * V, 3)
+    const token = Int32Array.from({ length: R }, (_, t) => [0, V - 1, 7][t % 3] as number)
+    const of = (stride: number) => {
+      const spread = new Float32Array((R - 1) * stride + V).fill(0.5)
+      for (let r = 0; r < R; r++) spread.set(normals.subarray(r * V, (r + 1) * V), r * stride)
+      const { data } = logitsOf(dtype, spread, spread.length)
+      const logits = array(data as Uint16Array, [R, V], dtype as 'bf16', { stride })
+      const given = { logits, token }
+      const forward = tokenLogprob(given)
+      const grads = { ...forwardOf(forward), gradLogp: filled(R, 0.75), gradEntropy: filled(R, -0.5) }
+      const own = tokenLogprobBackward({ ...given, ...grads }).gradLogits
+      const wide = tokenLogprobBackward(
+        { ...given, ...grads },
+        { out: { gradLogits: array(new Float32Array(R * V), [R, V]) } },
+      )
+      tokenLogprobBackward({ ...given, ...grads }, { out: { gradLogits: logits } })
+      for (let r = 0; r < R; r++) {
+        const row = (data as Uint16Array).subarray(r * stride, r * stride + V)
+        expect(row).toEqual((own.data as Uint16Array).subarray(r * V, (r + 1) * V))
+        const gap = (data as Uint16Array).subarray(r * stride + V, (r + 1) * stride)
+        expect(new Set(gap).size).toBeLessThanOrEqual(1)
+      }
+      return [forward.logp, forward.entropy, forward.logsumexp, own, wide.gradLogits]
+    }
+    const aligned = of(V + 8 - (V % 8))
+    for (const gap of [0, 1, 2, 3, 6, 12]) of(V + gap).forEach((x, i) => void identical(x, aligned[i] as typeof x))
+  })
   // On a device it takes 17 GB, and an array that cuda.upload refuses.
   cpuTest('more than 2^31 elements', () => {
     const [R, V] = [70_000, 32_768]

@@ -5,7 +5,9 @@
 // sends its max and sums to every other one, and merges all of them in the order of rank, so that all have the same
 // bits; the coefficients are formed by every block for itself. Parts are at most kPartBytes where 8 blocks suffice, so
 // that three of them, each in another phase, share a multiprocessor. Rows that do not begin at a multiple of 16 bytes
-// are copied by the threads, element by element.
+// are copied by the threads, by groups that are cut out of aligned ones, and their gradients are written as aligned
+// groups that are cut out of the copy: of 8 elements of 16 bits 2 loads and 1 store of 16 bytes,
+// where 8 loads and 8 stores of 2 bytes had a warp touch each of its 16 sectors 8 times each way.
 #pragma once
 
 #include "launch/operation.cuh"
@@ -18,6 +20,7 @@ constexpr int64_t kPieceBytes = 16384, kPartBytes = 76032;
 
 struct ClusterRowShared {
   RowShared row;
+  int32_t begin, n;  // of the row's columns
   Online of_rank[kMostRanks];
   uint64_t exchanged;
   uint64_t arrived[kMostPieces];
@@ -68,6 +71,7 @@ __global__ void __launch_bounds__(kOneReadThreads, kPass == RowPass::kFused ? 3 
   const int64_t bytes = int64_t{slice.groups} * 16, pieces = slice.aligned ? ceil_div(bytes, kPieceBytes) : 0;
   Words4* copied = reinterpret_cast<Words4*>(s.logits);
   if (threadIdx.x == 0) {
+    s.row.block = block, s.begin = begin, s.n = n;
     mbarrier_init(&s.exchanged, 1);
     for (int64_t piece = 0; piece < pieces; ++piece) mbarrier_init(&s.arrived[piece], 1);
     mbarrier_init_fence();
@@ -85,7 +89,8 @@ __global__ void __launch_bounds__(kOneReadThreads, kPass == RowPass::kFused ? 3 
       static_cast<int>(threadIdx.x) < own.count ? logit_of(logits, r, column_of(logits, work, own[threadIdx.x])) : 0;
   __syncthreads();
   cluster_arrive();  // the barriers exist, and where the gradient is written in place, the first logits are read
-  load_first_operands<kPass>(own, coefficients, s.row);
+  const RowOfBlock& same = s.row.block;
+  load_first_operands<kPass>(same.own, coefficients, s.row);
   slice.copied = copied;
   Online online = no_logits();
   constexpr bool kAccurate = sizeof(T) == 4;  // see with_accuracy: the row is long
@@ -108,31 +113,30 @@ __global__ void __launch_bounds__(kOneReadThreads, kPass == RowPass::kFused ? 3 
     }
     SoftmaxOfRow softmax = softmax_of(online, logits.part);
     if constexpr (kPass == RowPass::kBackward)
-      softmax = with_given(softmax, logits.scale, work.given_logsumexp[own[0]],
-                           work.given_entropy == nullptr ? nullptr : work.given_entropy + own[0]);
-    if (kPass == RowPass::kForward && rank == 0 && work.softmax != nullptr) work.softmax_of_row(r, own) = softmax;
+      softmax = with_given(softmax, logits.scale, work.given_logsumexp[same.own[0]],
+                           work.given_entropy == nullptr ? nullptr : work.given_entropy + same.own[0]);
+    if (kPass == RowPass::kForward && rank == 0 && work.softmax != nullptr)
+      work.softmax_of_row(same.r, same.own) = softmax;
     s.row.softmax = softmax;
     s.row.scale = logits.scale, s.row.scale2 = logits.scale2;
-    s.row.block = block;
   }
   __syncthreads();
   const SoftmaxOfRow& softmax = s.row.softmax;
   if constexpr (kPass != RowPass::kBackward)
-    write_tokens<kPass>(given, work, s.row.block.own, s.row.block.r, s.row, softmax, first_logit, rank, coefficients);
+    write_tokens<kPass>(given, work, same.own, same.r, s.row, softmax, first_logit, rank, coefficients);
   // A block that has received from all ranks is sent nothing more: it may exit before its peers.
   if constexpr (kPass == RowPass::kForward) return;
-  const RowOfBlock& same = s.row.block;
   if constexpr (kPass == RowPass::kFused) {
     logits.scale = s.row.scale, logits.scale2 = s.row.scale2;
     __syncthreads();
     c = coefficients_of<kPass>(work, same.own, rank, s.row);
-    y = gradient.data + same.r * gradient.stride + begin;
-    slice = slice_of(logits.row(same.r) + begin, n, logits.inverse_cap);
-    slice.copied = copied;
   }
+  y = gradient.data + same.r * gradient.stride + s.begin;
+  slice = slice_of(logits.row(same.r) + s.begin, s.n, logits.inverse_cap);
+  slice.copied = copied;
   // Where a row has more tokens than a block has threads, and the gradient is written in place, that has to wait until
   // all peers have read the tokens' logits. Those of the threads' first tokens were read before the exchange.
-  gradient_of_row<kPass, true>(logits, work, same.own, same.r, softmax, c, first_logit, slice, y, begin, [&] {
+  gradient_of_row<kPass, true>(logits, work, same.own, same.r, softmax, c, first_logit, slice, y, s.begin, [&] {
     __syncthreads();
     if (same.own.count > static_cast<int>(blockDim.x)) cluster_sync();
   });
@@ -186,7 +190,7 @@ void launch_rows(const LogitRows<T>& logits, const GradRows<G>& gradient, const 
        coefficients);
   }
   if (!aligned16(logits.data) || logits.stride * kSize % 16 != 0)
-    on.because("rows of logits do not begin at multiples of 16 bytes: read element by element");
+    on.because("rows of logits do not begin at multiples of 16 bytes: read by shifted groups");
   // Forward too: the log-probabilities of all operations have the same bits, so that the ratio of a policy to itself
   // is exactly 1.
   if constexpr (kPass != RowPass::kBackwardSaved) {

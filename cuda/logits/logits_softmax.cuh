@@ -184,22 +184,21 @@ __device__ __forceinline__ GradientLine gradient_line(const SoftmaxOfRow& row, d
 }
 
 // y[n] from the slice, by the threads of the block; y may be where the slice was read from. What is stored is not read
-// again soon: it leaves the cache first, and what others have yet to read stays.
+// again soon: it leaves the cache first, and what others have yet to read stays. Stores are of 16 bytes at aligned
+// addresses, whatever the one of y: for that a row in shared memory is read at a shift. In
+// place x and y are aligned alike, so that no thread reads what another one writes. Up to 7 elements before and 14
+// after them are written one by one.
 template <bool kAccurate, class T, class G>
 __device__ __forceinline__ void write_gradient(const Slice<T>& slice, G* y, const GradientLine& line) {
   constexpr int kAhead = 2;
-  const bool whole = aligned16(y);
   const bool capped = slice.inverse_cap.high != 0;
-  const int32_t threads = blockDim.x;
+  const int32_t threads = blockDim.x, head = static_cast<int32_t>(elements_to_boundary(y, slice.n));
+  const int32_t groups = head < slice.tail() ? (slice.tail() - head) / kLanes<T> : 0;
+  const auto first = [&](int32_t g) { return head + g * kLanes<T>; };
   const auto store = [&](int32_t g, const float (&x)[kLanes<T>]) {
-    G* to = y + int64_t{g} * kLanes<T>;
-    if (whole) {
+    G* to = y + first(g);
 #pragma unroll
-      for (int i = 0; i < kLanes<T>; i += kLanes<G>) store_stream(reinterpret_cast<Words4*>(to + i), packed<G>(x + i));
-    } else {
-#pragma unroll
-      for (int i = 0; i < kLanes<T>; ++i) to[i] = from_float<G>(x[i]);
-    }
+    for (int i = 0; i < kLanes<T>; i += kLanes<G>) store_stream(reinterpret_cast<Words4*>(to + i), packed<G>(x + i));
   };
   const auto group = [&](int32_t g, const Words4& words) {
     float x[kLanes<T>];
@@ -216,19 +215,20 @@ __device__ __forceinline__ void write_gradient(const Slice<T>& slice, G* y, cons
     store(g, x);
   };
   int32_t g = threadIdx.x;
-  for (; !capped && g + (kAhead - 1) * threads < slice.groups; g += kAhead * threads) {
+  for (; !capped && g + (kAhead - 1) * threads < groups; g += kAhead * threads) {
     Words4 words[kAhead];
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) words[i] = slice.group(g + i * threads);
+    for (int i = 0; i < kAhead; ++i) words[i] = slice.words(first(g + i * threads));
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) group(g + i * threads, words[i]);
   }
-  for (; !capped && g < slice.groups; g += threads) group(g, slice.group(g));
-  for (; g < slice.groups; g += threads) capped_group(g, slice.group(g));
-  if (const int32_t i = slice.tail() + threadIdx.x; i < slice.n) {
-    const float x = slice.at(i), gradient = line.template at<kAccurate>(x);
-    y[i] = from_float<G>(capped ? gradient * softcap_slope(x) : gradient);
-  }
+  for (; !capped && g < groups; g += threads) group(g, slice.words(first(g)));
+  for (; g < groups; g += threads) capped_group(g, slice.words(first(g)));
+  int32_t i = threadIdx.x;  // those at the ends are fewer than threads
+  if (i >= head) i += groups * kLanes<T>;
+  if (i >= slice.n) return;
+  const float x = slice.at(i), gradient = line.template at<kAccurate>(x);
+  y[i] = from_float<G>(capped ? gradient * softcap_slope(x) : gradient);
 }
 
 // Rounded once: on the way to 16 bits, the last bit of a float32 that is not exact is made odd, so that the second
