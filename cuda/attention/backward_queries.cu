@@ -13,13 +13,12 @@ __device__ void grad_queries(const Backward& on, const Forest& forest, const Att
   const int32_t count = tile.end - tile.begin;
   const Rows<T> q = rows_of<T>(on.q, tile.begin, H, head, D, count);
   const Rows<T> grad_out = rows_of<T>(on.grad_out, tile.begin, H, head, E, count);
-  float origin[4], delta[4];
+  float origin[4];
   PlainSum sum;
   clear(sum);
   for (int i = 0; i < 4; ++i) {
     const int64_t t = tile.begin + own_row() + i;
     origin[i] = t < tile.end ? origin_of(on.logsumexp[t * H + head]) : 0;
-    delta[i] = t < tile.end ? on.delta[t * H + head] : 0;
   }
   for_each_key_tile(forest, tile, [&](const KeyTile& keys) {
     const Rows<T> k = rows_of<T>(on.k, keys.key, K, key_head, D, keys.keys);
@@ -31,11 +30,13 @@ __device__ void grad_queries(const Backward& on, const Forest& forest, const Att
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       low[i] = 0;
-      visible[i] = visible_keys(keys, tile.begin + own_row() + i);
+      const int32_t t = tile.begin + own_row() + i;
+      visible[i] = visible_keys(keys, t);
+      const float delta = visible[i] > 0 ? on.delta[t * H + head] : 0;  // here: no register before
       for (int j = 0; j < 4; ++j) {
         const bool sees = own_column() + j < visible[i];
         const float p = sees ? expf(score[i][j] - origin[i]) : 0;
-        slope[i][j] = sees ? shape.scale * (p * (slope[i][j] - delta[i])) : 0;
+        slope[i][j] = sees ? shape.scale * (p * (slope[i][j] - delta)) : 0;
       }
     }
     __syncthreads();  // the weights before may still be read

@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kThreads) no_columns_kernel(uint32_t* column, 
 // The gradient of a row's set in place of its logits, then gradHidden: a thread has 16 bytes of every row of the head.
 // Grid: R or T, the fewer. Block: 128. Shared: 0. Work: 2 D operations per id. Bound: memory.
 template <class Y>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 8)
     kept_gradient_kernel(Linear linear, KeptRows kept, const float* logsumexp, const float* entropy,
                          const float* grad_logp, const float* grad_entropy, LinearGradients gradients) {
   const int64_t i = blockIdx.x;
