@@ -63,6 +63,31 @@ test('a wrong result: which, and a verdict', () => {
   expect(text).toMatch(/1 of \d+ are wrong\.$/)
 })
 
+const none = Number.NEGATIVE_INFINITY
+test.each<[number, number, boolean]>([
+  [Number.NaN, 5, false],
+  [5, Number.NaN, false],
+  [Number.POSITIVE_INFINITY, 5, false],
+  [-Number.MAX_VALUE, none, false],
+  [Number.POSITIVE_INFINITY, none, false],
+  [none, none, true],
+  [Number.NaN, Number.NaN, true],
+  [5 + 49 * 2 ** -20, 5, true], // ten roundings at 5
+  [5 + 51 * 2 ** -20, 5, false],
+])('%d where %d is expected', (got, expected, passed) => {
+  const one = { ...cases[0]!, run: () => ({ mean: got }), known: { mean: [expected] }, unit: 2 ** -20 }
+  const report = check(true, [one])
+  const problem = passed ? undefined : `mean[0] is ${got}, expected ${expected}`
+  expect(report.operations[0]).toMatchObject({ device: undefined, problem })
+  expect(report.passed).toBe(passed)
+})
+test('fewer numbers than are expected, and one that is missing', () => {
+  const problemOf = (known: Record<string, number[]>) =>
+    check(true, [{ ...cases[0]!, run: () => ({ mean: 5 }), known }]).operations[0]?.problem
+  expect(problemOf({ mean: [5, 5] })).toBe('mean has 1 values, expected 2')
+  expect(problemOf({ mean: [5], std: [1] })).toBe('std has undefined values, expected 1')
+})
+
 test('words that are no command', () => {
   expect(command(['chek'], '').stderr).toContain('there is no command chek')
   expect(command(['constructor'], '').stderr).toContain('there is no command constructor')
