@@ -20,14 +20,16 @@ type Matrix = HostArray<FloatType>
 
 interface Kind {
   what: string
+  bias?: boolean
   rowTemperature?: boolean
   sets?: boolean
   softcap?: number
 }
 const kinds: Kind[] = [
   { what: 'plain rows' },
+  { what: 'plain rows and a bias', bias: true }, // with which a device takes other products
   { what: 'temperatures of rows', rowTemperature: true },
-  { what: 'temperatures of rows and a softcap', rowTemperature: true, softcap: 5 },
+  { what: 'temperatures of rows and a softcap', bias: true, rowTemperature: true, softcap: 5 },
   { what: 'sets of ids', rowTemperature: true, sets: true },
 ]
 const patterns: [string, (r: number) => boolean][] = [
@@ -38,7 +40,7 @@ const patterns: [string, (r: number) => boolean][] = [
   ['one of three', (r) => r % 3 === 2],
 ]
 
-function batch(dtype: FloatType, { rowTemperature, sets, softcap }: Kind) {
+function batch(dtype: FloatType, { bias, rowTemperature, sets, softcap }: Kind) {
   const r = random(12)
   // Rows of sizes from 2^-3 to 2^4: factors that are powers of two differ.
   const hidden = r.normals(R * D).map((x, i) => x * 2 ** ((Math.floor(i / D) % 8) - 3))
@@ -48,7 +50,7 @@ function batch(dtype: FloatType, { rowTemperature, sets, softcap }: Kind) {
   return {
     hidden: floats(dtype, hidden, [R, D]),
     head: floats(dtype, r.normals(V * D, 0.4), [V, D]),
-    headBias: floats(dtype, r.normals(V), [V]),
+    headBias: bias ? floats(dtype, r.normals(V), [V]) : undefined,
     token,
     lists: sets ? lists : undefined,
     rowTemperature: rowTemperature ? r.uniforms(R, 0.4, 2.5) : undefined,
@@ -68,7 +70,7 @@ function only(b: Batch, rows: readonly number[]) {
   return {
     hidden: array(data as never, [rows.length, D], b.hidden.dtype as 'bf16') as Matrix,
     head: b.head,
-    headBias: b.headBias,
+    ...(b.headBias && { headBias: b.headBias }),
     token: at(b.token, rows),
     ...(b.rowTemperature && { rowTemperature: at(b.rowTemperature, rows) }),
     ...(b.lists && setsOf(rows.map((r) => b.lists![r] as number[]))),
@@ -79,7 +81,7 @@ const everyRow = Array.from({ length: R }, (_, r) => r)
 
 /** Gradients of the batch and of some of its rows alone. */
 function same(whole: Record<string, HostArray | undefined>, alone: typeof whole, rows: readonly number[]): void {
-  for (const name of ['gradHead', 'gradHeadBias']) identical(whole[name]!, alone[name]!)
+  for (const name of ['gradHead', 'gradHeadBias']) if (alone[name]) identical(whole[name]!, alone[name]!)
   const gradient = whole.gradHidden as HostArray
   const parts = everyRow.map((r) => gradient.data.slice(r * D, (r + 1) * D))
   rows.forEach((r, i) => void expect(parts[r], `row ${r}`).toEqual(alone.gradHidden!.data.slice(i * D, (i + 1) * D)))
