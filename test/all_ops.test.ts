@@ -166,6 +166,38 @@ describe.each(operations)('%s', (name) => {
     refusesInput('noSuchInput', new Float32Array(1), TypeError, 'ERR_GRPO_OPTION')
   })
 
+  /** The sample with its own options, and with each choice of one of them that it allows. */
+  const variants = () => {
+    const choices = options.flatMap((spec): [string, unknown][] => {
+      if (spec.kind === 'boolean') return [[spec.name, !spec.fallback]]
+      return spec.kind === 'enum' ? spec.choices.map((choice) => [spec.name, choice]) : []
+    })
+    return [[], ...choices.map((choice) => [choice])].flatMap((changed) => {
+      const given = sample(name)
+      const varied = { ...given, options: { ...given.options, ...Object.fromEntries(changed) } }
+      try {
+        run(name, varied)
+        return [varied]
+      } catch {
+        return []
+      }
+    })
+  }
+
+  const masks = inputs.filter((spec) => spec.dtypes.join() === 'u8').map((spec) => spec.name)
+  test.each(masks)('%s counts wherever it is not 0', (input) => {
+    const all = variants()
+    expect(all.length).toBeGreaterThan(0)
+    for (const given of all) {
+      const mask = given.inputs[input] as HostArray<'u8'>
+      const data = mask.data.map((byte, i) => (byte === 0 ? 0 : [2, 128, 255][i % 3]!))
+      expect(data.some((byte) => byte > 1)).toBe(true)
+      const expected = run(name, given)
+      const result = run(name, { ...given, inputs: { ...given.inputs, [input]: { ...mask, data } } })
+      for (const key of Object.keys(expected)) identical(result[key] as HostArray, expected[key] as HostArray)
+    }
+  })
+
   test('what is undefined is left out', () => {
     const { inputs: given, options: chosen, sizes } = sample(name)
     const absent = (specs: readonly { name: string }[], known: object) =>
