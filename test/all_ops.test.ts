@@ -198,6 +198,19 @@ describe.each(operations)('%s', (name) => {
     }
   })
 
+  test('with each choice of each option: any number of threads and any memory give the same bits', () => {
+    for (const given of variants()) {
+      const expected = run(name, given)
+      for (const count of backend === 'cpu' ? [1, 3] : [1])
+        for (const poison of poisons) {
+          cpu.threads = count
+          const out = Object.fromEntries(Object.entries(expected).map(([key, x]) => [key, poisoned(x, poison)]))
+          const result = run(name, given, out)
+          for (const key of Object.keys(expected)) identical(result[key] as HostArray, expected[key] as HostArray)
+        }
+    }
+  })
+
   test('what is undefined is left out', () => {
     const { inputs: given, options: chosen, sizes } = sample(name)
     const absent = (specs: readonly { name: string }[], known: object) =>
