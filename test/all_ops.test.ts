@@ -166,6 +166,62 @@ describe.each(operations)('%s', (name) => {
     refusesInput('noSuchInput', new Float32Array(1), TypeError, 'ERR_GRPO_OPTION')
   })
 
+  /** The sample with its own options, and with each choice of one of them that it allows. */
+  const variants = () => {
+    const choices = options.flatMap((spec): [string, unknown][] => {
+      if (spec.kind === 'boolean') return [[spec.name, !spec.fallback]]
+      return spec.kind === 'enum' ? spec.choices.map((choice) => [spec.name, choice]) : []
+    })
+    return [[], ...choices.map((choice) => [choice])].flatMap((changed) => {
+      const given = sample(name)
+      const varied = { ...given, options: { ...given.options, ...Object.fromEntries(changed) } }
+      try {
+        run(name, varied)
+        return [varied]
+      } catch {
+        return []
+      }
+    })
+  }
+
+  const masks = inputs.filter((spec) => spec.dtypes.join() === 'u8').map((spec) => spec.name)
+  test.each(masks)('%s counts wherever it is not 0', (input) => {
+    const all = variants()
+    expect(all.length).toBeGreaterThan(0)
+    for (const given of all) {
+      const mask = given.inputs[input] as HostArray<'u8'>
+      const data = mask.data.map((byte, i) => (byte === 0 ? 0 : [2, 128, 255][i % 3]!))
+      expect(data.some((byte) => byte > 1)).toBe(true)
+      const expected = run(name, given)
+      const result = run(name, { ...given, inputs: { ...given.inputs, [input]: { ...mask, data } } })
+      for (const key of Object.keys(expected)) identical(result[key] as HostArray, expected[key] as HostArray)
+    }
+  })
+
+  test('with each choice of each option: any number of threads and any memory give the same bits', () => {
+    for (const given of variants()) {
+      const expected = run(name, given)
+      for (const count of backend === 'cpu' ? [1, 3] : [1])
+        for (const poison of poisons) {
+          cpu.threads = count
+          const out = Object.fromEntries(Object.entries(expected).map(([key, x]) => [key, poisoned(x, poison)]))
+          const result = run(name, given, out)
+          for (const key of Object.keys(expected)) identical(result[key] as HostArray, expected[key] as HostArray)
+        }
+    }
+  })
+
+  test('what is undefined is left out', () => {
+    const { inputs: given, options: chosen, sizes } = sample(name)
+    const absent = (specs: readonly { name: string }[], known: object) =>
+      Object.fromEntries(specs.filter((spec) => !(spec.name in known)).map((spec) => [spec.name, undefined]))
+    const all = { inputs: { ...given, ...absent(inputs, given) }, options: { ...chosen, ...absent(options, chosen) } }
+    const expected = run(name, sample(name))
+    const result = run(name, { ...all, sizes } as Sample, absent(outputs, {}) as never)
+    expect(Object.keys(result)).toEqual(Object.keys(expected))
+    for (const key of Object.keys(expected)) identical(result[key] as HostArray, expected[key] as HostArray)
+  })
+
   test('offsets and ids are held to their range', () => {
     const good = sample(name)
     for (const spec of inputs) {
@@ -186,6 +242,8 @@ describe.each(operations)('%s', (name) => {
         poke(1)
         poke(2 ** 30, x.data.length - 1)
         poke(-1, x.data.length - 1)
+        // The last one falls, though it is the end that it should be.
+        if (x.data.length > 2) poke(2 ** 30, x.data.length - 2)
       }
       if (/below|vocabulary/.test(spec.spec)) {
         poke(-1)

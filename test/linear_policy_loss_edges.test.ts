@@ -165,6 +165,15 @@ describe('plan', () => {
     identical(linearPolicyLoss(inputs).gradHead, whole.gradHead)
   })
 
+  test.each(['token', 'sequence'] as const)('more for more of each size, %s ratios', (ratio) => {
+    const sizes = { R: 300, T: 500, S: 20, D: 64, V: 5000, kept: 900 }
+    const bytes = (of: object) => linearPolicyLoss.plan({ ...sizes, ...of, dtype: 'bf16' }, { ratio }).peakBytes
+    for (const [name, size] of Object.entries(sizes))
+      expect(bytes({ [name]: 2 * size }), name).toBeGreaterThan(bytes({}))
+    const { S: _, ...others } = sizes // as many sequences as tokens, if nothing is said
+    expect(linearPolicyLoss.plan({ ...others, dtype: 'bf16' }, { ratio }).peakBytes).toBe(bytes({ S: sizes.T }))
+  })
+
   test('never the whole logits, and no more for more rows', async () => {
     const sizes = { R: 16_384, T: 16_384, D: 4096, V: 151_936, dtype: 'bf16' } as const
     const { peakBytes } = linearPolicyLoss.plan(sizes, { out: { gradHead: null } } as object)

@@ -1,9 +1,11 @@
 // Every field of an objective reaches each of the three losses: those that form the log-probabilities themselves give the
-// bits of policyLoss on these, and another loss than without the field.
+// bits of policyLoss on these, the gradient of them, and another loss than without the field.
 import { describe, expect, test } from 'vitest'
 import { signatures } from '../lib/addon/signatures.js'
 import { array, linearPolicyLoss, lossStats, type Objective, policyLoss, policyLossFromLogits } from '../lib/index.js'
-import { identical } from './support/compare.js'
+import { linearGradients, linearLogits } from './references/linear.js'
+import { tokenLogprobBackwardReference } from './references/token_logprob.js'
+import { accurate, identical } from './support/compare.js'
 import { random } from './support/random.js'
 
 const [R, V, D] = [18, 7, 4]
@@ -28,6 +30,18 @@ const operations = {
   },
 }
 
+/** The gradient of each, from those of the log-probabilities and the entropies. */
+const chains: Record<keyof typeof operations, (of: Gradients, round?: (x: number) => number) => Float64Array> = {
+  policyLossFromLogits: (of, round) => ofLogits(logits.data, of, round),
+  linearPolicyLoss: (of, round) => {
+    const matrices = { hidden: hidden.data, head: head.data, D }
+    return linearGradients(matrices, ofLogits(linearLogits(matrices, round), of, round), round).gradHidden
+  },
+}
+type Gradients = Pick<ReturnType<typeof policyLoss>, 'gradLogp' | 'gradEntropy'>
+const ofLogits = (z: ArrayLike<number>, of: Gradients, round?: (x: number) => number) =>
+  tokenLogprobBackwardReference({ logits: z, V, token, mask }, of.gradLogp.data, of.gradEntropy?.data, round)
+
 const kl = { klCoef: 0.3 }
 const weighted = { ...kl, ratio: 'sequence', klWeight: 'token_ratio' } as const
 const bonus = { entropyCoef: 0.1 }
@@ -43,6 +57,7 @@ const fields: [name: keyof Objective, beside: Objective, value: unknown][] = [
   ['dualClip', { clipHigh: 0.1 }, 1.05],
   ['logRatioClamp', {}, 0.1],
   ['klCoef', {}, 0.3],
+  ['klCoef', {}, -0.3],
   ...(['k1', 'k2', 'abs'] as const).map((x) => ['kl', kl, x] as [keyof Objective, Objective, unknown]),
   ['klGradient', kl, 'k2'],
   ['klWeight', kl, 'ratio'],
@@ -53,6 +68,8 @@ const fields: [name: keyof Objective, beside: Objective, value: unknown][] = [
   ['klWeightClamp', weighted, 1.01],
   ['klTermClamp', weighted, 0.01],
   ['entropyCoef', {}, 0.1],
+  ['entropyCoef', {}, -0.1],
+  ['entropyCoef', { ratio: 'sequence' }, -0.1],
   ['entropyAggregate', bonus, 'sequence_mean'],
   ['tauPositive', { surrogate: 'sapo' }, 2],
   ['tauNegative', { surrogate: 'sapo' }, 2],
@@ -68,7 +85,8 @@ const fields: [name: keyof Objective, beside: Objective, value: unknown][] = [
   ['ratioCap', dppo, 0.9],
 ]
 
-describe.each(Object.entries(operations))('%s', (_, run) => {
+describe.each(Object.keys(operations) as (keyof typeof operations)[])('%s', (operation) => {
+  const run = operations[operation]
   const given = { sequenceStart, advantage, mask, weight }
   const own = run(given, {}).logp.data
   const near = (spread: number) => own.map((x) => x + spread * r.normal())
@@ -87,6 +105,7 @@ describe.each(Object.entries(operations))('%s', (_, run) => {
     const parts = policyLoss({ ...policy, logp: result.logp, entropy: result.entropy }, objective)
     identical(result.loss, parts.loss)
     identical(result.stats, parts.stats)
+    accurate(result.gradient, chains[operation](parts), chains[operation](parts, Math.fround))
     // A gradient of its own, where the loss is the same.
     const numbers = ({ loss, gradient }: ReturnType<typeof run>) => [loss.data[0], ...Array.from(gradient.data as Float32Array)] // biome-ignore format: one line
     expect(numbers(result)).not.toEqual(numbers(without))

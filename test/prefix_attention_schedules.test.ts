@@ -2,6 +2,7 @@
 // device cuts them in one way alone.
 import { afterEach, expect, test } from 'vitest'
 import { array, cpu, prefixAttention, prefixAttentionBackward, prefixLayout, toBf16 } from '../lib/index.js'
+import { cpuTest } from './support/backend_kind.js'
 import { identical } from './support/compare.js'
 import { random } from './support/random.js'
 
@@ -41,4 +42,25 @@ test('each gradient alone, and each pair: the same bits', () => {
     expect(Object.keys(result)).toEqual(some)
     for (const name of some) identical(result[name], all[name])
   }
+})
+
+// Each tile walks over the segments that it may see. Time of the processor, of which other programs take nothing.
+cpuTest('the work of many prompts follows their number', () => {
+  const [H, D] = [1, 4]
+  cpu.threads = 1
+  const timeOf = (prompts: number) => {
+    const make = () => array(new Float32Array(prompts * D), [prompts, H, D])
+    const layout = prefixLayout(Array.from({ length: prompts }, () => ({ prefix: 1, responses: [] })))
+    const inputs = { q: make(), k: make(), v: make(), layout }
+    const times = [1, 2, 3].map(() => {
+      const { user, system } = process.cpuUsage()
+      prefixAttention(inputs)
+      const after = process.cpuUsage()
+      return after.user - user + after.system - system
+    })
+    return Math.min(...times)
+  }
+  timeOf(4_000)
+  // Four times as many take four times as long, and sixteen times where each walks over all before it.
+  expect(timeOf(80_000)).toBeLessThan(9 * timeOf(20_000))
 })

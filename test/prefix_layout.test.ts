@@ -64,6 +64,8 @@ describe('bad input', () => {
   test.each([
     ['no list', 3, TypeError, 'groups'],
     ['a group that is no object', [3], TypeError, 'groups'],
+    ['a group that is null', [{ prefix: 1, responses: [] }, null], TypeError, 'groups'],
+    ['a group that is undefined', [undefined], TypeError, 'groups'],
     ['no responses', [{ prefix: 1 }], TypeError, 'responses'],
     ['a prefix that is no number', [{ prefix: '1', responses: [] }], TypeError, 'prefix'],
     ['a response that is not whole', [{ prefix: 1, responses: [0.5] }], RangeError, 'responses'],

@@ -160,6 +160,27 @@ describe.each(['f32', 'bf16'] as const)('logits in %s', (dtype) => {
       identical(together(compute(own, { gradLogits: own }) as Matrix), dense)
     }
   })
+
+  test('and by the option alone, which is not that of a gradient elsewhere in their memory', () => {
+    const { logsumexp, entropy } = tokenLogprob({ logits: b.logits, ...b.inputs }, b.options)
+    const backward = (logits: Matrix, options: object) =>
+      tokenLogprobBackward({ logits, ...b.inputs, logsumexp, entropy, ...b.grads }, { ...b.options, ...options })
+    const dense = backward(b.logits, {}).gradLogits
+    const loss = (logits: Matrix, options: object) =>
+      policyLossFromLogits({ logits, ...b.inputs, ...policyOf(b) }, { ...b.options, ...options })
+    const ofLoss = loss(b.logits, {}).gradLogits
+    const extent = wide.data.length
+    const memory = new (wide.data.constructor as Float32ArrayConstructor)(extent + 2 * R * V)
+    memory.set(wide.data)
+    const logits = array(memory.subarray(0, extent) as never, [R, V], dtype as 'bf16') as Matrix
+    const part = (i: number) => memory.subarray(extent + i * R * V, extent + (i + 1) * R * V)
+    for (const i of [0, 1]) {
+      const gradLogits = array(part(i) as never, [R, V], dtype as 'bf16') as Matrix
+      const options = { stride: V + gap5, out: { gradLogits } }
+      identical((i === 0 ? backward : loss)(logits, options).gradLogits, i === 0 ? dense : ofLoss)
+    }
+    expect(memory.subarray(0, extent)).toEqual(wide.data)
+  })
 })
 
 describe('parts of the same wider rows', () => {

@@ -1,9 +1,11 @@
 // tokenLogprob and its backward pass where rows are masked, shared, extreme, apart or not finite; golden numbers and accuracy
 // are held in token_logprob.test.ts.
 import { describe, expect, test } from 'vitest'
-import { array, toBf16, tokenLogprob, tokenLogprobBackward } from '../lib/index.js'
+import { native } from '../lib/addon/native.js'
+import { array, cpu, toBf16, tokenLogprob, tokenLogprobBackward } from '../lib/index.js'
 import { backend, cpuTest } from './support/backend_kind.js'
 import { golden, identical, refuses, values } from './support/compare.js'
+import { instructionSetNames } from './support/instruction_sets.js'
 import { batch, filled, forwardOf, logitsOf, rows } from './support/logits_cases.js'
 
 describe('edges', () => {
@@ -20,6 +22,36 @@ describe('edges', () => {
   // The difference of two logsumexps of that size has no digits left.
   test.each([1e10, 1e15, 1e30])('two equal logits of %d have gradients of a half', (size) => {
     expect(backward([size, size], 0, 1)).toEqual([0.5, -0.5])
+  })
+  // There the exponential leaves the normal numbers of float32, and its exponent the bits that it has.
+  const usual = cpu.instructionSet
+  const setsHere = backend === 'cpu' ? instructionSetNames.filter((name) => native.setInstructionSet(name)) : ['none']
+  cpu.instructionSet = usual
+  test.each(setsHere)('logits from 80 to 110 below the largest, with %s', (name) => {
+    if (backend === 'cpu') cpu.instructionSet = name
+    try {
+      const R = 481
+      const below = Float32Array.from({ length: R }, (_, r) => 80 + r / 16)
+      for (const columns of [2, 40]) {
+        // The largest is 0, all the others are far below it.
+        const logits = array(Float32Array.from({ length: R * columns }, (_, i) => (i % columns === 1 ? 0 : -below[Math.floor(i / columns)]!)), [R, columns]) // biome-ignore format: a line
+        const inputs = { logits, token: new Int32Array(R) }
+        const forward = tokenLogprob(inputs)
+        expect(forward.logp.data).toEqual(below.map((x) => -x))
+        expect(forward.logsumexp.data).toEqual(new Float32Array(R))
+        const grads = { gradLogp: filled(R, 1), gradEntropy: filled(R, 1) }
+        const { gradLogits } = tokenLogprobBackward({ ...inputs, ...forwardOf(forward), ...grads })
+        const own = values(gradLogits)
+        for (let i = 0; i < R * columns; i++) {
+          const expected = i % columns === 0 ? 1 : i % columns === 1 ? -1 : 0
+          expect(Math.abs((own[i] as number) - expected)).toBeLessThanOrEqual(columns * 112 * Math.exp(-80))
+        }
+        expect(Math.max(...forward.entropy.data)).toBeLessThanOrEqual(columns * 81 * Math.exp(-80))
+        expect(Math.min(...forward.entropy.data)).toBeGreaterThanOrEqual(0)
+      }
+    } finally {
+      cpu.instructionSet = usual
+    }
   })
   test('one column', () => {
     expect(one([3.5])).toEqual([0, 0, 3.5])

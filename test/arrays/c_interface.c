@@ -63,6 +63,16 @@ int main(int count, char** words) {
   args.x = &of_host;
   expect(api->sequence_sum(&args, NULL) == GRPO_DEVICE, "numbers on the host");
 
+  // Whole numbers may stay on the host where they are read, not where they are written.
+  int32_t places[5] = {77, 77, 77, 77, 77};
+  DLTensor places_tensor = vector_of(places, kHost, &five, kInteger, 32, 0);
+  grpo_mask_index_args index = {.size = sizeof index};
+  index.mask = &mask_tensor, index.index = &places_tensor;
+  expect(api->mask_index(&index, NULL) == GRPO_DEVICE, "places on the host");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "index") == 0, "the name of the places");
+  expect(places[0] == 77 && places[4] == 77, "nothing on the host is written");
+
   // On a stream of the caller's, which nothing orders with the library's own: its memory is there until its work is done.
   const char* address = getenv("GRPO_SIMT_STREAM_0_0");
   void* stream = address == NULL ? NULL : (void*)strtoull(address, NULL, 10);

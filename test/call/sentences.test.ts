@@ -156,6 +156,9 @@ describe('rows of logits', () => {
     'tokenLogprob: logits holds 8 values, more than its shape needs, and no stride is given': rows({
       logits: { data: new Float32Array(8), shape: [2, 3], dtype: 'f32' },
     }),
+    "tokenLogprob: logits is a plain Uint16Array, expected array(data, shape, 'bf16' or 'f16')": rows({
+      logits: new Uint16Array(2),
+    }),
     'mergeTokenLogprob: list[1].logp claims token 0, as list[0].logp does, but one part of a vocabulary holds it: replicated logits are no parts':
       () => {
         const part = { logp: f32(-1), entropy: f32(1), logsumexp: f32(1) }

@@ -258,6 +258,8 @@ int main(void) {
   expect(api->policy_loss(&loss, NULL) == GRPO_OK && value[0] == -1, "a loss with a shorter objective");
   objective.size = sizeof objective + 8;
   expect(api->policy_loss(&loss, NULL) == GRPO_OPTION, "an objective of a newer header");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "objective") == 0 && strstr(error.problem, "at most") != NULL, "that it is the objective");
 
   // A size that no header ever gave a struct cuts a member: nothing is read of it, nor written.
   objective.size = sizeof objective;
@@ -277,6 +279,8 @@ int main(void) {
   loss.size = whole;
   objective.size = offsetof(grpo_objective, kl_coef) + 4;
   expect(api->policy_loss(&loss, NULL) == GRPO_OPTION, "an objective that ends inside of a member");
+  api->last_error(&error);
+  expect(strcmp(error.argument, "objective") == 0 && strstr(error.problem, "no member") != NULL, "that this one is");
   objective.size = offsetof(grpo_objective, kl_coef);
   value[0] = 77;
   expect(api->policy_loss(&loss, NULL) == GRPO_OK && value[0] == -1, "one that ends before it");

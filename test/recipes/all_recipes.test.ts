@@ -121,6 +121,14 @@ describe.each(onlyMethods(names))('%s', (name) => {
     expect(() => make({ nope: 1 })).toThrow(`${name}: nope is no option, expected ${expected}`)
   })
 
+  test('has its defaults where an option is undefined', () => {
+    const make = recipes[name as keyof typeof recipes] as (options?: object) => AnyRecipe
+    const { options = {} } = description
+    const absent = Object.fromEntries(Object.keys(options).map((option) => [option, undefined]))
+    const defaults = Object.entries(options).map(([option, [text]]) => [option, parseOption(option, text).fallback])
+    for (const given of [undefined, {}, absent]) expect(make(given).options).toEqual(Object.fromEntries(defaults))
+  })
+
   test('names a column that is missing, with its shape and meaning', () => {
     for (const [column, text] of required(recipe)) {
       const { [column]: _, ...without } = batch

@@ -7,6 +7,7 @@ import {
   fromJSON,
   optimizationStep,
   prepareStep,
+  recipe as recipeOf,
   recipes,
   type SavedState,
   toJSON,
@@ -138,6 +139,29 @@ describe('options of a step', () => {
     const pairs = (exampleBatch(simpo()).chosen as number[]).length
     expect(sum.loss).toBeCloseTo(pairs * mean.loss, 6)
     expect(optimizationStep(simpo(), given, undefined, { objective: { normalizer: 0 } }).loss).toBe(0)
+  })
+
+  test('and scales all gradients of such a loss', () => {
+    const gradLogp = Float32Array.from(fixture.logp, (_, t) => t + 1)
+    const gradEntropy = gradLogp.map((x) => -2 * x)
+    const own = recipeOf(
+      { name: 'own', paper: { title: 'A method of a test' }, source: 'inferred', equation: 'L = 3' },
+      () => ({ objective: () => ({ loss: 3, gradLogp, gradEntropy, count: 4 }) }),
+    )
+    const given = { ...batch, logp: fixture.logp, entropy: new Float32Array(fixture.logp.length) }
+    for (const [normalizer, scale] of [
+      [null, 1],
+      [4, 1],
+      [8, 0.5],
+      [1, 4],
+      [0, 0],
+    ] as const) {
+      // biome-ignore format: a line
+      const step = optimizationStep(own(), given, undefined, { objective: { normalizer } })
+      expect(step.loss).toBe(3 * scale)
+      expect(step.gradLogp.data).toEqual(gradLogp.map((x) => scale * x))
+      expect(step.gradEntropy!.data).toEqual(gradEntropy.map((x) => scale * x))
+    }
   })
 
   test('what a loss of its own does not take is refused', () => {

@@ -1,6 +1,6 @@
 // The prefix tree of rollouts, found in their tokens. (Where a tree is given, every edge a rollout: edge_tree.ts.)
 import { grpoError } from '../../addon/errors.js'
-import type { HostArray } from '../../arrays/array.js'
+import { describe, type HostArray } from '../../arrays/array.js'
 import { integersOf, isWide } from '../../arrays/integers.js'
 import { tokenTree } from '../../token_tree.js'
 import { type Layout, treeLayout } from '../../tree_layout.js'
@@ -36,13 +36,29 @@ export interface Rollouts {
 const narrow = <List>(name: string, x: List | BigInt64Array): List | Int32Array =>
   isWide(x) ? (integersOf('prefixTree', name, x) as HostArray<'i32'>).data : x
 
+/** Throws for what is no object, and where a list is none. */
+function checkLists(operation: string, given: object, names: readonly string[]): void {
+  if (typeof given !== 'object' || given === null) {
+    throw grpoError('kind', operation, '', `takes an object with ${names.join(', ')}, got ${describe(given)}`)
+  }
+  for (const name of names) {
+    const list = (given as Record<string, unknown>)[name]
+    if (typeof list === 'object' && list !== null && 'length' in list) continue
+    throw grpoError('kind', operation, name, `is ${describe(list)}, expected a list`)
+  }
+}
+
 /** The same without numbers of 64 bits. */
-const narrowed = ({ token, sequenceStart, groupStart, promptLength }: Rollouts) => ({
-  token: narrow('token', token),
-  sequenceStart: narrow('sequenceStart', sequenceStart),
-  groupStart: narrow('groupStart', groupStart),
-  promptLength: promptLength && narrow('promptLength', promptLength),
-})
+function narrowed(given: Rollouts) {
+  checkLists('prefixTree', given, ['token', 'sequenceStart', 'groupStart'])
+  const { token, sequenceStart, groupStart, promptLength } = given
+  return {
+    token: narrow('token', token),
+    sequenceStart: narrow('sequenceStart', sequenceStart),
+    groupStart: narrow('groupStart', groupStart),
+    promptLength: promptLength && narrow('promptLength', promptLength),
+  }
+}
 
 /** What does not fit would be read past its end, or without an end. */
 function check({ token, sequenceStart, groupStart, promptLength }: ReturnType<typeof narrowed>): void {
@@ -121,14 +137,21 @@ export function prefixTree(given: Rollouts): PrefixTree {
 }
 
 /** Where the tokens of the tree lie when each segment is packed once: for attention, the forward pass and the loss. */
-export const layoutOf = ({ length, parent, end }: PrefixTree): Layout => treeLayout({ length, parent, end })
+export function layoutOf(tree: PrefixTree): Layout {
+  checkLists('layoutOf', tree, ['length', 'parent', 'end'])
+  const { length, parent, end } = tree
+  return treeLayout({ length, parent, end })
+}
 
 /** [B] the mean reward of the rollouts through each segment, rejected ones left out; 0 if there are none. */
 export function segmentValues(
-  { rollouts }: PrefixTree,
+  tree: PrefixTree,
   rewards: ArrayLike<number>,
   rolloutMask?: ArrayLike<number>,
 ): Float64Array {
+  checkLists('segmentValues', tree, ['rollouts'])
+  checkLists('segmentValues', { rewards }, ['rewards'])
+  const { rollouts } = tree
   return Float64Array.from(rollouts, (members) => {
     return centerOf(at(rewards, members.filter((i) => rolloutMask?.[i] !== 0))) // biome-ignore format: short
   })

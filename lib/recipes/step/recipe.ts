@@ -168,6 +168,12 @@ export function recipe<const D extends Description, P extends PointsOf<D>>(
   description: D,
   build: (options: Chosen<D['options']>) => P,
 ): RecipeFunction<D, P> {
+  if (typeof description !== 'object' || description === null || typeof description.name !== 'string') {
+    throw grpoError('kind', 'recipe', 'description', `is ${describe(description)}, expected an object with a name`)
+  }
+  if (typeof build !== 'function') {
+    throw grpoError('kind', 'recipe', 'build', `is ${describe(build)}, expected a function of the options`)
+  }
   const { name, paper, source, unknown, state } = description
   knowColumns(Object.keys(description.columns ?? {}))
   const make = (given?: Options<D['options']>) => {

@@ -83,6 +83,44 @@ edge('corrections', 'a method’s own weights, the drift and the entropies are t
   expect(rejecting.weights.weight).toEqual(optimizationStep(recipes.fipo(), fipo).weights.weight)
 })
 
+// Three rollouts of ragged lengths with masked tokens at other places than those of the rollouts' own numbers.
+const ragged = {
+  groupStart: [0, 3],
+  sequenceStart: [0, 4, 6, 9],
+  rewards: [1, 0, 0.5],
+  mask: [1, 0, 1, 1, 1, 1, 0, 1, 1],
+}
+const ratios = [0.1, 2, -0.3, 0.2, 0.9, -0.4, -3, 0.6, 0.5] // log-ratios; those of masked tokens are the largest
+const estimates = { k1: (d: number) => -d, k2: (d: number) => d ** 2 / 2, k3: (d: number) => Math.exp(d) - 1 - d }
+const levels = {
+  token: (_: number[], own: number) => own,
+  seq_sum: (all: number[]) => all.reduce((a, b) => a + b, 0),
+  seq_mean: (all: number[]) => all.reduce((a, b) => a + b, 0) / all.length,
+  seq_max: (all: number[]) => Math.max(...all),
+}
+const statistics = Object.keys(levels).flatMap((level) =>
+  Object.keys(estimates).flatMap((kind) => (level === 'seq_max' && kind === 'k1' ? [] : [{ level, kind }])),
+)
+for (const { level, kind } of statistics as { level: keyof typeof levels; kind: keyof typeof estimates }[]) {
+  edge('corrections', `${level}_${kind} is one of the tokens that count`, () => {
+    const logp = new Float32Array(9)
+    const given = { ...ragged, logp, oldLogp: logp, rolloutLogp: Float32Array.from(ratios, (d) => -d) }
+    const sequenceOf = (t: number) => (t < 4 ? 0 : t < 6 ? 1 : 2)
+    const live = ragged.mask.flatMap((counts, t) => (counts ? [t] : []))
+    const x = (t: number) => estimates[kind](ratios[t] as number)
+    const values = live.map((t) => levels[level](live.filter((u) => sequenceOf(u) === sequenceOf(t)).map(x), x(t)))
+    const sorted = [...new Set(values)].sort((a, b) => a - b)
+    expect(sorted.length).toBeGreaterThan(1)
+    // Between two neighbours each; k1 is held between the log of high and of low.
+    for (let i = 1; i < sorted.length; i++) {
+      const most = ((sorted[i - 1] as number) + (sorted[i] as number)) / 2
+      const bounds = kind === 'k1' ? { low: 1e-6, high: Math.exp(most) } : { high: most }
+      const { mask } = weightsOf({ reject: [{ statistic: `${level}_${kind}` as 'token_k1', ...bounds }] }, given)
+      expect(live.map((t) => mask![t])).toEqual(values.map((value) => Number(value <= most)))
+    }
+  })
+}
+
 edge('corrections', 'one bound of k1 below 1 leaves nothing between it and its inverse', () => {
   const reject = (bounds: object) => () =>
     withCorrection(grpo, { reject: [{ statistic: 'token_k1', ...bounds } as never] })

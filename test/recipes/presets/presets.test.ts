@@ -139,6 +139,25 @@ describe('defaults', () => {
     const options = { clipRatioHigh: 1e12, clipRatioC: 1e13 }
     expect(step(verl(options), { ...batch, oldLogp }).gradLogp!.data[2]).toBe(0)
   })
+  for (const lossMode of ['vanilla', 'cispo', 'dppo_tv', 'dppo_kl'] as const) {
+    edge('verl', `log-ratios beyond 20 are all the same to ${lossMode}`, () => {
+      const advantage = [-1, -1]
+      const lossOf = (by: number) => {
+        const oldLogp = Float32Array.from(fixture.oldLogp, (x, t) => (t === 2 ? x - by : x))
+        const wide = { clipRatioHigh: 1e12, clipRatioC: 1e13 }
+        return step(verl({ lossMode, ...wide }), { ...batch, advantage, oldLogp }).loss
+      }
+      expect(lossOf(125)).toBe(lossOf(25))
+      expect(lossOf(19)).not.toBe(lossOf(25))
+    })
+  }
+  edge('openrlhf', 'log-ratios of tokens are within 20', () => {
+    const advantage = [-1, -1]
+    const oldLogp = Float32Array.from(fixture.oldLogp, (x, t) => (t === 2 ? x - 125 : x))
+    const { loss, gradLogp } = step(openrlhf({ epsClipHigh: 1e12 }), { ...batch, advantage, oldLogp })
+    expect(loss / (Math.exp(20) / 7)).toBeCloseTo(1, 6)
+    expect(gradLogp!.data[2]).toBe(0)
+  })
   edge('openrlhf', 'the KL in the loss', () => {
     const given = { ...fixture, advantage: [0, 0] }
     const recipe = openrlhf({ useKlLoss: true, klCoef: 1 })

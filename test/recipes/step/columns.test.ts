@@ -69,3 +69,39 @@ test('the id of a masked token fits in 32 bits, too: trees of rollouts look at i
   for (const token of [[2, 0, 2 ** 31, 1], wide(2, 0, 2 ** 31, 1)])
     expect(() => prepareStep(recipes.dapo(), { ...batch, token })).toThrow('dapo: token has 2147483648 at 2')
 })
+
+describe('options', () => {
+  const own = recipe(
+    {
+      name: 'own',
+      paper: { title: 'A method of a test' },
+      source: 'inferred',
+      equation: 'S = R',
+      options: {
+        share: ['number = 0.5 0..1', 'a share'],
+        count: ['integer = 3 >= 1', 'a count'],
+        cap: ['number? = 2 > 1', 'may be null'],
+        whether: ['boolean = true', 'a choice'],
+        way: ['enum first|second', 'another'],
+        mode: ['enum? one|two', 'none by default'],
+      },
+    },
+    () => ({}),
+  )
+  const defaults = { share: 0.5, count: 3, cap: 2, whether: true, way: 'first', mode: null }
+
+  test.each(Object.keys(defaults))('%s is the default where it is undefined', (name) => {
+    const others = { share: 0.25, count: 1, cap: 3, whether: false, way: 'second', mode: 'two' } as const
+    expect(own({ [name]: undefined }).options).toEqual(defaults)
+    expect(own({ ...others, [name]: undefined }).options).toEqual({
+      ...others,
+      [name]: defaults[name as 'share'],
+    })
+  })
+
+  test('null where it is a choice, and nowhere else', () => {
+    expect(own({ cap: null, mode: null }).options).toEqual({ ...defaults, cap: null })
+    for (const name of ['share', 'count', 'whether', 'way'])
+      expect(() => own({ [name]: null }), name).toThrow(`own: ${name} is null, expected`)
+  })
+})

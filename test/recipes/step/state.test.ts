@@ -123,6 +123,21 @@ describe('data', () => {
     )
   })
 
+  // A text cannot hold it, an object in memory can.
+  test('a field that may be null is not undefined', () => {
+    const paper = { title: 'A method of a test' }
+    const shape = { number: 'number?', text: 'string?', list: { '?': ['number'] } } as const
+    const state = { version: 1, initial: () => ({ number: null, text: null, list: null }), shape } as const
+    const own = recipe({ name: 'own', paper, source: 'inferred', equation: 'A = R', state }, () => ({}))
+    const step = (data: object) => () => prepareStep(own(), exampleBatch(own()) as never, of(own(), data) as never)
+    expect(step({ number: null, text: null, list: null })).not.toThrow()
+    expect(step({ number: 1, text: 'x', list: [1] })).not.toThrow()
+    for (const name of ['number', 'text', 'list'])
+      expect(step({ number: null, text: null, list: null, [name]: undefined })).toThrow(
+        `own: state has undefined at data.${name}, expected `,
+      )
+  })
+
   test('what an object inherits is no field of it', () => {
     const paper = { title: 'A method of a test' }
     const state = { version: 1, initial: () => ({ constructor: 0 }), shape: { constructor: 'number' } } as const
