@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "attention/attention.h"
+#include "attention/options_of_today.h"
 #include "attention/rows.h"
 #include "attention/work.h"
 
@@ -128,7 +129,9 @@ using Args = grpo_prefix_attention_args;
 int run(const Args& args, const Axes& axes) {
   const Segments segments = segments_of(args, axes);
   const AttentionSizes sizes = sizes_of(args, axes);
-  if (int status = check_layout(segments, sizes)) return status;
+  if (int status = check_attention(args, axes)) return status;
+  if (int status = check_options_of_today(args)) return status;
+  if (int status = check_layout(segments)) return status;
   const bool values = args.out != nullptr && sizes.E > 0;
   if (sizes.H == 0 || (!values && args.logsumexp == nullptr)) return GRPO_OK;
   if (sizes.D == 0 && !values) {
@@ -141,15 +144,20 @@ int run(const Args& args, const Axes& axes) {
 }
 
 const grpo_field kFields[] = {
-    GRPO_IN(q, "f32|bf16|f16[P,H,D]"),
-    GRPO_IN(k, "=q[P,K,D]"),
-    GRPO_IN(v, "=q[P,K,E]"),
+    GRPO_IN(q, "f32|bf16|f16[P,H,D] strided"),
+    GRPO_IN(k, "=q[P,K,D] strided"),
+    GRPO_IN(v, "=q[P,K,E] strided"),
     GRPO_IN(segment_start, "i32[B+1] offsets P"),
     GRPO_IN(segment_parent, "i32[B]"),
     GRPO_IN(segment_end, "i32[B]"),
+    GRPO_IN(sink, "f32[H] ?"),
     GRPO_OUT(out, "=q[P,H,E]"),
     GRPO_OUT(logsumexp, "f32[P,H]"),
+    GRPO_OUT(out_low, "=q[P,H,E] asked"),
     GRPO_OPT(scale, "number? = null f32 inverse"),
+    GRPO_OPT(window, "integer? = null >= 1"),
+    GRPO_OPT(softcap, "number? = null > 0 f32 inverse"),
+    GRPO_OPT(precision, "enum high|standard"),
 };
 
 }  // namespace

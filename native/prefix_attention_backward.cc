@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "attention/attention.h"
+#include "attention/options_of_today.h"
 #include "attention/rows.h"
 #include "attention/work.h"
 
@@ -304,7 +305,9 @@ using Args = grpo_prefix_attention_backward_args;
 int run(const Args& args, const Axes& axes) {
   const Segments segments = segments_of(args, axes);
   const AttentionSizes sizes = sizes_of(args, axes);
-  if (int status = check_layout(segments, sizes)) return status;
+  if (int status = check_attention(args, axes)) return status;
+  if (int status = check_options_of_today(args)) return status;
+  if (int status = check_layout(segments)) return status;
   // Gradients without elements need no pass over the pairs of tokens.
   const bool columns = sizes.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
   if (sizes.H == 0 || !(columns || (sizes.E > 0 && args.grad_v != nullptr))) return GRPO_OK;
@@ -317,19 +320,25 @@ int run(const Args& args, const Axes& axes) {
 }
 
 const grpo_field kFields[] = {
-    GRPO_IN(q, "f32|bf16|f16[P,H,D]"),
-    GRPO_IN(k, "=q[P,K,D]"),
-    GRPO_IN(v, "=q[P,K,E]"),
+    GRPO_IN(q, "f32|bf16|f16[P,H,D] strided"),
+    GRPO_IN(k, "=q[P,K,D] strided"),
+    GRPO_IN(v, "=q[P,K,E] strided"),
     GRPO_IN(grad_out, "=q[P,H,E]"),
     GRPO_IN(out, "=q[P,H,E]"),
+    GRPO_IN(out_low, "=q[P,H,E] ?"),
     GRPO_IN(logsumexp, "f32[P,H]"),
     GRPO_IN(segment_start, "i32[B+1] offsets P"),
     GRPO_IN(segment_parent, "i32[B]"),
     GRPO_IN(segment_end, "i32[B]"),
-    GRPO_OUT(grad_q, "~q[P,H,D]"),
-    GRPO_OUT(grad_k, "~k[P,K,D]"),
-    GRPO_OUT(grad_v, "~v[P,K,E]"),
+    GRPO_IN(sink, "f32[H] ?"),
+    GRPO_OUT(grad_q, "~q[P,H,D] strided"),
+    GRPO_OUT(grad_k, "~k[P,K,D] strided"),
+    GRPO_OUT(grad_v, "~v[P,K,E] strided"),
+    GRPO_OUT(grad_sink, "f32[H] if sink"),
     GRPO_OPT(scale, "number? = null f32 inverse"),
+    GRPO_OPT(window, "integer? = null >= 1"),
+    GRPO_OPT(softcap, "number? = null > 0 f32 inverse"),
+    GRPO_OPT(precision, "enum high|standard"),
     GRPO_OPT(grad_scale, "number = 1 f32"),
 };
 

@@ -2,8 +2,7 @@
 #pragma once
 
 #include <cmath>
-#include <string>
-
+#include "attention/check.h"
 #include "attention/tree_layout.h"
 #include "interface/operation.h"
 
@@ -35,10 +34,7 @@ AttentionSizes sizes_of(const Args& args, const Axes& axes) {
   return {axes['P'], axes['H'], axes['K'], axes['D'], axes['E'], float_type(args.q), static_cast<float>(scale)};
 }
 
-inline int check_layout(const Segments& segments, const AttentionSizes& sizes) {
-  if (sizes.K == 0 ? sizes.H != 0 : sizes.H % sizes.K != 0)
-    return fail(GRPO_SHAPE, "q", "has " + std::to_string(sizes.H) + " heads, expected a multiple of K = " +
-                                     std::to_string(sizes.K) + " from {k}");
+inline int check_layout(const Segments& segments) {
   const LayoutProblem problem = check_segments(segments.parent, segments.end, segments.B);
   return problem.argument == nullptr ? GRPO_OK : fail(GRPO_VALUE, problem.argument, problem.problem);
 }

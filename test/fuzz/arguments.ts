@@ -370,6 +370,8 @@ export function argumentsOf(c: OperationCase, forward: Forward): Arguments {
 }
 
 function attention(c: OperationCase, made: Arguments): void {
+  for (const name of ['sink', 'outLow']) delete made.inputs[name]
+  for (const name of ['window', 'softcap']) delete made.options[name]
   const layout = layoutReference(made.tree as Tree)
   for (const name of ['segmentStart', 'segmentParent', 'segmentEnd'] as const) put(made.inputs[name]!, layout[name])
   const { out, logsumexp, q, k, v } = made.inputs as Record<string, HostArray>
