@@ -7,8 +7,8 @@
 #include <cmath>
 
 #include "attention/attention.h"
-#include "attention/options_of_today.h"
 #include "attention/rows.h"
+#include "attention/sink.h"
 #include "attention/work.h"
 
 namespace grpo {
@@ -22,7 +22,7 @@ struct Workspace {
   float* scores;   // [kTileKeys, kTileRows]
   float* out;      // [kTileRows, E]  times sum
   float *max, *sum, *rescale;
-  int32_t* visible;
+  int32_t* ranges;  // [2 * kTileRows]
 
   static Workspace cut(Carver& carver, const AttentionSizes& sizes) {
     return {.queries = carver.take(kTileRows * sizes.D),
@@ -34,36 +34,65 @@ struct Workspace {
             .max = carver.take(kTileRows),
             .sum = carver.take(kTileRows),
             .rescale = carver.take(kTileRows),
-            .visible = reinterpret_cast<int32_t*>(carver.take(kTileRows))};
+            .ranges = reinterpret_cast<int32_t*>(carver.take(2 * kTileRows))};
   }
 };
 
-void scale_row(float* x, float factor, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) x[i] *= factor;
+template <class Factor>
+void scale_row(float* x, Factor factor, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(x[i] * factor);
 }
 
 // out[rows, E] = rescale * out + P^T V. A hidden key has p = 0, but 0 times an infinite or NaN value would not be 0:
-// then each row's sum stops at the last key that it sees, which changes no bit of the others.
-void add_values(const Workspace& work, const TilePair& pair, const int32_t* visible, int64_t first, int64_t rows,
+// then each row's sum has the keys alone that it sees, which changes no bit of the others.
+void add_values(const Workspace& work, const TilePair& pair, const KeyRanges& seen, int64_t first, int64_t rows,
                 int64_t E) {
   const VectorKernels& kernels = vector_kernels();
   float* out = work.out + first * E;
   for (int64_t r = 0; r < rows; ++r)
     if (work.rescale[r] != 1) scale_row(out + r * E, work.rescale[r], E);
-  if (visible == nullptr || all_finite(work.v, pair.keys * E))
+  if (seen.end == nullptr || all_finite(work.v, pair.keys * E))
     return kernels.matmul_tile(work.scores, 1, kTileRows, work.v, E, out, E, rows, E, pair.keys, true);
-  for (int64_t r = 0; r < rows; ++r)
-    kernels.matmul_tile(work.scores + r, 1, kTileRows, work.v, E, out + r * E, E, 1, E, visible[r], true);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t begin = seen.begin[r], keys = seen.end[r] - begin;
+    if (keys > 0)
+      kernels.matmul_tile(work.scores + begin * kTileRows + r, 1, kTileRows, work.v + begin * E, E, out + r * E, E, 1, E,
+                          keys, true);
+  }
 }
 
-void prefix_attention(const void* q,  // [P,H,D]
-                      const void* k,  // [P,K,D]
-                      const void* v,  // [P,K,E]
-                      const Segments& segments,
-                      void* out,         // [P,H,E], may be null
-                      float* logsumexp,  // [P,H], may be null
-                      const AttentionSizes& sizes) {
-  const int64_t H = sizes.H, K = sizes.K, D = sizes.D, E = sizes.E;
+struct Outputs {
+  void* out;         // [P,H,E]  each may be null
+  void* out_low;     // [P,H,E]  what rounding out loses
+  float* logsumexp;  // [P,H]
+
+  bool values() const { return out != nullptr || out_low != nullptr; }
+};
+
+// Divides the sums of a tile's rows by those of their exponentials, and writes them.
+void write_tile(const Workspace& work, const Outputs& outputs, const float* sink, const AttentionSizes& sizes,
+                int32_t begin, int64_t tokens, int64_t head, int64_t heads) {
+  const int64_t H = sizes.H, E = sizes.E, first = begin * H + head;
+  for (int64_t r = 0; r < tokens * heads; ++r) {
+    const int64_t h = head + r % heads;
+    const RowSoftmax row = softmax_of_row(work.max[r], work.sum[r], sink == nullptr ? nullptr : sink + h);
+    if (outputs.logsumexp != nullptr) outputs.logsumexp[(begin + r / heads) * H + h] = row.logsumexp;
+    if (!outputs.values()) continue;
+    if (sink == nullptr) scale_row(work.out + r * E, 1 / work.sum[r], E);
+    else scale_row(work.out + r * E, row.scale, E);
+    if (outputs.out_low == nullptr) continue;
+    char* low = static_cast<char*>(outputs.out_low) + ((begin + r / heads) * H + h) * E * size_of(sizes.type);
+    convert_rest(work.out + r * E, low, sizes.type, E, work.v);
+  }
+  if (outputs.out != nullptr) scatter(work.out, outputs.out, sizes.type, first * E, H * E, tokens, heads * E);
+}
+
+void prefix_attention(const Heads& q,     // [P,H,D]
+                      const Heads& k,     // [P,K,D]
+                      const Heads& v,     // [P,K,E]
+                      const float* sink,  // [H], may be null
+                      const Segments& segments, const Outputs& outputs, const AttentionSizes& sizes) {
+  const int64_t K = sizes.K, D = sizes.D, E = sizes.E;
   const Float type = sizes.type;
   const VectorKernels& kernels = vector_kernels();
   const HeadBlocks blocks(sizes);
@@ -75,7 +104,7 @@ void prefix_attention(const void* q,  // [P,H,D]
     const int64_t key_head = task / tiles.count / blocks.count, block = task / tiles.count % blocks.count;
     const int64_t head = blocks.head(key_head, block), heads = blocks.heads(block);
     const int64_t tokens = tile.end - tile.begin, rows = tokens * heads;
-    gather(q, type, (tile.begin * H + head) * D, H * D, tokens, heads * D, work.queries);
+    gather(q.data, type, tile.begin * q.stride + head * D, q.stride, tokens, heads * D, work.queries);
     transpose(work.queries, rows, D, sizes.scale, work.columns);
     std::fill_n(work.max, rows, -INFINITY);
     std::fill_n(work.sum, rows, 0.0f);
@@ -83,42 +112,32 @@ void prefix_attention(const void* q,  // [P,H,D]
 
     for_each_pair(segments, tile, [&](const TilePair& pair) {
       const int64_t first = (pair.token - tile.begin) * heads, count = (pair.token_end - pair.token) * heads;
-      gather(k, type, (pair.key * K + key_head) * D, K * D, pair.keys, D, work.k);
+      gather(k.data, type, pair.key * k.stride + key_head * D, k.stride, pair.keys, D, work.k);
       kernels.matmul_tile(work.k, D, 1, work.columns + first, kTileRows, work.scores, kTileRows, pair.keys, count, D,
                           false);
-      const int32_t* visible = visible_keys(pair, heads, work.visible);
-      kernels.softmax_tile(work.scores, kTileRows, pair.keys, count, visible, work.max + first, work.sum + first,
-                           work.rescale);
-      if (out == nullptr) return;
-      gather(v, type, (pair.key * K + key_head) * E, K * E, pair.keys, E, work.v);
-      add_values(work, pair, visible, first, count, E);
+      const KeyRanges seen = seen_keys(segments, pair, heads, work.ranges);
+      kernels.softmax_tile(work.scores, kTileRows, pair.keys, count, seen, sizes.softcap, work.max + first,
+                           work.sum + first, work.rescale);
+      if (!outputs.values()) return;
+      gather(v.data, type, pair.key * v.stride + key_head * E, v.stride, pair.keys, E, work.v);
+      add_values(work, pair, seen, first, count, E);
     });
-
-    if (out != nullptr) {
-      for (int64_t r = 0; r < rows; ++r) scale_row(work.out + r * E, 1 / work.sum[r], E);
-      scatter(work.out, out, type, (tile.begin * H + head) * E, H * E, tokens, heads * E);
-    }
-    if (logsumexp == nullptr) return;
-    for (int64_t r = 0; r < rows; ++r)
-      logsumexp[(tile.begin + r / heads) * H + head + r % heads] =
-          static_cast<float>(work.max[r] + std::log(static_cast<double>(work.sum[r])));
+    write_tile(work, outputs, sink, sizes, tile.begin, tokens, head, heads);
   }, sizes);
 }
 
 // Without columns all scores are 0: the logarithm of how many tokens each one sees, for which no pair is looked at.
 void count_seen(const Segments& segments,
-                float* logsumexp,  // [P,H]
+                const int32_t* position,  // [P]
+                const float* sink,        // [H], may be null
+                float* logsumexp,         // [P,H]
                 const AttentionSizes& sizes) {
-  Scratch<int64_t> before(segments.B);  // tokens of a segment's ancestors
-  for (int64_t b = 0; b < segments.B; ++b) {
-    const int32_t parent = segments.parent[b];
-    before[b] = parent < 0 ? 0 : before[parent] + segments.start[parent + 1] - segments.start[parent];
-  }
-  parallel_for(segments.B, 256, [&](int64_t first, int64_t last, int) {
-    for (int64_t b = first; b < last; ++b)
-      for (int64_t p = segments.start[b]; p < segments.start[b + 1]; ++p)
-        std::fill_n(logsumexp + p * sizes.H, sizes.H,
-                    static_cast<float>(std::log(static_cast<double>(before[b] + p - segments.start[b] + 1))));
+  parallel_for(sizes.P, 1024, [&](int64_t begin, int64_t end, int) {
+    for (int64_t p = begin; p < end; ++p) {
+      const double seen = std::min<int64_t>(int64_t{position[p]} + 1, segments.window);
+      for (int64_t h = 0; h < sizes.H; ++h)
+        logsumexp[p * sizes.H + h] = softmax_of_row(0, seen, sink == nullptr ? nullptr : sink + h).logsumexp;
+    }
   });
 }
 
@@ -127,19 +146,23 @@ void count_seen(const Segments& segments,
 using Args = grpo_prefix_attention_args;
 
 int run(const Args& args, const Axes& axes) {
-  const Segments segments = segments_of(args, axes);
+  Segments segments = segments_of(args, axes);
   const AttentionSizes sizes = sizes_of(args, axes);
   if (int status = check_attention(args, axes)) return status;
-  if (int status = check_options_of_today(args)) return status;
   if (int status = check_layout(segments)) return status;
-  const bool values = args.out != nullptr && sizes.E > 0;
-  if (sizes.H == 0 || (!values && args.logsumexp == nullptr)) return GRPO_OK;
-  if (sizes.D == 0 && !values) {
-    count_seen(segments, data<float>(args.logsumexp), sizes);
+  const Outputs outputs{sizes.E > 0 ? data<void>(args.out) : nullptr, sizes.E > 0 ? data<void>(args.out_low) : nullptr,
+                        data<float>(args.logsumexp)};
+  if (sizes.H == 0 || (!outputs.values() && outputs.logsumexp == nullptr)) return GRPO_OK;
+  const float* sink = data<float>(args.sink);
+  const bool count = sizes.D == 0 && !outputs.values();
+  Scratch<int32_t> position(count || segments.window != kNoWindow ? sizes.P : 0);
+  if (count || segments.window != kNoWindow) find_positions(segments, position.data());
+  if (count) {
+    count_seen(segments, position.data(), sink, outputs.logsumexp, sizes);
     return GRPO_OK;
   }
-  prefix_attention(data<void>(args.q), data<void>(args.k), data<void>(args.v), segments, data<void>(args.out),
-                   data<float>(args.logsumexp), sizes);
+  if (segments.window != kNoWindow) segments.position = position.data();
+  prefix_attention(heads_of(args.q), heads_of(args.k), heads_of(args.v), sink, segments, outputs, sizes);
   return GRPO_OK;
 }
 

@@ -2,6 +2,7 @@
 //
 //   p = exp(scale q.k - logsumexp)   gradV[j] = sum_q p gradOut[q]      delta[q] = gradOut[q] . out[q]
 //   s = scale p (gradOut.v - delta)  gradK[j] = sum_q s q               gradQ[q] = sum_j s k[j]
+//   with a soft-cap s times its slope; with a sink gradSink, see attention/sink.h
 //
 // Two schedules with the same bits, because both add the same tile products to the same element in the same order
 // (gradQ: leaf to root; gradK, gradV: query tiles as they are packed, head blocks within a tile):
@@ -13,8 +14,8 @@
 #include <algorithm>
 
 #include "attention/attention.h"
-#include "attention/options_of_today.h"
 #include "attention/rows.h"
+#include "attention/sink.h"
 #include "attention/work.h"
 
 namespace grpo {
@@ -24,13 +25,21 @@ namespace {
 struct Gradient {
   void* data;  // may be null
   Float type;
+  int64_t stride;  // elements from one token to the next
+
+  static Gradient of(DLTensor* x) {
+    if (x == nullptr) return {nullptr, Float::kF32, 0};
+    return {grpo::data<void>(x), float_type(x), row_stride(x)};
+  }
 };
 
 constexpr int64_t kBlockKeys = 4 * kTileKeys;  // of an owner, so that it packs the queries once for four key tiles
 
 struct Problem {
-  const void *grad_out, *q, *k, *v, *out;
-  const float* logsumexp;
+  Heads q, k, v;
+  const void *grad_out, *out;  // [P,H,E]
+  const void* out_low;         // [P,H,E]  what rounding lost of out; may be null
+  const float* logsumexp;      // [P,H]
   const Segments& segments;
   Gradient grad_q, grad_k, grad_v;
   const AttentionSizes& sizes;
@@ -58,7 +67,8 @@ struct Workspace {
   float* scores;        // [kTileKeys, kTileRows]
   float* grad_scores;   // [kTileKeys, kTileRows]
   float *logsumexp, *delta;
-  int32_t* visible;
+  int32_t* ranges;      // [2 * kTileRows]
+  float* visible;       // [kTileRows, max(D, E)]  what one key is seen by, and zeros
   float* sums_k;        // [keys, D]  gradients that are not float32 themselves
   float* sums_v;        // [keys, E]
 
@@ -74,7 +84,8 @@ struct Workspace {
             .grad_scores = carver.take(kTileKeys * kTileRows),
             .logsumexp = carver.take(kTileRows),
             .delta = carver.take(kTileRows),
-            .visible = reinterpret_cast<int32_t*>(carver.take(kTileRows)),
+            .ranges = reinterpret_cast<int32_t*>(carver.take(2 * kTileRows)),
+            .visible = carver.take(kTileRows * std::max(sizes.D, sizes.E)),
             .sums_k = carver.take(keys * sizes.D),
             .sums_v = carver.take(keys * sizes.E)};
   }
@@ -106,68 +117,88 @@ Queries pack(const Problem& problem, int64_t key_head, int64_t block, int32_t be
   const int64_t H = sizes.H, D = sizes.D, E = sizes.E;
   const int64_t head = problem.blocks.head(key_head, block), heads = problem.blocks.heads(block);
   const int64_t tokens = end - begin, rows = tokens * heads, first = begin * H + head;
-  gather(problem.q, sizes.type, first * D, H * D, tokens, heads * D, work.q);
+  gather(problem.q.data, sizes.type, begin * problem.q.stride + head * D, problem.q.stride, tokens, heads * D, work.q);
   transpose(work.q, rows, D, sizes.scale, work.q_columns);
   gather(problem.grad_out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_out);
   // All gradients are linear in gradOut, so that the factor belongs to it.
   for (int64_t i = 0; problem.grad_scale != 1 && i < rows * E; ++i) work.grad_out[i] *= problem.grad_scale;
   transpose(work.grad_out, rows, E, 1, work.grad_columns);
   gather(problem.out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_q);
+  if (problem.out_low != nullptr) add_rows(problem.out_low, sizes.type, first * E, H * E, tokens, heads * E, work.grad_q);
   form_delta(work.grad_q, work, rows, E);
   gather(problem.logsumexp, Float::kF32, first, H, tokens, heads, work.logsumexp);
   return {key_head, head, heads, begin, end, all_finite(work.q, rows * D) && all_finite(work.grad_out, rows * E)};
+}
+
+// x[rows, columns], with zeros for the rows that do not see key j.
+const float* rows_that_see(int64_t j, const KeyRanges& seen, const float* x, int64_t rows, int64_t columns, float* y) {
+  for (int64_t r = 0; r < rows; ++r) {
+    if (seen.begin[r] <= j && j < seen.end[r]) std::copy_n(x + r * columns, columns, y + r * columns);
+    else std::fill_n(y + r * columns, columns, 0.0f);
+  }
+  return y;
+}
+
+// sums[keys, columns] += factors[keys, rows] x[rows, columns], factors being 0 where a row does not see a key.
+void add_to_keys(const Sums& sums, const float* factors, const float* x, const TilePair& pair, int64_t rows,
+                 int64_t columns, const KeyRanges* seen, float* visible) {
+  if (sums.data == nullptr) return;
+  const VectorKernels& kernels = vector_kernels();
+  if (seen == nullptr)
+    return kernels.matmul_tile(factors, kTileRows, 1, x, columns, sums.row(pair.key), sums.stride, pair.keys, columns,
+                               rows, true);
+  for (int32_t j = 0; j < pair.keys; ++j)
+    kernels.matmul_tile(factors + j * kTileRows, kTileRows, 1, rows_that_see(j, *seen, x, rows, columns, visible),
+                        columns, sums.row(pair.key + j), sums.stride, 1, columns, rows, true);
 }
 
 // What one pair of tiles adds to the gradients.
 void add_pair(const Problem& problem, const Queries& queries, const TilePair& pair, bool grad_q, const Sums& sums_k,
               const Sums& sums_v, const Workspace& work) {
   const AttentionSizes& sizes = problem.sizes;
-  const int64_t K = sizes.K, D = sizes.D, E = sizes.E;
+  const int64_t D = sizes.D, E = sizes.E, keys = pair.keys;
   const VectorKernels& kernels = vector_kernels();
-  const int64_t keys = pair.keys;
   const int64_t first = (pair.token - queries.begin) * queries.heads;
   const int64_t rows = (pair.token_end - pair.token) * queries.heads;
-  gather(problem.k, sizes.type, (pair.key * K + queries.key_head) * D, K * D, keys, D, work.k);
-  gather(problem.v, sizes.type, (pair.key * K + queries.key_head) * E, K * E, keys, E, work.v);
+  const Heads &k = problem.k, &v = problem.v;
+  gather(k.data, sizes.type, pair.key * k.stride + queries.key_head * D, k.stride, keys, D, work.k);
+  gather(v.data, sizes.type, pair.key * v.stride + queries.key_head * E, v.stride, keys, E, work.v);
   kernels.matmul_tile(work.k, D, 1, work.q_columns + first, kTileRows, work.scores, kTileRows, keys, rows, D, false);
   kernels.matmul_tile(work.v, E, 1, work.grad_columns + first, kTileRows, work.grad_scores, kTileRows, keys, rows, E,
                       false);
-  const int32_t* visible = visible_keys(pair, queries.heads, work.visible);
-  kernels.softmax_tile_backward(work.scores, work.grad_scores, kTileRows, keys, rows, visible, work.logsumexp + first,
-                                work.delta + first, sizes.scale);
+  const KeyRanges ranges = seen_keys(problem.segments, pair, queries.heads, work.ranges);
+  kernels.softmax_tile_backward(work.scores, work.grad_scores, kTileRows, keys, rows, ranges, sizes.softcap,
+                                work.logsumexp + first, work.delta + first, sizes.scale);
 
   // Zero times a value that is not finite would not be zero: then sums run over what is visible alone, key by key and
   // query by query. For finite values the zeros change no bit.
-  const bool finite = visible == nullptr || (queries.finite && all_finite(work.k, keys * D));
-  const int64_t key_step = finite ? keys : 1, row_step = finite ? rows : 1;
-  for (int64_t j = 0; j < keys; j += key_step) {
-    const int64_t hidden = finite ? 0 : std::max<int64_t>(0, pair.key + j - pair.token) * queries.heads;
-    const int64_t at = j * kTileRows + hidden, query = first + hidden;
-    const int32_t key = static_cast<int32_t>(pair.key + j);
-    if (sums_v.data != nullptr)
-      kernels.matmul_tile(work.scores + at, kTileRows, 1, work.grad_out + query * E, E, sums_v.row(key), sums_v.stride,
-                          key_step, E, rows - hidden, true);
-    if (sums_k.data != nullptr)
-      kernels.matmul_tile(work.grad_scores + at, kTileRows, 1, work.q + query * D, D, sums_k.row(key), sums_k.stride,
-                          key_step, D, rows - hidden, true);
+  const bool finite = ranges.end == nullptr || (queries.finite && all_finite(work.k, keys * D));
+  const KeyRanges* seen = finite ? nullptr : &ranges;
+  add_to_keys(sums_v, work.scores, work.grad_out + first * E, pair, rows, E, seen, work.visible);
+  add_to_keys(sums_k, work.grad_scores, work.q + first * D, pair, rows, D, seen, work.visible);
+  if (!grad_q) return;
+  float* sum = work.grad_q + first * D;
+  if (finite) return kernels.matmul_tile(work.grad_scores, 1, kTileRows, work.k, D, sum, D, rows, D, keys, true);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t begin = ranges.begin[r], count = ranges.end[r] - begin;
+    if (count > 0)
+      kernels.matmul_tile(work.grad_scores + begin * kTileRows + r, 1, kTileRows, work.k + begin * D, D, sum + r * D, D,
+                          1, D, count, true);
   }
-  for (int64_t r = 0; grad_q && r < rows; r += row_step)
-    kernels.matmul_tile(work.grad_scores + r, 1, kTileRows, work.k, D, work.grad_q + (first + r) * D, D, row_step, D,
-                        finite ? keys : visible[r], true);
 }
 
 // All pairs of a query tile: gradQ whole, and its part of gradK and gradV where sums are given.
 void add_query_tile(const Problem& problem, const TokenTile& tile, int64_t key_head, int64_t block, const Sums& sums_k,
                     const Sums& sums_v, const Workspace& work) {
   if (cancelled()) return;
-  const int64_t H = problem.sizes.H, D = problem.sizes.D;
+  const int64_t D = problem.sizes.D, stride = problem.grad_q.stride;
   const Queries queries = pack(problem, key_head, block, tile.begin, tile.end, work);
   const int64_t tokens = tile.end - tile.begin;
   std::fill_n(work.grad_q, tokens * queries.heads * D, 0.0f);
   for_each_pair(problem.segments, tile, [&](const TilePair& pair) {
     add_pair(problem, queries, pair, true, sums_k, sums_v, work);
   });
-  scatter(work.grad_q, problem.grad_q.data, problem.grad_q.type, (tile.begin * H + queries.head) * D, H * D, tokens,
+  scatter(work.grad_q, problem.grad_q.data, problem.grad_q.type, tile.begin * stride + queries.head * D, stride, tokens,
           queries.heads * D);
 }
 
@@ -175,18 +206,19 @@ void add_query_tile(const Problem& problem, const TokenTile& tile, int64_t key_h
 // writes them into the gradients if they are not their own memory.
 template <class F>
 void with_sums(const Problem& problem, int64_t key_head, int32_t begin, int32_t end, const Workspace& work, F&& add) {
-  const int64_t K = problem.sizes.K, D = problem.sizes.D, E = problem.sizes.E;
+  const int64_t D = problem.sizes.D, E = problem.sizes.E;
   const auto open = [&](const Gradient& gradient, int64_t n, float* own) {
     if (gradient.data == nullptr) return Sums{nullptr, 0, begin};
     Sums sums{own, n, begin};
     if (gradient.type == Float::kF32)
-      sums = {static_cast<float*>(gradient.data) + (begin * K + key_head) * n, K * n, begin};
+      sums = {static_cast<float*>(gradient.data) + begin * gradient.stride + key_head * n, gradient.stride, begin};
     for (int32_t token = begin; token < end; ++token) std::fill_n(sums.row(token), n, 0.0f);
     return sums;
   };
   const auto close = [&](const Gradient& gradient, int64_t n, const Sums& sums) {
     if (sums.data == nullptr || gradient.type == Float::kF32) return;
-    scatter(sums.data, gradient.data, gradient.type, (begin * K + key_head) * n, K * n, end - begin, n);
+    scatter(sums.data, gradient.data, gradient.type, begin * gradient.stride + key_head * n, gradient.stride,
+            end - begin, n);
   };
   const Sums sums_k = open(problem.grad_k, D, work.sums_k), sums_v = open(problem.grad_v, E, work.sums_v);
   add(sums_k, sums_v);
@@ -272,9 +304,12 @@ void run_owners(const Problem& problem) {
                                                [](int32_t token, const TokenTile& t) { return token < t.end; });
       for (; tile < tiles.end() && tile->begin < subtree_end && !cancelled(); ++tile) {
         for (int64_t block = 0; block < blocks; ++block) {
-          const Queries queries = pack(problem, key_head, block, std::max(tile->begin, keys.begin),
-                                       std::min(tile->end, subtree_end), work);
+          // Packed for the first pair: with a window there may be none.
+          Queries queries{};
           for_each_pair(segments, keys.segment, keys.begin, keys.end, *tile, [&](const TilePair& pair) {
+            if (queries.heads == 0)
+              queries = pack(problem, key_head, block, std::max(tile->begin, keys.begin),
+                             std::min(tile->end, subtree_end), work);
             add_pair(problem, queries, pair, false, sums_k, sums_v, work);
           });
         }
@@ -303,19 +338,28 @@ void prefix_attention_backward(const Problem& problem) {
 using Args = grpo_prefix_attention_backward_args;
 
 int run(const Args& args, const Axes& axes) {
-  const Segments segments = segments_of(args, axes);
+  Segments segments = segments_of(args, axes);
   const AttentionSizes sizes = sizes_of(args, axes);
   if (int status = check_attention(args, axes)) return status;
-  if (int status = check_options_of_today(args)) return status;
   if (int status = check_layout(segments)) return status;
+  if (sizes.H == 0) return GRPO_OK;
+  const float grad_scale = static_cast<float>(args.grad_scale);
+  if (args.grad_sink != nullptr)
+    sink_gradient(data<float>(args.sink), data<void>(args.grad_out), data<void>(args.out), data<void>(args.out_low),
+                  sizes.type, data<float>(args.logsumexp), grad_scale, data<float>(args.grad_sink), sizes.P, sizes.H,
+                  sizes.E);
   // Gradients without elements need no pass over the pairs of tokens.
   const bool columns = sizes.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
-  if (sizes.H == 0 || !(columns || (sizes.E > 0 && args.grad_v != nullptr))) return GRPO_OK;
-  const auto gradient = [](DLTensor* x) { return Gradient{data<void>(x), x == nullptr ? Float::kF32 : float_type(x)}; };
-  prefix_attention_backward({data<void>(args.grad_out), data<void>(args.q), data<void>(args.k), data<void>(args.v),
-                             data<void>(args.out), data<float>(args.logsumexp), segments, gradient(args.grad_q),
-                             gradient(args.grad_k), gradient(args.grad_v), sizes, HeadBlocks(sizes),
-                             static_cast<float>(args.grad_scale)});
+  if (!(columns || (sizes.E > 0 && args.grad_v != nullptr))) return GRPO_OK;
+  Scratch<int32_t> position(segments.window == kNoWindow ? 0 : sizes.P);
+  if (segments.window != kNoWindow) {
+    find_positions(segments, position.data());
+    segments.position = position.data();
+  }
+  prefix_attention_backward({heads_of(args.q), heads_of(args.k), heads_of(args.v), data<void>(args.grad_out),
+                             data<void>(args.out), data<void>(args.out_low), data<float>(args.logsumexp), segments,
+                             Gradient::of(args.grad_q), Gradient::of(args.grad_k), Gradient::of(args.grad_v), sizes,
+                             HeadBlocks(sizes), grad_scale});
   return GRPO_OK;
 }
 

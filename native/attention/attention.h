@@ -1,7 +1,9 @@
-// What the operations of shared-prefix attention have in common: the forest and the sizes of a call, and their check.
+// What the operations of shared-prefix attention have in common: the forest, the sizes and the options of a call.
 #pragma once
 
 #include <cmath>
+#include <limits>
+
 #include "attention/check.h"
 #include "attention/tree_layout.h"
 #include "interface/operation.h"
@@ -14,29 +16,56 @@ struct Segments {
   const int32_t* parent;  // [B]    -1: a root
   const int32_t* end;     // [B]    first segment after the subtree
   int64_t B;
+  int32_t window;                     // tokens of its path that a token sees
+  const int32_t* position = nullptr;  // [P]  of each token on its path, where there is a window
+
+  bool has_window() const { return position != nullptr; }
 };
+constexpr int32_t kNoWindow = std::numeric_limits<int32_t>::max();
 
 struct AttentionSizes {
   int64_t P, H, K, D, E;  // H is a multiple of K
   Float type;             // of q, k, v, out and grad_out
   float scale;
+  double softcap;         // 0: none
 };
+
+// q, k or v: for each token the heads, one after the other, and from one token to the next `stride` elements.
+struct Heads {
+  const void* data;
+  int64_t stride;
+};
+
+inline Heads heads_of(const DLTensor* x) { return {data<void>(x), row_stride(x)}; }
 
 template <class Args>
 Segments segments_of(const Args& args, const Axes& axes) {
+  const bool window = !is_null(args.window) && args.window < kNoWindow;
   return {data<int32_t>(args.segment_start), data<int32_t>(args.segment_parent), data<int32_t>(args.segment_end),
-          axes['B']};
+          axes['B'], window ? static_cast<int32_t>(args.window) : kNoWindow};
 }
 
 template <class Args>
 AttentionSizes sizes_of(const Args& args, const Axes& axes) {
   const double scale = is_null(args.scale) ? 1 / std::sqrt(static_cast<double>(axes['D'])) : args.scale;
-  return {axes['P'], axes['H'], axes['K'], axes['D'], axes['E'], float_type(args.q), static_cast<float>(scale)};
+  return {axes['P'], axes['H'], axes['K'], axes['D'], axes['E'], float_type(args.q), static_cast<float>(scale),
+          is_null(args.softcap) ? 0 : args.softcap};
 }
 
 inline int check_layout(const Segments& segments) {
   const LayoutProblem problem = check_segments(segments.parent, segments.end, segments.B);
   return problem.argument == nullptr ? GRPO_OK : fail(GRPO_VALUE, problem.argument, problem.problem);
+}
+
+// The place of each token on its path, whose ancestors' tokens come before it.
+inline void find_positions(const Segments& segments,
+                           int32_t* position) {  // [P]
+  Scratch<int32_t> before(segments.B);
+  for (int64_t b = 0; b < segments.B; ++b) {
+    const int32_t parent = segments.parent[b], start = segments.start[b];
+    before[b] = parent < 0 ? 0 : before[parent] + segments.start[parent + 1] - segments.start[parent];
+    for (int32_t p = start; p < segments.start[b + 1]; ++p) position[p] = before[b] + p - start;
+  }
 }
 
 }  // namespace grpo

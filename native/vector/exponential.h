@@ -133,6 +133,13 @@ struct Tangent {
   F32 saturated;  // -x from which on the result is 1 to the last digit
 };
 
+GRPO_INLINE Tangent tangent_over(double cap) {
+  const float high = static_cast<float>(2 / cap);
+  const double saturated = kLowestExponent / 2 * cap;
+  return {broadcast(high), broadcast(static_cast<float>(2 / cap - high)),
+          broadcast(saturated > -3e38 ? static_cast<float>(saturated) : -3e38f)};
+}
+
 GRPO_INLINE F32 hyperbolic_tangent(F32 x, const Tangent& tangent) {
   const U32 sign = bits_of(broadcast(-0.0f));
   const F32 magnitude = larger(tangent.saturated, float_of(bits_of(x) | sign));
