@@ -144,7 +144,7 @@ export const prefixAttention = operation((inputs: PrefixAttentionInputs, options
  *
  * Accuracy: against the equation in float64, gradients in f32, bf16 and f16 are within twice the largest error of the
  * plain float32 formula that is given the same rounded out, plus the last digit of their dtype. With outLow that formula
- * has out in float32. precision 'standard' as in prefixAttention, of probabilities and of ds.
+ * has the sum of both. precision 'standard' as in prefixAttention, of probabilities and of ds.
  *
  * @param inputs            q, k, v, layout, sink as in prefixAttention
  * @param inputs.gradOut    [P,H,E]  derivative of the loss with respect to out; the dtype of q

@@ -1,9 +1,10 @@
 // Forward pass of shared-prefix attention, see attention/tiles.h.
 //
 // One thread owns a query tile. Scores are held transposed, [keys, queries], so that the running softmax has a query
-// per vector lane and never sums across lanes. Queries are packed and scaled once per tile; keys and values are copied
-// a tile at a time, also where they are float32: the rows of one head lie K * D apart, a multiple of the cache's own
-// stride at the usual sizes, and in place the products were 3 % slower than with the copy.
+// per vector lane and never sums across lanes. Queries are packed once per tile, and the softmax scales the scores: of
+// bf16, whose products are exact, few sums are rounded then. Keys and values are copied a tile at a time, also where they
+// are float32: the rows of one head lie K * D apart, a multiple of the cache's own stride at the usual sizes, and in
+// place the products were 3 % slower than with the copy.
 #include <cmath>
 
 #include "attention/attention.h"
@@ -16,7 +17,7 @@ namespace {
 
 struct Workspace {
   float* queries;  // [kTileRows, D]
-  float* columns;  // [D, kTileRows]  the queries transposed, times scale
+  float* columns;  // [D, kTileRows]  the queries transposed
   float* k;        // [kTileKeys, D]
   float* v;        // [kTileKeys, E]
   float* scores;   // [kTileKeys, kTileRows]
@@ -105,7 +106,7 @@ void prefix_attention(const Heads& q,     // [P,H,D]
     const int64_t head = blocks.head(key_head, block), heads = blocks.heads(block);
     const int64_t tokens = tile.end - tile.begin, rows = tokens * heads;
     gather(q.data, type, tile.begin * q.stride + head * D, q.stride, tokens, heads * D, work.queries);
-    transpose(work.queries, rows, D, sizes.scale, work.columns);
+    transpose(work.queries, rows, D, work.columns);
     std::fill_n(work.max, rows, -INFINITY);
     std::fill_n(work.sum, rows, 0.0f);
     std::fill_n(work.out, rows * E, 0.0f);
@@ -116,8 +117,8 @@ void prefix_attention(const Heads& q,     // [P,H,D]
       kernels.matmul_tile(work.k, D, 1, work.columns + first, kTileRows, work.scores, kTileRows, pair.keys, count, D,
                           false);
       const KeyRanges seen = seen_keys(segments, pair, heads, work.ranges);
-      kernels.softmax_tile(work.scores, kTileRows, pair.keys, count, seen, sizes.softcap, work.max + first,
-                           work.sum + first, work.rescale);
+      kernels.softmax_tile(work.scores, kTileRows, pair.keys, count, seen, sizes.scale, sizes.softcap,
+                           work.max + first, work.sum + first, work.rescale);
       if (!outputs.values()) return;
       gather(v.data, type, pair.key * v.stride + key_head * E, v.stride, pair.keys, E, work.v);
       add_values(work, pair, seen, first, count, E);

@@ -58,7 +58,7 @@ struct Sums {
 
 struct Workspace {
   float* q;             // [kTileRows, D]
-  float* q_columns;     // [D, kTileRows]  times scale
+  float* q_columns;     // [D, kTileRows]  q transposed
   float* grad_out;      // [kTileRows, E]  times grad_scale
   float* grad_columns;  // [E, kTileRows]  grad_out transposed
   float* grad_q;        // [kTileRows, D]  and out [kTileRows, E], while queries are packed
@@ -118,11 +118,11 @@ Queries pack(const Problem& problem, int64_t key_head, int64_t block, int32_t be
   const int64_t head = problem.blocks.head(key_head, block), heads = problem.blocks.heads(block);
   const int64_t tokens = end - begin, rows = tokens * heads, first = begin * H + head;
   gather(problem.q.data, sizes.type, begin * problem.q.stride + head * D, problem.q.stride, tokens, heads * D, work.q);
-  transpose(work.q, rows, D, sizes.scale, work.q_columns);
+  transpose(work.q, rows, D, work.q_columns);
   gather(problem.grad_out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_out);
   // All gradients are linear in gradOut, so that the factor belongs to it.
   for (int64_t i = 0; problem.grad_scale != 1 && i < rows * E; ++i) work.grad_out[i] *= problem.grad_scale;
-  transpose(work.grad_out, rows, E, 1, work.grad_columns);
+  transpose(work.grad_out, rows, E, work.grad_columns);
   gather(problem.out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_q);
   if (problem.out_low != nullptr) add_rows(problem.out_low, sizes.type, first * E, H * E, tokens, heads * E, work.grad_q);
   form_delta(work.grad_q, work, rows, E);

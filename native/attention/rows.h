@@ -45,12 +45,12 @@ inline void convert_rest(const float* x, void* y, Float type, int64_t n, float* 
   convert(rounded, Float::kF32, y, type, n);
 }
 
-// y[j, i] = factor * x[i, j]; the rows of y are kTileRows apart.
-inline void transpose(const float* x, int64_t rows, int64_t columns, float factor, float* y) {
+// y[j, i] = x[i, j]; the rows of y are kTileRows apart.
+inline void transpose(const float* x, int64_t rows, int64_t columns, float* y) {
   constexpr int64_t kBlock = 16;
   for (int64_t i = 0; i < rows; i += kBlock)
     for (int64_t j = 0; j < columns; ++j)
-      for (int64_t r = i; r < std::min(i + kBlock, rows); ++r) y[j * kTileRows + r] = factor * x[r * columns + j];
+      for (int64_t r = i; r < std::min(i + kBlock, rows); ++r) y[j * kTileRows + r] = x[r * columns + j];
 }
 
 inline bool all_finite(const float* x, int64_t n) {

@@ -69,18 +69,20 @@ GRPO_INLINE void hide_rest(float* column, int64_t ld, const Visible& seen, int64
   for (int64_t j = seen.any_end; j < keys; ++j) store_queries<kPartial>(column + j * ld, F32{}, count);
 }
 
-// Scores, soft-capped where `cap` is not 0, become exponentials. Without one the compiler leaves all of it out.
+// Scores, times a scale and soft-capped where `cap` is not 0, become exponentials. Capped ones are kept between the two
+// passes, others scaled again: rounded alike, so that a query with one key has p = 1 exactly.
 template <bool kPartial, bool kCapped>
 static void softmax_queries(float* scores, int64_t lds, int64_t keys, int64_t first, int count, const KeyRanges& ranges,
-                            double cap, float* max, float* sum, float* rescale) {
+                            float scale, double cap, float* max, float* sum, float* rescale) {
   const Visible seen = visible_keys(ranges, first, count, keys);
   const Tangent tangent = tangent_over(kCapped ? cap : 1);
   const F32 row_cap = broadcast(static_cast<float>(cap));
+  const F32 row_scale = broadcast(scale);
   float* const column = scores + first;
   const F32 old_max = load_queries<kPartial>(max + first, count);
   F32 most = old_max;
   for (int64_t j = seen.any; j < seen.any_end; ++j) {
-    F32 score = load_queries<kPartial>(column + j * lds, count);
+    F32 score = load_queries<kPartial>(column + j * lds, count) * row_scale;
     if (kCapped) {
       score = row_cap * hyperbolic_tangent(score, tangent);
       store_queries<kPartial>(column + j * lds, score, count);
@@ -89,58 +91,49 @@ static void softmax_queries(float* scores, int64_t lds, int64_t keys, int64_t fi
   }
   // While a query has seen no key its maximum is -inf; measured from 0 its exponentials are 0 instead of NaN.
   const F32 origin = select(equal(most, broadcast(-kInfinity)), broadcast(0.0f), most);
+  const F32 factor = kCapped ? broadcast(1.0f) : row_scale;
   F32 added = {};
   int64_t j = seen.any;
   while (j < seen.any_end) {
     if (j >= seen.every && j + kWide <= seen.every_end) {
-      const Wide p = exponential_below_zero(load_keys<kPartial>(column + j * lds, lds, count) - origin);
+      const Wide score = rounded_product(load_keys<kPartial>(column + j * lds, lds, count), factor);
+      const Wide p = exponential_below_zero(score - origin);
       store_keys<kPartial>(column + j * lds, lds, p, count);
 #pragma GCC unroll 4
       for (int v = 0; v < kWide; ++v) added += p.v[v];
       j += kWide;
       continue;
     }
-    F32 p = exponential_below_zero(load_queries<kPartial>(column + j * lds, count) - origin);
+    const F32 score = rounded_product(load_queries<kPartial>(column + j * lds, count), factor);
+    F32 p = exponential_below_zero(score - origin);
     if (!all_see(seen, j)) p = zero_unless(sees(seen, j), p);
     store_queries<kPartial>(column + j * lds, p, count);
     added += p;
     ++j;
   }
   hide_rest<kPartial>(column, lds, seen, keys, count);
-  const F32 factor = select(equal(old_max, most), broadcast(1.0f), exponential_below_zero(old_max - origin));
+  const F32 before = select(equal(old_max, most), broadcast(1.0f), exponential_below_zero(old_max - origin));
   store_queries<kPartial>(max + first, most, count);
-  store_queries<kPartial>(sum + first, multiply_add(load_queries<kPartial>(sum + first, count), factor, added), count);
-  store_queries<kPartial>(rescale + first, factor, count);
+  store_queries<kPartial>(sum + first, multiply_add(load_queries<kPartial>(sum + first, count), before, added), count);
+  store_queries<kPartial>(rescale + first, before, count);
 }
 
 template <bool kCapped>
-static void softmax_columns(float* scores, int64_t lds, int64_t keys, int64_t queries, const KeyRanges& seen, double cap,
-                            float* max, float* sum, float* rescale) {
+static void softmax_columns(float* scores, int64_t lds, int64_t keys, int64_t queries, const KeyRanges& seen, float scale,
+                            double cap, float* max, float* sum, float* rescale) {
   int64_t first = 0;
   for (; first + kLanes <= queries; first += kLanes)
-    softmax_queries<false, kCapped>(scores, lds, keys, first, kLanes, seen, cap, max, sum, rescale);
+    softmax_queries<false, kCapped>(scores, lds, keys, first, kLanes, seen, scale, cap, max, sum, rescale);
   if (first < queries) {
     const int count = static_cast<int>(queries - first);
-    softmax_queries<true, kCapped>(scores, lds, keys, first, count, seen, cap, max, sum, rescale);
+    softmax_queries<true, kCapped>(scores, lds, keys, first, count, seen, scale, cap, max, sum, rescale);
   }
 }
 
-static void softmax_tile(float* scores, int64_t lds, int64_t keys, int64_t queries, const KeyRanges& seen, double cap,
-                         float* max, float* sum, float* rescale) {
-  if (cap == 0) return softmax_columns<false>(scores, lds, keys, queries, seen, cap, max, sum, rescale);
-  softmax_columns<true>(scores, lds, keys, queries, seen, cap, max, sum, rescale);
-}
-
-// A score, and what the derivative of its soft-cap is there: 1 without one.
-struct CappedScore {
-  F32 score, slope;
-};
-
-template <bool kCapped>
-GRPO_INLINE CappedScore capped_score(F32 score, const Tangent& tangent, F32 cap) {
-  if (!kCapped) return {score, broadcast(1.0f)};
-  const F32 t = hyperbolic_tangent(score, tangent);
-  return {cap * t, multiply_add(-t, t, broadcast(1.0f))};
+static void softmax_tile(float* scores, int64_t lds, int64_t keys, int64_t queries, const KeyRanges& seen, float scale,
+                         double cap, float* max, float* sum, float* rescale) {
+  if (cap == 0) return softmax_columns<false>(scores, lds, keys, queries, seen, scale, cap, max, sum, rescale);
+  softmax_columns<true>(scores, lds, keys, queries, seen, scale, cap, max, sum, rescale);
 }
 
 template <bool kPartial, bool kCapped>
@@ -159,17 +152,22 @@ static void softmax_queries_backward(float* scores, float* grad_scores, int64_t 
   while (j < seen.any_end) {
     const int64_t i = j * ld + first;
     if (!kCapped && j >= seen.every && j + kWide <= seen.every_end) {
-      const Wide p = exponential(load_keys<kPartial>(scores + i, ld, count) - origin);
+      const Wide p = exponential(rounded_product(load_keys<kPartial>(scores + i, ld, count), row_scale) - origin);
       const Wide grad = p * ((load_keys<kPartial>(grad_scores + i, ld, count) - row_delta) * row_scale);
       store_keys<kPartial>(scores + i, ld, p, count);
       store_keys<kPartial>(grad_scores + i, ld, grad, count);
       j += kWide;
       continue;
     }
-    const CappedScore of = capped_score<kCapped>(load_queries<kPartial>(scores + i, count), tangent, row_cap);
-    F32 p = exponential(of.score - origin);
+    F32 score = rounded_product(load_queries<kPartial>(scores + i, count), row_scale);
+    TangentAt at;
+    if (kCapped) {
+      at = tangent_at(score, tangent);
+      score = rounded_product(row_cap, at.value);
+    }
+    F32 p = exponential(score - origin);
     F32 grad = p * ((load_queries<kPartial>(grad_scores + i, count) - row_delta) * row_scale);
-    if (kCapped) grad *= of.slope;
+    if (kCapped) grad *= at.slope;
     if (!all_see(seen, j)) {
       p = zero_unless(sees(seen, j), p);
       grad = zero_unless(sees(seen, j), grad);

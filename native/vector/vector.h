@@ -79,11 +79,11 @@ struct VectorKernels {
   int64_t matmul_scratch;
 
   // Running softmax over a tile of scores held transposed, scores[keys, queries] (leading dimension lds), of which each
-  // query sees some. With `cap` not 0 a score is cap tanh(score / cap). Updates max[q] and sum[q], turns scores into
-  // exp(score - max[q]) (0 where hidden) and writes rescale[q] = exp(old max - new max), the factor for what was
+  // query sees some. A score is scale times what comes in, and with `cap` not 0 cap tanh(that / cap). Updates max[q] and
+  // sum[q], turns scores into exp(score - max[q]) (0 where hidden) and writes rescale[q] = exp(old max - new max), the factor for what was
   // accumulated before. A query with no key so far has max = -inf, sum = 0, and gets rescale 1.
-  void (*softmax_tile)(float* scores, int64_t lds, int64_t keys, int64_t queries, const KeyRanges& seen, double cap,
-                       float* max, float* sum, float* rescale);
+  void (*softmax_tile)(float* scores, int64_t lds, int64_t keys, int64_t queries, const KeyRanges& seen, float scale,
+                       double cap, float* max, float* sum, float* rescale);
 
   // The tile of the backward pass: p = exp(score - logsumexp[q]) (0 where hidden) replaces scores, and
   // grad_scores[j,q] = p * (grad_scores[j,q] - delta[q]) * scale, times 1 - tanh^2 with a cap, replaces what came in.
