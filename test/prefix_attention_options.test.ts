@@ -95,7 +95,7 @@ describe('window', () => {
       run(pair, gradOut, layout),
       run(single as typeof pair, tail(gradOut) as FloatArray, treeLayout(prompt)),
     ]
-    for (const name of Object.keys(b) as (keyof typeof b)[]) identical(tail(a[name]), b[name])
+    for (const name of Object.keys(b) as (keyof typeof b)[]) identical(tail(a[name] as HostArray), b[name] as HostArray)
   })
   cpuTest('without columns logsumexp counts what is seen', () => {
     const none = (heads: number) => array(new Float32Array(0), [19, heads, 0])
@@ -238,9 +238,9 @@ cpuTest('outLow gives gradQ the error that an out of float32 would', () => {
   const error = (more: object) => {
     const { gradQ } = prefixAttentionBackward({ ...inputs, gradOut, ...forward, outLow: undefined, ...more })
     const own = values(gradQ)
-    return Math.sqrt(exact.gradQ.data.reduce((sum, x, i) => sum + (x - (own[i] as number)) ** 2, 0))
+    return Math.sqrt((exact.gradQ.data as Float32Array).reduce((sum, x, i) => sum + (x - (own[i] as number)) ** 2, 0))
   }
-  const rounding = Math.sqrt(exact.gradQ.data.reduce((sum, x) => sum + (x - (exactly(floats(Float32Array.of(x), [1], 'bf16'))[0] as number)) ** 2, 0)) // biome-ignore format: a line
+  const rounding = Math.sqrt((exact.gradQ.data as Float32Array).reduce((sum, x) => sum + (x - (exactly(floats(Float32Array.of(x), [1], 'bf16'))[0] as number)) ** 2, 0)) // biome-ignore format: a line
   expect(error({})).toBeGreaterThan(2 * rounding)
   expect(error({ outLow: low })).toBeLessThan(1.02 * rounding)
 })

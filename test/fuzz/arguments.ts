@@ -378,13 +378,9 @@ function attention(c: OperationCase, made: Arguments): void {
   const { s, sees } = attentionOf(made)
   const forward = attentionReference({ q: values(q!), k: values(k!), v: values(v!) }, sees, s)
   put(out, forward.out)
-  if (outLow) {
-    const high = values(out)
-    put(
-      outLow,
-      forward.out.map((x, i) => x - high[i]!),
-    )
-  }
+  const high = values(out)
+  const rest = forward.out.map((x, i) => x - high[i]!)
+  if (outLow) put(outLow, rest)
   put(logsumexp!, forward.logsumexp)
 }
 

@@ -29,6 +29,7 @@ function probabilities(arrays: AttentionArrays, sees: boolean[][], h: number, s:
   const scale = s.scale ?? 1 / Math.sqrt(D)
   const head = Math.floor((h * K) / H)
   const cap = s.softcap ?? undefined
+  const isExact = round(1 / 3) === 1 / 3
   const slopes = Array.from({ length: P }, () => Array<number>(P).fill(1))
   const logsumexp: number[] = []
   const scores = Array.from({ length: P }, (_, p) =>
@@ -41,7 +42,9 @@ function probabilities(arrays: AttentionArrays, sees: boolean[][], h: number, s:
       const score = round(scale * dot)
       if (cap === undefined) return score
       const tangent = round(Math.tanh(round(score / cap)))
-      ;(slopes[p] as number[])[j] = round(1 - round(tangent * tangent))
+      // In float64 by the cosine: of a tangent near 1 the difference has no digits.
+      const slope = isExact ? Math.cosh(score / cap) ** -2 : round(1 - round(tangent * tangent))
+      ;(slopes[p] as number[])[j] = slope
       return round(cap * tangent)
     }),
   )
