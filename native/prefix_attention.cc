@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "attention/attention.h"
+#include "attention/products.h"
 #include "attention/rows.h"
 #include "attention/sink.h"
 #include "attention/work.h"
@@ -23,6 +24,8 @@ struct Workspace {
   float* scores;   // [kTileKeys, kTileRows]
   float* out;      // [kTileRows, E]  times sum
   float *max, *sum, *rescale;
+  float* visible;   // [kTileKeys, E]  the values that one query sees, and zeros
+  float* products;  // scratch of products
   int32_t* ranges;  // [2 * kTileRows]
 
   static Workspace cut(Carver& carver, const AttentionSizes& sizes) {
@@ -35,6 +38,8 @@ struct Workspace {
             .max = carver.take(kTileRows),
             .sum = carver.take(kTileRows),
             .rescale = carver.take(kTileRows),
+            .visible = carver.take(kTileKeys * sizes.E),
+            .products = carver.take(product_scratch(sizes)),
             .ranges = reinterpret_cast<int32_t*>(carver.take(2 * kTileRows))};
   }
 };
@@ -45,21 +50,19 @@ void scale_row(float* x, Factor factor, int64_t n) {
 }
 
 // out[rows, E] = rescale * out + P^T V. A hidden key has p = 0, but 0 times an infinite or NaN value would not be 0:
-// then each row's sum has the keys alone that it sees, which changes no bit of the others.
+// then each row's sum has zeros for the keys that it does not see, which change no bit of the others.
 void add_values(const Workspace& work, const TilePair& pair, const KeyRanges& seen, int64_t first, int64_t rows,
-                int64_t E) {
-  const VectorKernels& kernels = vector_kernels();
+                const AttentionSizes& sizes) {
+  const int64_t E = sizes.E;
   float* out = work.out + first * E;
   for (int64_t r = 0; r < rows; ++r)
     if (work.rescale[r] != 1) scale_row(out + r * E, work.rescale[r], E);
-  if (seen.end == nullptr || all_finite(work.v, pair.keys * E))
-    return kernels.matmul_tile(work.scores, 1, kTileRows, work.v, E, out, E, rows, E, pair.keys, true);
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t begin = seen.begin[r], keys = seen.end[r] - begin;
-    if (keys > 0)
-      kernels.matmul_tile(work.scores + begin * kTileRows + r, 1, kTileRows, work.v + begin * E, E, out + r * E, E, 1, E,
-                          keys, true);
-  }
+  const auto add = [&](int64_t r, int64_t count, const float* v) {
+    multiply(sizes.standard, {work.scores + r, Float::kF32, 1, kTileRows}, rows_of(v, E), out + r * E, E, count, E,
+             pair.keys, true, work.products);
+  };
+  if (seen.end == nullptr || all_finite(work.v, pair.keys * E)) return add(0, rows, work.v);
+  for (int64_t r = 0; r < rows; ++r) add(r, 1, keys_seen(work.v, seen.begin[r], seen.end[r], pair.keys, E, work.visible));
 }
 
 struct Outputs {
@@ -106,7 +109,7 @@ void prefix_attention(const Heads& q,     // [P,H,D]
     const int64_t head = blocks.head(key_head, block), heads = blocks.heads(block);
     const int64_t tokens = tile.end - tile.begin, rows = tokens * heads;
     gather(q.data, type, tile.begin * q.stride + head * D, q.stride, tokens, heads * D, work.queries);
-    transpose(work.queries, rows, D, work.columns);
+    if (!sizes.bf16) transpose(work.queries, rows, D, work.columns);
     std::fill_n(work.max, rows, -INFINITY);
     std::fill_n(work.sum, rows, 0.0f);
     std::fill_n(work.out, rows * E, 0.0f);
@@ -114,14 +117,14 @@ void prefix_attention(const Heads& q,     // [P,H,D]
     for_each_pair(segments, tile, [&](const TilePair& pair) {
       const int64_t first = (pair.token - tile.begin) * heads, count = (pair.token_end - pair.token) * heads;
       gather(k.data, type, pair.key * k.stride + key_head * D, k.stride, pair.keys, D, work.k);
-      kernels.matmul_tile(work.k, D, 1, work.columns + first, kTileRows, work.scores, kTileRows, pair.keys, count, D,
-                          false);
+      multiply_rows(sizes.bf16, work.k, work.queries + first * D, work.columns + first, D, work.scores, pair.keys, count,
+                    work.products);
       const KeyRanges seen = seen_keys(segments, pair, heads, work.ranges);
       kernels.softmax_tile(work.scores, kTileRows, pair.keys, count, seen, sizes.scale, sizes.softcap,
                            work.max + first, work.sum + first, work.rescale);
       if (!outputs.values()) return;
       gather(v.data, type, pair.key * v.stride + key_head * E, v.stride, pair.keys, E, work.v);
-      add_values(work, pair, seen, first, count, E);
+      add_values(work, pair, seen, first, count, sizes);
     });
     write_tile(work, outputs, sink, sizes, tile.begin, tokens, head, heads);
   }, sizes);

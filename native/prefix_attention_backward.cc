@@ -1,195 +1,28 @@
 // Backward pass of shared-prefix attention, see attention/tiles.h.
 //
-//   p = exp(scale q.k - logsumexp)   gradV[j] = sum_q p gradOut[q]      delta[q] = gradOut[q] . out[q]
-//   s = scale p (gradOut.v - delta)  gradK[j] = sum_q s q               gradQ[q] = sum_j s k[j]
-//   with a soft-cap s times its slope; with a sink gradSink, see attention/sink.h
-//
-// Two schedules with the same bits, because both add the same tile products to the same element in the same order
-// (gradQ: leaf to root; gradK, gradV: query tiles as they are packed, head blocks within a tile):
+// Its products stand in attention/backward.cc, the gradient of sinks in attention/sink.cc. Here are two schedules, with
+// the same bits, because both add the same tile products to the same element in the same order (gradQ: leaf to root;
+// gradK, gradV: query tiles as they are packed, head blocks within a tile):
 //   trees    a thread owns a tree and a key head: five products for each pair of tiles. gradK and gradV of half
 //            precision are summed in float32 rows of the tree's tokens, for one key head per thread;
 //   owners   threads own query tiles for gradQ, then blocks of keys for gradK and gradV: seven products, since the
 //            scores are formed twice, but as many tasks as there are tiles, and scratch for tiles only. Also where
 //            gradQ or both others are not wanted.
 #include <algorithm>
+#include <cmath>
 
-#include "attention/attention.h"
+#include "attention/backward.h"
 #include "attention/rows.h"
 #include "attention/sink.h"
-#include "attention/work.h"
 
 namespace grpo {
 namespace {
 
-// A gradient has its own type, so that half-precision inputs may have float32 gradients.
-struct Gradient {
-  void* data;  // may be null
-  Float type;
-  int64_t stride;  // elements from one token to the next
-
-  static Gradient of(DLTensor* x) {
-    if (x == nullptr) return {nullptr, Float::kF32, 0};
-    return {grpo::data<void>(x), float_type(x), row_stride(x)};
-  }
-};
-
 constexpr int64_t kBlockKeys = 4 * kTileKeys;  // of an owner, so that it packs the queries once for four key tiles
 
-struct Problem {
-  Heads q, k, v;
-  const void *grad_out, *out;  // [P,H,E]
-  const void* out_low;         // [P,H,E]  what rounding lost of out; may be null
-  const float* logsumexp;      // [P,H]
-  const Segments& segments;
-  Gradient grad_q, grad_k, grad_v;
-  const AttentionSizes& sizes;
-  HeadBlocks blocks;
-  float grad_scale;  // what all gradients are multiplied by
-};
-
-// Float32 sums of a gradient, row by row from token `origin`: the output itself where it is float32.
-struct Sums {
-  float* data;  // null: not wanted
-  int64_t stride;
-  int32_t origin;
-
-  float* row(int32_t token) const { return data + (token - origin) * stride; }
-};
-
-struct Workspace {
-  float* q;             // [kTileRows, D]
-  float* q_columns;     // [D, kTileRows]  q transposed
-  float* grad_out;      // [kTileRows, E]  times grad_scale
-  float* grad_columns;  // [E, kTileRows]  grad_out transposed
-  float* grad_q;        // [kTileRows, D]  and out [kTileRows, E], while queries are packed
-  float* k;             // [kTileKeys, D]
-  float* v;             // [kTileKeys, E]
-  float* scores;        // [kTileKeys, kTileRows]
-  float* grad_scores;   // [kTileKeys, kTileRows]
-  float *logsumexp, *delta;
-  int32_t* ranges;      // [2 * kTileRows]
-  float* visible;       // [kTileRows, max(D, E)]  what one key is seen by, and zeros
-  float* sums_k;        // [keys, D]  gradients that are not float32 themselves
-  float* sums_v;        // [keys, E]
-
-  static Workspace cut(Carver& carver, const AttentionSizes& sizes, int64_t keys) {
-    return {.q = carver.take(kTileRows * sizes.D),
-            .q_columns = carver.take(kTileRows * sizes.D),
-            .grad_out = carver.take(kTileRows * sizes.E),
-            .grad_columns = carver.take(kTileRows * sizes.E),
-            .grad_q = carver.take(kTileRows * std::max(sizes.D, sizes.E)),
-            .k = carver.take(kTileKeys * sizes.D),
-            .v = carver.take(kTileKeys * sizes.E),
-            .scores = carver.take(kTileKeys * kTileRows),
-            .grad_scores = carver.take(kTileKeys * kTileRows),
-            .logsumexp = carver.take(kTileRows),
-            .delta = carver.take(kTileRows),
-            .ranges = reinterpret_cast<int32_t*>(carver.take(2 * kTileRows)),
-            .visible = carver.take(kTileRows * std::max(sizes.D, sizes.E)),
-            .sums_k = carver.take(keys * sizes.D),
-            .sums_v = carver.take(keys * sizes.E)};
-  }
-};
-
-// The queries of tokens [begin, end) and of some heads of one key head, packed into a workspace.
-struct Queries {
-  int64_t key_head, head, heads;
-  int32_t begin, end;
-  bool finite;
-};
-
-// delta[r] = grad_out[r] . out[r], by the very chain of products and sums that forms gradOut . v in add_pair: where out
-// is v (a token that sees only itself) the two cancel to exactly 0. As diagonals of small squares, because the vector
-// code has products of matrices only.
-void form_delta(const float* out, const Workspace& work, int64_t rows, int64_t E) {
-  constexpr int64_t kSquare = 16;
-  for (int64_t r = 0; r < rows; r += kSquare) {
-    const int64_t n = std::min(kSquare, rows - r);
-    vector_kernels().matmul_tile(out + r * E, E, 1, work.grad_columns + r, kTileRows, work.scores, kSquare, n, n, E,
-                                 false);
-    for (int64_t i = 0; i < n; ++i) work.delta[r + i] = work.scores[i * kSquare + i];
-  }
-}
-
-Queries pack(const Problem& problem, int64_t key_head, int64_t block, int32_t begin, int32_t end,
-             const Workspace& work) {
-  const AttentionSizes& sizes = problem.sizes;
-  const int64_t H = sizes.H, D = sizes.D, E = sizes.E;
-  const int64_t head = problem.blocks.head(key_head, block), heads = problem.blocks.heads(block);
-  const int64_t tokens = end - begin, rows = tokens * heads, first = begin * H + head;
-  gather(problem.q.data, sizes.type, begin * problem.q.stride + head * D, problem.q.stride, tokens, heads * D, work.q);
-  transpose(work.q, rows, D, work.q_columns);
-  gather(problem.grad_out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_out);
-  // All gradients are linear in gradOut, so that the factor belongs to it.
-  for (int64_t i = 0; problem.grad_scale != 1 && i < rows * E; ++i) work.grad_out[i] *= problem.grad_scale;
-  transpose(work.grad_out, rows, E, work.grad_columns);
-  gather(problem.out, sizes.type, first * E, H * E, tokens, heads * E, work.grad_q);
-  if (problem.out_low != nullptr) add_rows(problem.out_low, sizes.type, first * E, H * E, tokens, heads * E, work.grad_q);
-  form_delta(work.grad_q, work, rows, E);
-  gather(problem.logsumexp, Float::kF32, first, H, tokens, heads, work.logsumexp);
-  return {key_head, head, heads, begin, end, all_finite(work.q, rows * D) && all_finite(work.grad_out, rows * E)};
-}
-
-// x[rows, columns], with zeros for the rows that do not see key j.
-const float* rows_that_see(int64_t j, const KeyRanges& seen, const float* x, int64_t rows, int64_t columns, float* y) {
-  for (int64_t r = 0; r < rows; ++r) {
-    if (seen.begin[r] <= j && j < seen.end[r]) std::copy_n(x + r * columns, columns, y + r * columns);
-    else std::fill_n(y + r * columns, columns, 0.0f);
-  }
-  return y;
-}
-
-// sums[keys, columns] += factors[keys, rows] x[rows, columns], factors being 0 where a row does not see a key.
-void add_to_keys(const Sums& sums, const float* factors, const float* x, const TilePair& pair, int64_t rows,
-                 int64_t columns, const KeyRanges* seen, float* visible) {
-  if (sums.data == nullptr) return;
-  const VectorKernels& kernels = vector_kernels();
-  if (seen == nullptr)
-    return kernels.matmul_tile(factors, kTileRows, 1, x, columns, sums.row(pair.key), sums.stride, pair.keys, columns,
-                               rows, true);
-  for (int32_t j = 0; j < pair.keys; ++j)
-    kernels.matmul_tile(factors + j * kTileRows, kTileRows, 1, rows_that_see(j, *seen, x, rows, columns, visible),
-                        columns, sums.row(pair.key + j), sums.stride, 1, columns, rows, true);
-}
-
-// What one pair of tiles adds to the gradients.
-void add_pair(const Problem& problem, const Queries& queries, const TilePair& pair, bool grad_q, const Sums& sums_k,
-              const Sums& sums_v, const Workspace& work) {
-  const AttentionSizes& sizes = problem.sizes;
-  const int64_t D = sizes.D, E = sizes.E, keys = pair.keys;
-  const VectorKernels& kernels = vector_kernels();
-  const int64_t first = (pair.token - queries.begin) * queries.heads;
-  const int64_t rows = (pair.token_end - pair.token) * queries.heads;
-  const Heads &k = problem.k, &v = problem.v;
-  gather(k.data, sizes.type, pair.key * k.stride + queries.key_head * D, k.stride, keys, D, work.k);
-  gather(v.data, sizes.type, pair.key * v.stride + queries.key_head * E, v.stride, keys, E, work.v);
-  kernels.matmul_tile(work.k, D, 1, work.q_columns + first, kTileRows, work.scores, kTileRows, keys, rows, D, false);
-  kernels.matmul_tile(work.v, E, 1, work.grad_columns + first, kTileRows, work.grad_scores, kTileRows, keys, rows, E,
-                      false);
-  const KeyRanges ranges = seen_keys(problem.segments, pair, queries.heads, work.ranges);
-  kernels.softmax_tile_backward(work.scores, work.grad_scores, kTileRows, keys, rows, ranges, sizes.softcap,
-                                work.logsumexp + first, work.delta + first, sizes.scale);
-
-  // Zero times a value that is not finite would not be zero: then sums run over what is visible alone, key by key and
-  // query by query. For finite values the zeros change no bit.
-  const bool finite = ranges.end == nullptr || (queries.finite && all_finite(work.k, keys * D));
-  const KeyRanges* seen = finite ? nullptr : &ranges;
-  add_to_keys(sums_v, work.scores, work.grad_out + first * E, pair, rows, E, seen, work.visible);
-  add_to_keys(sums_k, work.grad_scores, work.q + first * D, pair, rows, D, seen, work.visible);
-  if (!grad_q) return;
-  float* sum = work.grad_q + first * D;
-  if (finite) return kernels.matmul_tile(work.grad_scores, 1, kTileRows, work.k, D, sum, D, rows, D, keys, true);
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t begin = ranges.begin[r], count = ranges.end[r] - begin;
-    if (count > 0)
-      kernels.matmul_tile(work.grad_scores + begin * kTileRows + r, 1, kTileRows, work.k + begin * D, D, sum + r * D, D,
-                          1, D, count, true);
-  }
-}
-
 // All pairs of a query tile: gradQ whole, and its part of gradK and gradV where sums are given.
-void add_query_tile(const Problem& problem, const TokenTile& tile, int64_t key_head, int64_t block, const Sums& sums_k,
-                    const Sums& sums_v, const Workspace& work) {
+void add_query_tile(const BackwardProblem& problem, const TokenTile& tile, int64_t key_head, int64_t block, const Sums& sums_k,
+                    const Sums& sums_v, const BackwardWorkspace& work) {
   if (cancelled()) return;
   const int64_t D = problem.sizes.D, stride = problem.grad_q.stride;
   const Queries queries = pack(problem, key_head, block, tile.begin, tile.end, work);
@@ -205,7 +38,7 @@ void add_query_tile(const Problem& problem, const TokenTile& tile, int64_t key_h
 // Calls add(sums of gradK, sums of gradV) with sums for tokens [begin, end) of a key head that begin as zero, and
 // writes them into the gradients if they are not their own memory.
 template <class F>
-void with_sums(const Problem& problem, int64_t key_head, int32_t begin, int32_t end, const Workspace& work, F&& add) {
+void with_sums(const BackwardProblem& problem, int64_t key_head, int32_t begin, int32_t end, const BackwardWorkspace& work, F&& add) {
   const int64_t D = problem.sizes.D, E = problem.sizes.E;
   const auto open = [&](const Gradient& gradient, int64_t n, float* own) {
     if (gradient.data == nullptr) return Sums{nullptr, 0, begin};
@@ -226,13 +59,13 @@ void with_sums(const Problem& problem, int64_t key_head, int32_t begin, int32_t 
   close(problem.grad_v, E, sums_v);
 }
 
-bool needs_sums(const Problem& problem) {
+bool needs_sums(const BackwardProblem& problem) {
   const auto needs = [](const Gradient& x) { return x.data != nullptr && x.type != Float::kF32; };
   return needs(problem.grad_k) || needs(problem.grad_v);
 }
 
 // Whether a thread per tree and key head is the faster schedule, in at most the memory of the gradients themselves.
-bool prefer_trees(const Problem& problem, const int32_t* roots, int64_t G, int64_t largest) {
+bool prefer_trees(const BackwardProblem& problem, const int32_t* roots, int64_t G, int64_t largest) {
   const AttentionSizes& sizes = problem.sizes;
   if (problem.grad_q.data == nullptr) return false;
   if (problem.grad_k.data == nullptr && problem.grad_v.data == nullptr) return false;
@@ -260,10 +93,10 @@ bool prefer_trees(const Problem& problem, const int32_t* roots, int64_t G, int64
   return 5 * last <= 7 * total / static_cast<double>(threads);
 }
 
-void run_trees(const Problem& problem, const int32_t* roots, int64_t G, int64_t largest) {
+void run_trees(const BackwardProblem& problem, const int32_t* roots, int64_t G, int64_t largest) {
   const int64_t K = problem.sizes.K;
   const Segments& segments = problem.segments;
-  for_each_task<Workspace>(G * K, [&](int64_t task, const Workspace& work) {
+  for_each_task<BackwardWorkspace>(G * K, [&](int64_t task, const BackwardWorkspace& work) {
     const int64_t g = task / K, key_head = task % K;
     const int32_t begin = segments.start[roots[g]], end = segments.start[roots[g + 1]];
     with_sums(problem, key_head, begin, end, work, [&](const Sums& sums_k, const Sums& sums_v) {
@@ -275,12 +108,12 @@ void run_trees(const Problem& problem, const int32_t* roots, int64_t G, int64_t 
   }, problem.sizes, needs_sums(problem) ? largest : 0);
 }
 
-void run_owners(const Problem& problem) {
+void run_owners(const BackwardProblem& problem) {
   const Segments& segments = problem.segments;
   const int64_t K = problem.sizes.K, blocks = problem.blocks.count;
   TileList tiles([&](auto&& add) { for_each_query_tile(segments, 0, segments.B, problem.blocks.tokens, add); });
   if (problem.grad_q.data != nullptr) {
-    for_each_task<Workspace>(K * blocks * tiles.count, [&](int64_t task, const Workspace& work) {
+    for_each_task<BackwardWorkspace>(K * blocks * tiles.count, [&](int64_t task, const BackwardWorkspace& work) {
       const Sums none{nullptr, 0, 0};
       add_query_tile(problem, tiles[task % tiles.count], task / tiles.count / blocks, task / tiles.count % blocks,
                      none, none, work);
@@ -295,7 +128,7 @@ void run_owners(const Problem& problem) {
       for (int64_t at = segments.start[b], end = segments.start[b + 1]; at < end; at += block_keys)
         add(TokenTile{b, static_cast<int32_t>(at), static_cast<int32_t>(std::min(at + block_keys, end))});
   });
-  for_each_task<Workspace>(K * key_blocks.count, [&](int64_t task, const Workspace& work) {
+  for_each_task<BackwardWorkspace>(K * key_blocks.count, [&](int64_t task, const BackwardWorkspace& work) {
     const TokenTile& keys = key_blocks[task % key_blocks.count];
     const int64_t key_head = task / key_blocks.count;
     const int32_t subtree_end = segments.start[segments.end[keys.segment]];
@@ -318,7 +151,7 @@ void run_owners(const Problem& problem) {
   }, problem.sizes, needs_sums(problem) ? block_keys : 0);
 }
 
-void prefix_attention_backward(const Problem& problem) {
+void prefix_attention_backward(const BackwardProblem& problem) {
   const Segments& segments = problem.segments;
   const int64_t G = std::count(segments.parent, segments.parent + segments.B, -1);
   Scratch<int32_t> roots(G + 1);
@@ -336,6 +169,11 @@ void prefix_attention_backward(const Problem& problem) {
 // ---- the C interface ------------------------------------------------------------------------------------------------
 
 using Args = grpo_prefix_attention_backward_args;
+
+bool is_power_of_two(float x) {
+  int exponent;
+  return std::fabs(std::frexp(x, &exponent)) == 0.5f;
+}
 
 int run(const Args& args, const Axes& axes) {
   Segments segments = segments_of(args, axes);
@@ -359,7 +197,8 @@ int run(const Args& args, const Axes& axes) {
   prefix_attention_backward({heads_of(args.q), heads_of(args.k), heads_of(args.v), data<void>(args.grad_out),
                              data<void>(args.out), data<void>(args.out_low), data<float>(args.logsumexp), segments,
                              Gradient::of(args.grad_q), Gradient::of(args.grad_k), Gradient::of(args.grad_v), sizes,
-                             HeadBlocks(sizes), grad_scale});
+                             HeadBlocks(sizes), grad_scale,
+                             sizes.bf16 && (sizes.standard || is_power_of_two(grad_scale))});
   return GRPO_OK;
 }
 

@@ -28,6 +28,8 @@ struct AttentionSizes {
   Float type;             // of q, k, v, out and grad_out
   float scale;
   double softcap;         // 0: none
+  bool bf16;              // products of two inputs by the processor's own of bf16
+  bool standard;          // those of what is computed, too
 };
 
 // q, k or v: for each token the heads, one after the other, and from one token to the next `stride` elements.
@@ -48,8 +50,10 @@ Segments segments_of(const Args& args, const Axes& axes) {
 template <class Args>
 AttentionSizes sizes_of(const Args& args, const Axes& axes) {
   const double scale = is_null(args.scale) ? 1 / std::sqrt(static_cast<double>(axes['D'])) : args.scale;
-  return {axes['P'], axes['H'], axes['K'], axes['D'], axes['E'], float_type(args.q), static_cast<float>(scale),
-          is_null(args.softcap) ? 0 : args.softcap};
+  const Float type = float_type(args.q);
+  const bool bf16 = type == Float::kBf16 && vector_kernels().matmul_bf16 != nullptr;
+  return {axes['P'], axes['H'], axes['K'], axes['D'], axes['E'], type, static_cast<float>(scale),
+          is_null(args.softcap) ? 0 : args.softcap, bf16, bf16 && args.precision != 0};
 }
 
 inline int check_layout(const Segments& segments) {

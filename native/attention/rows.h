@@ -25,13 +25,6 @@ inline void gather(const void* x, Float type, int64_t first, int64_t stride, int
   for (int64_t i = 0; i < blocks; ++i) convert(from + i * stride * size_of(type), type, y + i * n, Float::kF32, n);
 }
 
-// The same blocks, added to those of y.
-inline void add_rows(const void* x, Float type, int64_t first, int64_t stride, int64_t blocks, int64_t n, float* y) {
-  const char* from = static_cast<const char*>(x) + first * size_of(type);
-  for (int64_t i = 0; i < blocks; ++i)
-    vector_kernels().add_scaled(1, from + i * stride * size_of(type), type, y + i * n, n);
-}
-
 inline void scatter(const float* x, void* y, Float type, int64_t first, int64_t stride, int64_t blocks, int64_t n) {
   char* to = static_cast<char*>(y) + first * size_of(type);
   for (int64_t i = 0; i < blocks; ++i) convert(x + i * n, Float::kF32, to + i * stride * size_of(type), type, n);
