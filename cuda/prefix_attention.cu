@@ -38,8 +38,9 @@ __global__ void __launch_bounds__(kThreads)
 using Args = grpo_prefix_attention_args;
 
 int run(const Args& args, const Axes& axes, Launch& on) {
+  if (const int status = check_attention(args, axes)) return status;
+  if (const int status = check_options_of_today(args)) return status;
   const AttentionShape shape = shape_of(args, axes);
-  if (const int status = check_heads(shape)) return status;
   const Forward forward{data<void>(args.q), data<void>(args.k), data<void>(args.v), data<void>(args.out),
                         data<float>(args.logsumexp), float_type(args.q)};
   const bool values = forward.out != nullptr && shape.E > 0;

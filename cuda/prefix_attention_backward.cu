@@ -21,8 +21,9 @@ namespace {
 using Args = grpo_prefix_attention_backward_args;
 
 int run(const Args& args, const Axes& axes, Launch& on) {
+  if (const int status = check_attention(args, axes)) return status;
+  if (const int status = check_options_of_today(args)) return status;
   const AttentionShape shape = shape_of(args, axes);
-  if (const int status = check_heads(shape)) return status;
   // Gradients without elements need no pass over the pairs of tokens.
   const bool columns = shape.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
   if (shape.H == 0 || shape.P == 0 || !(columns || (shape.E > 0 && args.grad_v != nullptr))) return GRPO_OK;

@@ -93,6 +93,17 @@ const full = 'boolean = false'
 const accumulate = 'boolean = false'
 const chunkRows = 'integer? = null >= 1'
 const precision = 'enum high|standard'
+const heads = {
+  q: 'f32|bf16|f16[P,H,D] strided',
+  k: '=q[P,K,D] strided',
+  v: '=q[P,K,E] strided',
+} as const
+const attentionOptions = {
+  scale: 'number? = null f32 inverse',
+  window: 'integer? = null >= 1',
+  softcap,
+  precision,
+} as const
 const segments = {
   segmentStart: 'i32[B+1] offsets P',
   segmentParent: 'i32[B]',
@@ -268,23 +279,28 @@ export const ops = {
     paper: 'Prefix Grouper, arXiv:2506.05433',
   },
   prefixAttention: {
-    inputs: { q: 'f32|bf16|f16[P,H,D]', k: '=q[P,K,D]', v: '=q[P,K,E]', ...segments },
-    outputs: { out: '=q[P,H,E]', logsumexp: 'f32[P,H]' },
-    options: { scale: 'number? = null f32 inverse' },
+    inputs: { ...heads, ...segments, sink: 'f32[H] ?' },
+    outputs: { out: '=q[P,H,E]', logsumexp: 'f32[P,H]', outLow: '=q[P,H,E] asked' },
+    options: attentionOptions,
     paper: 'Prefix Grouper, arXiv:2506.05433; FlashAttention, arXiv:2205.14135',
   },
   prefixAttentionBackward: {
     inputs: {
-      q: 'f32|bf16|f16[P,H,D]',
-      k: '=q[P,K,D]',
-      v: '=q[P,K,E]',
+      ...heads,
       gradOut: '=q[P,H,E]',
       out: '=q[P,H,E]',
+      outLow: '=q[P,H,E] ?',
       logsumexp: 'f32[P,H]',
       ...segments,
+      sink: 'f32[H] ?',
     },
-    outputs: { gradQ: '~q[P,H,D]', gradK: '~k[P,K,D]', gradV: '~v[P,K,E]' },
-    options: { scale: 'number? = null f32 inverse', gradScale },
+    outputs: {
+      gradQ: '~q[P,H,D] strided',
+      gradK: '~k[P,K,D] strided',
+      gradV: '~v[P,K,E] strided',
+      gradSink: 'f32[H] if sink',
+    },
+    options: { ...attentionOptions, gradScale },
     paper: 'Prefix Grouper, arXiv:2506.05433; FlashAttention, arXiv:2205.14135',
   },
   selectRollouts: {

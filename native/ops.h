@@ -297,6 +297,11 @@ typedef struct {
   const DLTensor *q, *k, *v, *segment_start, *segment_parent, *segment_end;
   DLTensor *out, *logsumexp;
   double scale;
+  int64_t window;
+  double softcap;
+  const DLTensor* sink;
+  DLTensor* out_low;
+  int32_t precision;
 } grpo_prefix_attention_args;
 
 typedef struct {
@@ -305,6 +310,11 @@ typedef struct {
   DLTensor *grad_q, *grad_k, *grad_v;
   double scale;
   double grad_scale;
+  int64_t window;
+  double softcap;
+  const DLTensor *sink, *out_low;
+  DLTensor* grad_sink;
+  int32_t precision;
 } grpo_prefix_attention_backward_args;
 
 // ---- selection and rows ---------------------------------------------------------------------------------------------

@@ -25,12 +25,12 @@ function floats(data: Float32Array, shape: number[], dtype: DType): FloatArray {
   return array(dtype === 'bf16' ? toBf16(data) : toF16(data), shape, dtype)
 }
 
-function problem(tree: Tree, [H, K, D, E]: [number, number, number, number], dtype: DType) {
+function problem(tree: Tree, [H, K, D, E]: [number, number, number, number], dtype: DType, window: number | null) {
   const P = tree.length.reduce((a, b) => a + b, 0)
   const r = random(8)
   const make = (heads: number, width: number) => floats(r.normals(P * heads * width), [P, heads, width], dtype)
   const inputs: Inputs = { q: make(H, D), k: make(K, D), v: make(K, E), gradOut: make(H, E) }
-  return { inputs, layout: treeLayout(tree), sees: visibility(tree) }
+  return { inputs, layout: treeLayout(tree), sees: visibility(tree, window) }
 }
 
 /** x with one number for all that token `p` has. */
@@ -57,6 +57,15 @@ type Heads = [number, number, number, number]
 const small: Tree = { length: [6, 5, 4], parent: [-1, 0, 0] }
 /** The second segment crosses a tile of keys and one of queries. */
 const large: Tree = { length: [40, 150, 20], parent: [-1, 0, 0] }
+/** Windows reach from a response into its prompt, and from an inner node's first token through its parent. */
+const windows: [Tree, Heads, number, number][] = [
+  [small, [6, 2, 8, 8], 2, 4],
+  [small, [2, 2, 5, 3], 8, 2],
+  [{ length: [3, 2, 4, 1, 2, 3], parent: [-1, 0, 1, 2, 1, 0] }, [4, 2, 8, 8], 1, 5],
+  [large, [2, 1, 8, 8], 20, 40],
+  [large, [4, 2, 8, 8], 130, 7],
+  [large, [2, 2, 8, 8], 39, 64],
+]
 const cases = fewOnDevice<[Tree, Heads, number]>(
   [
     [small, [6, 2, 8, 8], 2],
@@ -72,13 +81,18 @@ const cases = fewOnDevice<[Tree, Heads, number]>(
 )
 
 describe.each(['f32', 'bf16', 'f16'] as const)('%s', (dtype) => {
-  describe.each(cases)('%j, heads and sizes %j, token %i', (tree, heads, p) => {
-    const { inputs, layout, sees } = problem(tree, heads, dtype)
+  const all = [
+    ...cases.map(([tree, heads, p]) => [tree, heads, p, null] as const),
+    ...(backend === 'cpu' ? windows : []),
+  ]
+  describe.each(all)('%j, heads and sizes %j, token %i, window %j', (tree, heads, p, window) => {
+    const { inputs, layout, sees } = problem(tree, heads, dtype, window)
+    const options = window === null ? {} : { window }
     const tokens = sees.map((_, token) => token)
     const run = (given: Inputs) => {
       const { gradOut, ...forward } = given
-      const result = prefixAttention({ ...forward, layout })
-      return { ...result, ...prefixAttentionBackward({ ...given, layout, ...result }) }
+      const result = prefixAttention({ ...forward, layout }, options)
+      return { ...result, ...prefixAttentionBackward({ ...given, layout, ...result }, options) }
     }
     const clean = run(inputs)
 

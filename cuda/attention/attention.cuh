@@ -6,6 +6,8 @@
 #include "blocks/floats.cuh"
 #include "blocks/lanes.cuh"
 #include "launch/operation.cuh"
+#include "native/attention/check.h"
+#include "native/attention/options_of_today.h"
 
 namespace grpo::cuda {
 
@@ -24,12 +26,6 @@ template <class Args>
 Forest forest_of(const Args& args, const Axes& axes) {
   return {data<int32_t>(args.segment_start), data<int32_t>(args.segment_parent), data<int32_t>(args.segment_end),
           axes['B'], axes['P']};
-}
-
-inline int check_heads(const AttentionShape& shape) {
-  if (shape.K == 0 ? shape.H == 0 : shape.H % shape.K == 0) return GRPO_OK;
-  return fail(GRPO_SHAPE, "q", "has " + std::to_string(shape.H) + " heads, expected a multiple of K = " +
-                                   std::to_string(shape.K) + " from {k}");
 }
 
 __device__ __forceinline__ void fill_nan(void* data, Float type, int64_t count) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -29,12 +30,20 @@ inline void scatter(const float* x, void* y, Float type, int64_t first, int64_t 
   for (int64_t i = 0; i < blocks; ++i) convert(x + i * n, Float::kF32, to + i * stride * size_of(type), type, n);
 }
 
-// y[j, i] = factor * x[i, j]; the rows of y are kTileRows apart.
-inline void transpose(const float* x, int64_t rows, int64_t columns, float factor, float* y) {
+// What rounding to 16 bits loses of x, itself rounded to them; nothing where it is not finite. `rounded`: room for n.
+inline void convert_rest(const float* x, void* y, Float type, int64_t n, float* rounded) {
+  convert(x, Float::kF32, y, type, n);
+  convert(y, type, rounded, Float::kF32, n);
+  for (int64_t i = 0; i < n; ++i) rounded[i] = std::isfinite(rounded[i]) ? x[i] - rounded[i] : 0;
+  convert(rounded, Float::kF32, y, type, n);
+}
+
+// y[j, i] = x[i, j]; the rows of y are kTileRows apart.
+inline void transpose(const float* x, int64_t rows, int64_t columns, float* y) {
   constexpr int64_t kBlock = 16;
   for (int64_t i = 0; i < rows; i += kBlock)
     for (int64_t j = 0; j < columns; ++j)
-      for (int64_t r = i; r < std::min(i + kBlock, rows); ++r) y[j * kTileRows + r] = factor * x[r * columns + j];
+      for (int64_t r = i; r < std::min(i + kBlock, rows); ++r) y[j * kTileRows + r] = x[r * columns + j];
 }
 
 inline bool all_finite(const float* x, int64_t n) {

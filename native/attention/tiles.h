@@ -4,6 +4,9 @@
 // (consecutive tokens of one tree, times the query heads that share a key head) and key tiles (consecutive tokens of
 // one segment). Because segments stand in depth-first order, the queries of a tile that see a key tile are always
 // neighbours, so one product serves them all, however many small segments they belong to.
+//
+// With a window of w a token sees the last w tokens of its path alone. The queries that see a key tile are then those
+// from the first to the last that does; some between may see none of it, as positions begin anew with each segment.
 #pragma once
 
 #include <algorithm>
@@ -35,6 +38,7 @@ struct HeadBlocks {
 struct TokenTile {
   int32_t segment;  // of the first token
   int32_t begin, end;
+  int32_t position = 0;  // the least of its tokens on their paths, where there is a window
 };
 
 // Calls f(tile) for consecutive tiles of the tokens of segments [first, last), where `first` is a root. Long segments
@@ -44,6 +48,8 @@ template <class F>
 void for_each_query_tile(const Segments& segments, int64_t first, int64_t last, int64_t tokens, F&& f) {
   TokenTile tile{0, 0, 0};
   const auto flush = [&] {
+    if (segments.has_window() && tile.end > tile.begin)
+      tile.position = *std::min_element(segments.position + tile.begin, segments.position + tile.end);
     if (tile.end > tile.begin) f(tile);
     tile.begin = tile.end;
   };
@@ -64,8 +70,25 @@ void for_each_query_tile(const Segments& segments, int64_t first, int64_t last, 
 struct TilePair {
   int32_t key, keys;
   int32_t token, token_end;
-  bool masked;  // some of them see only a part: the first token - key + 1 keys
+  bool masked;  // some of them see only a part
 };
+
+// Leaves out of a pair the queries before and after those whose window reaches its keys, and the keys before the first
+// that one of them sees. Whether there are any.
+inline bool keep_window(const Segments& segments, TilePair& pair) {
+  const int32_t* position = segments.position;
+  const int64_t first = position[pair.key], window = segments.window;
+  const auto reaches = [&](int32_t token) { return position[token] - window < first + pair.keys - 1; };
+  while (pair.token < pair.token_end && !reaches(pair.token)) ++pair.token;
+  while (pair.token < pair.token_end && !reaches(pair.token_end - 1)) --pair.token_end;
+  if (pair.token == pair.token_end) return false;
+  const auto [least, most] = std::minmax_element(position + pair.token, position + pair.token_end);
+  const int32_t hidden = static_cast<int32_t>(std::max<int64_t>(0, *least - window + 1 - first));
+  pair.masked |= *most - window >= first + hidden;
+  pair.key += hidden;
+  pair.keys -= hidden;
+  return true;
+}
 
 // Key tiles of `segment` from token `begin` to `end`, with their queries in the tile.
 template <class F>
@@ -73,13 +96,19 @@ void for_each_pair(const Segments& segments, int64_t segment, int32_t begin, int
                    F&& f) {
   const int64_t stop = segments.start[segment + 1];
   const int64_t token_end = std::min(tile.end, segments.start[segments.end[segment]]);
-  for (int64_t key = begin; key < std::min<int64_t>(end, token_end); key += kTileKeys) {
+  int64_t at = begin;
+  if (segments.has_window() && begin < end) {
+    const int64_t hidden = int64_t{tile.position} - segments.window + 1 - segments.position[begin];
+    if (hidden > 0) at += hidden / kTileKeys * kTileKeys;
+  }
+  for (int64_t key = at; key < std::min<int64_t>(end, token_end); key += kTileKeys) {
     const int64_t token = std::max<int64_t>(tile.begin, key);
     if (token >= token_end) break;
     // Keys after the last query are hidden from all of them.
     const int64_t key_end = std::min({key + kTileKeys, stop, token_end});
-    f(TilePair{static_cast<int32_t>(key), static_cast<int32_t>(key_end - key), static_cast<int32_t>(token),
-               static_cast<int32_t>(token_end), token < key_end - 1});
+    TilePair pair{static_cast<int32_t>(key), static_cast<int32_t>(key_end - key), static_cast<int32_t>(token),
+                  static_cast<int32_t>(token_end), token < key_end - 1};
+    if (!segments.has_window() || keep_window(segments, pair)) f(pair);
   }
 }
 
@@ -96,13 +125,20 @@ void for_each_pair(const Segments& segments, const TokenTile& tile, F&& f) {
   for (; b >= 0; b = segments.parent[b]) keys_of(b);
 }
 
-// How many keys of the pair each row sees; null where all see all.
-inline const int32_t* visible_keys(const TilePair& pair, int64_t heads, int32_t* visible) {
-  if (!pair.masked) return nullptr;
-  int32_t* row = visible;
-  for (int32_t token = pair.token; token < pair.token_end; ++token)
-    row = std::fill_n(row, heads, std::min(pair.keys, token - pair.key + 1));
-  return visible;
+// Which keys of the pair each row sees, token by token and head by head, in ranges[2 * kTileRows].
+inline KeyRanges seen_keys(const Segments& segments, const TilePair& pair, int64_t heads, int32_t* ranges) {
+  if (!pair.masked) return {};
+  int32_t *begin = ranges, *end = ranges + kTileRows;
+  for (int32_t token = pair.token; token < pair.token_end; ++token) {
+    int32_t first = 0;
+    if (segments.has_window()) {
+      const int64_t hidden = int64_t{segments.position[token]} - segments.window + 1 - segments.position[pair.key];
+      first = static_cast<int32_t>(std::clamp<int64_t>(hidden, 0, pair.keys));
+    }
+    begin = std::fill_n(begin, heads, first);
+    end = std::fill_n(end, heads, std::min(pair.keys, token - pair.key + 1));
+  }
+  return {ranges, ranges + kTileRows};
 }
 
 }  // namespace grpo

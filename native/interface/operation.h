@@ -90,9 +90,12 @@ inline Float float_type(const DLTensor* tensor) {
   return tensor->dtype.bits == 16 ? Float::kF16 : Float::kF32;
 }
 
-// Elements from one row of logits to the next.
+// Elements from one row, an entry of the first axis, to the next.
 inline int64_t row_stride(const DLTensor* tensor) {
-  return tensor->strides != nullptr ? tensor->strides[0] : tensor->shape[1];
+  if (tensor->strides != nullptr) return tensor->strides[0];
+  int64_t row = 1;
+  for (int32_t i = 1; i < tensor->ndim; ++i) row *= tensor->shape[i];
+  return row;
 }
 
 inline bool is_null(double option) { return std::isnan(option); }

@@ -45,6 +45,13 @@ GRPO_INLINE Wide operator*(const Wide& a, const B& b) {
   return result;
 }
 
+GRPO_INLINE Wide rounded_product(const Wide& a, F32 b) {
+  Wide result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kWide; ++i) result.v[i] = rounded_product(a.v[i], b);
+  return result;
+}
+
 GRPO_INLINE Wide zero_below(F32 bound, const Wide& x, const Wide& y) {
   Wide result;
 #pragma GCC unroll 4
@@ -125,25 +132,44 @@ GRPO_INLINE T exponential(const T& x) {
   return zero_below(broadcast(kLowestExponent), x, half + half);
 }
 
-// tanh(x / c), to a few units in its last place however small x is: with e = e^-2|x/c| = s + s q, s a power of 2,
-//   tanh |x/c| = (1 - e) / (1 + e), 1 - e = (1 - s) - s q, or, where that is nearly 1, = 1 - 2 e / (1 + e)
+// tanh(x / c), within 1.4 units in its last place however small x is: with y = |x/c| and e = e^-2y
+//   tanh y = y + y^3 P(y^2) up to y = 1, P minimax (1.3e-9 of tanh y), and 1 - 2 e / (1 + e) from there on
 // 2 / c is in two parts, so that x / c is rounded once. NaN for NaN.
 struct Tangent {
   F32 high, low;
   F32 saturated;  // -x from which on the result is 1 to the last digit
 };
 
-GRPO_INLINE F32 hyperbolic_tangent(F32 x, const Tangent& tangent) {
+GRPO_INLINE Tangent tangent_over(double cap) {
+  const float high = static_cast<float>(2 / cap);
+  const double saturated = kLowestExponent / 2 * cap;
+  return {broadcast(high), broadcast(static_cast<float>(2 / cap - high)),
+          broadcast(saturated > -3e38 ? static_cast<float>(saturated) : -3e38f)};
+}
+
+struct TangentAt {
+  F32 value;
+  F32 slope;  // 1 - tanh^2 = 4 e / (1 + e)^2, which keeps its digits where tanh is nearly 1
+};
+
+GRPO_INLINE TangentAt tangent_at(F32 x, const Tangent& tangent) {
   const U32 sign = bits_of(broadcast(-0.0f));
   const F32 magnitude = larger(tangent.saturated, float_of(bits_of(x) | sign));
   const F32 minus = multiply_add(magnitude, tangent.high, magnitude * tangent.low);
   const F32 shifted = multiply_add(minus, broadcast(kLog2E), broadcast(kShifter));
   const F32 n = shifted - broadcast(kShifter);
   const F32 r = multiply_add(n, broadcast(-kLn2Low), multiply_add(n, broadcast(-kLn2High), minus));
-  const F32 s = times_power(broadcast(1.0f), shifted, n);
-  const F32 q = growth_of_remainder(r) * r, e = multiply_add(s, q, s), one = broadcast(1.0f);
-  const Mask small = not_below(minus, broadcast(-1.0f));
-  const F32 quotient = select(small, multiply_add(s, -q, one - s), e) / (one + e);
-  const F32 t = select(small, quotient, multiply_add(broadcast(-2.0f), quotient, one));
-  return float_of(bits_of(t) | (bits_of(x) & sign));
+  const F32 e = times_power(exponential_of_remainder(r), shifted, n), one = broadcast(1.0f), sum = one + e;
+  const F32 y = minus * broadcast(-0.5f), square = y * y;
+  const F32 p6 = multiply_add(square, broadcast(-0x1.7c2234p-12f), broadcast(0x1.2f7e3ap-9f));
+  const F32 p5 = multiply_add(p6, square, broadcast(-0x1.050116p-7f));
+  const F32 p4 = multiply_add(p5, square, broadcast(0x1.603f0ap-6f));
+  const F32 p3 = multiply_add(p4, square, broadcast(-0x1.b96b28p-5f));
+  const F32 p2 = multiply_add(p3, square, broadcast(0x1.110c3cp-3f));
+  const F32 p1 = multiply_add(p2, square, broadcast(-0x1.55553ep-2f));
+  const Mask small = not_below(minus, broadcast(-2.0f));
+  const F32 t = select(small, multiply_add(y * square, p1, y), multiply_add(broadcast(-2.0f), e / sum, one));
+  return {float_of(bits_of(t) | (bits_of(x) & sign)), broadcast(4.0f) * e / (sum * sum)};
 }
+
+GRPO_INLINE F32 hyperbolic_tangent(F32 x, const Tangent& tangent) { return tangent_at(x, tangent).value; }

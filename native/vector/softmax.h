@@ -169,10 +169,7 @@ GRPO_INLINE F32 capped(F32 x, const Tangent& tangent) {
 
 template <Float kType>
 static void softcap_of(const void* x, int64_t n, double cap, float* y) {
-  const float high = static_cast<float>(2 / cap);
-  const double saturated = kLowestExponent / 2 * cap;
-  const Tangent tangent = {broadcast(high), broadcast(static_cast<float>(2 / cap - high)),
-                           broadcast(saturated > -3e38 ? static_cast<float>(saturated) : -3e38f)};
+  const Tangent tangent = tangent_over(cap);
   int64_t i = 0;
   for (; i + kStep <= n; i += kStep) {
     Wide value = load_wide<kType, false>(x, i);

@@ -33,6 +33,12 @@ struct Matrix {
   int64_t column_stride;
 };
 
+// Query q of a tile sees its keys begin[q] to end[q] - 1, of which there may be none; null: all keys.
+struct KeyRanges {
+  const int32_t* begin = nullptr;
+  const int32_t* end = nullptr;
+};
+
 struct GaussianSums {
   double squares;   // sum of (x - mean)^2
   double products;  // sum of (x - old_mean) (mean - old_mean), 0 without old_mean
@@ -72,17 +78,18 @@ struct VectorKernels {
                       bool accumulate, float* scratch);
   int64_t matmul_scratch;
 
-  // Running softmax over a tile of scores held transposed, scores[keys, queries] (leading dimension lds), of which
-  // query q sees the first visible[q] keys (visible null: all). Updates max[q] and sum[q], turns scores into
-  // exp(score - max[q]) (0 where hidden) and writes rescale[q] = exp(old max - new max), the factor for what was
+  // Running softmax over a tile of scores held transposed, scores[keys, queries] (leading dimension lds), of which each
+  // query sees some. A score is scale times what comes in, and with `cap` not 0 cap tanh(that / cap). Updates max[q] and
+  // sum[q], turns scores into exp(score - max[q]) (0 where hidden) and writes rescale[q] = exp(old max - new max), the factor for what was
   // accumulated before. A query with no key so far has max = -inf, sum = 0, and gets rescale 1.
-  void (*softmax_tile)(float* scores, int64_t lds, int64_t keys, int64_t queries, const int32_t* visible,
-                       float* max, float* sum, float* rescale);
+  void (*softmax_tile)(float* scores, int64_t lds, int64_t keys, int64_t queries, const KeyRanges& seen, float scale,
+                       double cap, float* max, float* sum, float* rescale);
 
-  // The tile of the backward pass: p = exp(scores - logsumexp[q]) (0 where hidden) replaces scores, and
-  // grad_scores[j,q] = p * (grad_scores[j,q] - delta[q]) * scale replaces what came in.
+  // The tile of the backward pass: p = exp(score - logsumexp[q]) (0 where hidden) replaces scores, and
+  // grad_scores[j,q] = p * (grad_scores[j,q] - delta[q]) * scale, times 1 - tanh^2 with a cap, replaces what came in.
   void (*softmax_tile_backward)(float* scores, float* grad_scores, int64_t ld, int64_t keys, int64_t queries,
-                                const int32_t* visible, const float* logsumexp, const float* delta, float scale);
+                                const KeyRanges& seen, double cap, const float* logsumexp, const float* delta,
+                                float scale);
 
   // y[i] = x[i] in the other type, rounded to nearest even.
   void (*convert)(const void* x, Float x_type, void* y, Float y_type, int64_t n);

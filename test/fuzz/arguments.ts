@@ -370,18 +370,28 @@ export function argumentsOf(c: OperationCase, forward: Forward): Arguments {
 }
 
 function attention(c: OperationCase, made: Arguments): void {
+  if (c.dtype === 'f32') delete made.inputs.outLow
   const layout = layoutReference(made.tree as Tree)
   for (const name of ['segmentStart', 'segmentParent', 'segmentEnd'] as const) put(made.inputs[name]!, layout[name])
-  const { out, logsumexp, q, k, v } = made.inputs as Record<string, HostArray>
+  const { out, outLow, logsumexp, q, k, v } = made.inputs as Record<string, HostArray>
   if (out === undefined || c.contents === 'special') return
-  const s = {
-    ...(c.sizes as never as { P: number; H: number; K: number; D: number; E: number }),
-    ...scaleOf(c.options),
-  }
-  const forward = attentionReference({ q: values(q!), k: values(k!), v: values(v!) }, visibility(made.tree as Tree), s)
+  const { s, sees } = attentionOf(made)
+  const forward = attentionReference({ q: values(q!), k: values(k!), v: values(v!) }, sees, s)
   put(out, forward.out)
+  const high = values(out)
+  const rest = forward.out.map((x, i) => x - high[i]!)
+  if (outLow) put(outLow, rest)
   put(logsumexp!, forward.logsumexp)
 }
 
-export const scaleOf = ({ scale }: Record<string, unknown>) => (typeof scale === 'number' ? { scale } : {})
+/** Who sees whom, and what the references take of the options. */
+export function attentionOf({ inputs, options, tree }: Arguments) {
+  const size = (x: HostArray | undefined, axis: number) => x!.shape[axis] as number
+  const { scale, softcap, window } = options as Record<string, number | null | undefined>
+  const { q, k, v, sink } = inputs
+  const shape = { P: size(q, 0), H: size(q, 1), K: size(k, 1), D: size(q, 2), E: size(v, 2) }
+  const s = { ...shape, softcap, ...(typeof scale === 'number' && { scale }), ...(sink && { sink: values(sink) }) }
+  return { s, sees: visibility(tree as Tree, window) }
+}
+
 export const copyOf = (x: HostArray): HostArray => ({ ...x, data: x.data.slice() }) as HostArray

@@ -4,7 +4,7 @@ import { fromBf16, fromF16, type HostArray, type Objective, toBf16, toF16 } from
 import { statNames } from '../../lib/loss_stats.js'
 import type { OperationName } from '../../lib/ops.js'
 import { attentionGradients, attentionReference } from '../references/attention.js'
-import { layoutReference, type Tree, visibility } from '../references/forest.js'
+import { layoutReference, type Tree } from '../references/forest.js'
 import { reference as gaussian } from '../references/gaussian_logprob.js'
 import { groupReference } from '../references/group_advantage.js'
 import { linearGradients, linearLogits } from '../references/linear.js'
@@ -15,7 +15,7 @@ import { reference as selectTokens } from '../references/select_tokens.js'
 import { reference as standardize } from '../references/standardize.js'
 import { type LogitsInputs, tokenLogprobBackwardReference, tokenLogprobReference } from '../references/token_logprob.js'
 import { values } from '../support/numbers.js'
-import { type Arguments, scaleOf } from './arguments.js'
+import { type Arguments, attentionOf } from './arguments.js'
 
 export type Numbers = ArrayLike<number>
 export type Round = (x: number) => number
@@ -112,14 +112,6 @@ function lossFrom(args: Arguments, logits: Numbers, V: number, round: Round) {
   return { loss: [loss], stats: statsOf(counted), logp, entropy, gradLogits, terms }
 }
 
-const shapeOf = ({ inputs, options, tree }: Arguments) => ({
-  s: {
-    P: size(inputs.q, 0), H: size(inputs.q, 1), K: size(inputs.k, 1), D: size(inputs.q, 2), E: size(inputs.v, 2),
-    ...scaleOf(options),
-  },
-  sees: visibility(tree as Tree),
-}) // biome-ignore format: a table
-
 export const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, Reference> = {
   groupAdvantage: (args, round) => {
     const { rewards, groupStart, mask } = numbersOf(args)
@@ -207,13 +199,15 @@ export const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, 
     return { ...layout, sizes: [position.length, sequenceStart.length - 1, row.length, groupStart.length - 1] }
   },
   prefixAttention: (args, round) => {
-    const { s, sees } = shapeOf(args)
+    const { s, sees } = attentionOf(args)
     const { q, k, v } = numbersOf(args)
     return attentionReference({ q: q!, k: k!, v: v! }, sees, s, round)
   },
   prefixAttentionBackward: (args, round) => {
-    const { s, sees } = shapeOf(args)
-    return attentionGradients(numbersOf(args) as never, sees, s, round)
+    const { s, sees } = attentionOf(args)
+    const { outLow, ...numbers } = numbersOf(args)
+    const out = Float64Array.from(numbers.out!, (x, i) => x + (outLow?.[i] ?? 0))
+    return attentionGradients({ ...numbers, out } as never, sees, s, round)
   },
   selectRollouts: (args) => {
     const { score, groupStart, mask } = numbersOf(args)

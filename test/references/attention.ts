@@ -12,6 +12,9 @@ export interface AttentionShape {
   D: number
   E: number
   scale?: number
+  softcap?: number | null | undefined
+  /** [H] */
+  sink?: ArrayLike<number> | undefined
 }
 
 type Round = (x: number) => number
@@ -25,6 +28,9 @@ function probabilities(arrays: AttentionArrays, sees: boolean[][], h: number, s:
   const [q, k] = [wide(arrays.q), wide(arrays.k)]
   const scale = s.scale ?? 1 / Math.sqrt(D)
   const head = Math.floor((h * K) / H)
+  const cap = s.softcap ?? undefined
+  const isExact = round(1 / 3) === 1 / 3
+  const slopes = Array.from({ length: P }, () => Array<number>(P).fill(1))
   const logsumexp: number[] = []
   const scores = Array.from({ length: P }, (_, p) =>
     Array.from({ length: P }, (_, j) => {
@@ -33,16 +39,24 @@ function probabilities(arrays: AttentionArrays, sees: boolean[][], h: number, s:
       for (let d = 0; d < D; d++) {
         dot = round(dot + round((q[(p * H + h) * D + d] as number) * (k[(j * K + head) * D + d] as number)))
       }
-      return round(scale * dot)
+      const score = round(scale * dot)
+      if (cap === undefined) return score
+      const tangent = round(Math.tanh(round(score / cap)))
+      // In float64 by the cosine: of a tangent near 1 the difference has no digits.
+      const slope = isExact ? Math.cosh(score / cap) ** -2 : round(1 - round(tangent * tangent))
+      ;(slopes[p] as number[])[j] = slope
+      return round(cap * tangent)
     }),
   )
+  const sink = s.sink?.[h]
   const probability = scores.map((row) => {
-    const max = Math.max(...row)
-    const sum = row.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
+    const logits = sink === undefined ? row : [...row, sink]
+    const max = Math.max(...logits)
+    const sum = logits.reduce((total, x) => round(total + round(Math.exp(round(x - max)))), 0)
     logsumexp.push(round(max + round(Math.log(sum))))
     return row.map((x) => round(round(Math.exp(round(x - max))) / sum))
   })
-  return { scores, probability, logsumexp, head, scale }
+  return { scores, slopes, probability, logsumexp, head, scale }
 }
 
 export function attentionReference(arrays: AttentionArrays, sees: boolean[][], s: AttentionShape, round = exact) {
@@ -81,11 +95,12 @@ export function attentionGradients(
   const gradQ = new Float64Array(P * H * D)
   const gradK = new Float64Array(P * K * D)
   const gradV = new Float64Array(P * K * E)
+  const gradSink = new Float64Array(H)
   const add = (x: Float64Array, at: number, value: number) => {
     x[at] = round((x[at] as number) + round(value))
   }
   for (let h = 0; h < H; h++) {
-    const { scores, head, scale } = probabilities({ q, k, v }, sees, h, s, round)
+    const { scores, slopes, head, scale } = probabilities({ q, k, v }, sees, h, s, round)
     for (let p = 0; p < P; p++) {
       const row = (scores[p] as number[]).map((x) =>
         round(Math.exp(round(x - (arrays.logsumexp[p * H + h] as number)))),
@@ -103,9 +118,14 @@ export function attentionGradients(
         const at = (p * H + h) * E + e
         delta = round(delta + round((gradOut[at] as number) * (out[at] as number)))
       }
+      if (s.sink !== undefined) {
+        const weight = round(Math.exp(round((s.sink[h] as number) - (arrays.logsumexp[p * H + h] as number))))
+        add(gradSink, h, -weight * delta)
+      }
       for (const j of seen) {
         const weight = row[j] as number
-        const gradScore = round(scale * round(weight * round((dots[j] as number) - delta)))
+        const unscaled = round(round(weight * round((dots[j] as number) - delta)) * (slopes[p] as number[])[j]!)
+        const gradScore = round(scale * unscaled)
         for (let e = 0; e < E; e++)
           add(gradV, (j * K + head) * E + e, weight * (gradOut[(p * H + h) * E + e] as number))
         for (let d = 0; d < D; d++) {
@@ -115,5 +135,5 @@ export function attentionGradients(
       }
     }
   }
-  return { gradQ, gradK, gradV }
+  return { gradQ, gradK, gradV, gradSink }
 }

@@ -50,13 +50,16 @@ export function layoutReference(tree: Tree, end?: number[]) {
   return { segmentStart, segmentParent: parent, segmentEnd, position, groupStart, sequenceStart, row, place }
 }
 
-/** Whether packed token p sees packed token j: j lies on p's path, at or before p. */
-export function visibility(tree: Tree): boolean[][] {
-  const { segmentStart } = layoutReference(tree)
+/** Whether packed token p sees packed token j: j lies on p's path, at or before p, among its last `window` tokens. */
+export function visibility(tree: Tree, window: number | null = null): boolean[][] {
+  const { segmentStart, position } = layoutReference(tree)
+  const near = (p: number, j: number) => window === null || (position[p] as number) - (position[j] as number) < window
   const segmentOf = tree.length.flatMap((n, b) => Array<number>(n).fill(b))
   return segmentOf.map((b, p) => {
     const ancestors = new Set(path(tree, b))
-    return segmentOf.map((a, j) => ancestors.has(a) && (a !== b || j <= p) && (segmentStart[a] as number) <= p)
+    return segmentOf.map(
+      (a, j) => ancestors.has(a) && (a !== b || j <= p) && (segmentStart[a] as number) <= p && near(p, j),
+    )
   })
 }
 

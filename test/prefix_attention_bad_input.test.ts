@@ -1,0 +1,156 @@
+// What attention refuses of its options, with nothing written, and arrays of shapes that stay right at their edges.
+import { describe, expect, test } from 'vitest'
+import { array, type HostArray, prefixAttention, prefixAttentionBackward, prefixLayout } from '../lib/index.js'
+import { check, floats, problem, sideBySide } from './support/attention_cases.js'
+import { cpuTest } from './support/backend_kind.js'
+import { exactly, refuses } from './support/compare.js'
+
+const {
+  s: _,
+  sees: _sees,
+  gradOut,
+  ...inputs
+} = problem({ length: [2, 1], parent: [-1, 0] }, { H: 4, K: 2, D: 4, E: 4 })
+const forward = prefixAttention(inputs)
+/** Both passes, with the same inputs and options more. */
+const both = (more: object, options: object): [string, () => unknown][] => [
+  ['prefixAttention', () => prefixAttention({ ...inputs, ...more }, options)],
+  ['prefixAttentionBackward', () => prefixAttentionBackward({ ...inputs, gradOut, ...forward, ...more }, options)],
+]
+
+describe('options', () => {
+  const wrong: [string, unknown, typeof RangeError | typeof TypeError, string, string][] = [
+    ['window', 0, RangeError, 'ERR_GRPO_OPTION', 'window is 0, expected at least 1'],
+    ['window', -3, RangeError, 'ERR_GRPO_OPTION', 'window is -3, expected at least 0 or null'],
+    ['window', 1.5, RangeError, 'ERR_GRPO_OPTION', 'window is 1.5, expected a whole number or null'],
+    ['window', '8', TypeError, 'ERR_GRPO_TYPE', 'window is "8", expected a number or null'],
+    ['softcap', 0, RangeError, 'ERR_GRPO_OPTION', 'softcap is 0, expected a number above 0'],
+    ['softcap', -50, RangeError, 'ERR_GRPO_OPTION', 'softcap is -50, expected a number above 0'],
+    ['softcap', Number.POSITIVE_INFINITY, RangeError, 'ERR_GRPO_OPTION', 'expected a finite number or null'],
+    ['softcap', 1e39, RangeError, 'ERR_GRPO_OPTION', 'which float32 can hold with its inverse'],
+    ['softcap', 1e-39, RangeError, 'ERR_GRPO_OPTION', 'which float32 can hold with its inverse'],
+    ['precision', 'low', RangeError, 'ERR_GRPO_OPTION', 'expected one of high, standard'],
+    ['stride', 16, TypeError, 'ERR_GRPO_OPTION', ''],
+  ]
+  test.each(wrong)('%s of %s', (argument, value, error, code, sentence) => {
+    for (const [operation, run] of both({}, { [argument]: value })) {
+      refuses(run, { error, code, argument, ...(sentence !== '' && { message: exactly(sentence) }) })
+      expect(operation).toBeTruthy()
+    }
+  })
+})
+
+describe('sink', () => {
+  const sentence = (text: string) => ({ message: new RegExp(text) })
+  test('of another length, dtype or shape', () => {
+    for (const [, run] of both({ sink: new Float32Array(3) }, {}))
+      refuses(run, {
+        error: RangeError,
+        code: 'ERR_GRPO_SHAPE',
+        argument: 'sink',
+        ...sentence('has length 3, expected 4'),
+      })
+    for (const [, run] of both({ sink: array(new Uint16Array(4), [4], 'bf16') }, {}))
+      refuses(run, {
+        error: TypeError,
+        code: 'ERR_GRPO_DTYPE',
+        argument: 'sink',
+        ...sentence('has dtype bf16, expected f32'),
+      })
+    for (const [, run] of both({ sink: array(new Float32Array(4), [2, 2]) }, {}))
+      refuses(run, { error: RangeError, code: 'ERR_GRPO_SHAPE', argument: 'sink' })
+  })
+  test('a place for its gradient without one', () => {
+    refuses(
+      () => prefixAttentionBackward({ ...inputs, gradOut, ...forward }, { out: { gradSink: new Float32Array(4) } }),
+      { error: TypeError, code: 'ERR_GRPO_MISSING', argument: 'sink' },
+    )
+  })
+})
+
+describe('outLow', () => {
+  const low = floats(new Float32Array(48), [3, 4, 4], 'f32')
+  test('of float32', () => {
+    const expected = { error: TypeError, code: 'ERR_GRPO_DTYPE', argument: 'outLow', message: /outLow could hold$/ }
+    refuses(() => prefixAttention(inputs, { out: { outLow: low } }), expected)
+    refuses(() => prefixAttentionBackward({ ...inputs, gradOut, ...forward, outLow: low }), expected)
+  })
+  cpuTest('of another dtype or shape', () => {
+    const half = problem({ length: [2, 1], parent: [-1, 0] }, { H: 4, K: 2, D: 4, E: 4 }, 'bf16')
+    const { q, k, v, layout } = half
+    const run = (outLow: HostArray) => () => prefixAttention({ q, k, v, layout }, { out: { outLow } })
+    refuses(run(low), { error: TypeError, code: 'ERR_GRPO_DTYPE', argument: 'outLow' })
+    const short = floats(new Float32Array(32), [2, 4, 4], 'bf16')
+    refuses(run(short), { error: RangeError, code: 'ERR_GRPO_SHAPE', argument: 'outLow' })
+    expect(short.data.every((x) => x === 0)).toBe(true)
+    const { out, logsumexp } = prefixAttention({ q, k, v, layout })
+    refuses(() => prefixAttentionBackward({ q, k, v, layout, gradOut: half.gradOut, out, logsumexp, outLow: short }), {
+      error: RangeError,
+      code: 'ERR_GRPO_SHAPE',
+      argument: 'outLow',
+    })
+  })
+})
+
+describe('rows that lie apart', () => {
+  const views = sideBySide({ gradQ: inputs.q, gradK: inputs.k, gradV: inputs.v })
+  const backward = (out: object) => () => prefixAttentionBackward({ ...inputs, gradOut, ...forward }, { out })
+  test('a stride below a row', () => {
+    refuses(() => array(new Float32Array(64), [3, 4, 4], 'f32', { stride: 15 }), {
+      error: RangeError,
+      code: 'ERR_GRPO_SHAPE',
+    })
+    const q = { ...inputs.q, stride: 15 }
+    refuses(() => prefixAttention({ ...inputs, q }), { error: RangeError, code: 'ERR_GRPO_SHAPE', argument: 'q' })
+  })
+  test('views that overlap', () => {
+    const before = views.whole.slice()
+    const { gradQ, gradK } = views.views
+    // gradK would begin in the last head of gradQ.
+    const data = (gradQ.data as Float32Array).subarray(12)
+    const over = array(data, [...gradK.shape], 'f32', { stride: gradK.stride as number })
+    refuses(backward({ gradQ, gradK: over }), {
+      error: RangeError,
+      code: 'ERR_GRPO_VALUE',
+      argument: 'gradQ',
+      message: exactly('overlaps gradK, expected memory of its own'),
+    })
+    refuses(backward({ gradQ: inputs.q }), { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'gradQ' })
+    expect(Array.from(views.whole)).toEqual(Array.from(before))
+  })
+  test('out has none', () => {
+    const wide = array(new Float32Array(96), [3, 4, 4], 'f32', { stride: 32 })
+    refuses(() => prefixAttention(inputs, { out: { out: wide } }), {
+      error: RangeError,
+      code: 'ERR_GRPO_SHAPE',
+      argument: 'out',
+    })
+  })
+})
+
+describe('sizes', () => {
+  cpuTest.each([1, 7, 192, 513])('D of %i with every option', (D) => {
+    const E = D === 192 ? 128 : D
+    check({ length: [5, 3, 4], parent: [-1, 0, 0] }, { H: D < 8 ? 16 : 2, K: D < 8 ? 8 : 1, D, E }, 'bf16', {
+      ...{ window: 4, softcap: 20, sink: false, outLow: true, strided: true },
+    })
+  })
+  cpuTest('many segments without tokens, and a hundred thousand responses of one token', () => {
+    const responses = Array.from({ length: 100_000 }, (_, i) => (i % 10 === 0 ? 1 : 0))
+    for (const lengths of [responses, responses.map(() => 1)]) {
+      const layout = prefixLayout([{ prefix: 9, responses: lengths }])
+      const P = layout.position.data.length
+      const one = array(new Float32Array(P).fill(1), [P, 1, 1])
+      const run = prefixAttention({ q: one, k: one, v: one, layout }, { window: 5, scale: 1 })
+      expect(run.logsumexp.data.every((x, p) => Math.abs(x - 1 - Math.log(Math.min(p + 1, 5))) < 1e-6)).toBe(true)
+      const { gradV } = prefixAttentionBackward(
+        { q: one, k: one, v: one, gradOut: one, layout, ...run },
+        { window: 5, scale: 1 },
+      )
+      // The last token of the prefix is seen by itself and, one fifth each, by all responses.
+      const count = lengths.reduce((a, b) => a + b, 0)
+      expect(gradV.data[8]! / (0.2 + count / 5)).toBeCloseTo(1, 4)
+      expect(gradV.data[4]).toBeCloseTo(1, 5)
+    }
+  })
+})
