@@ -61,7 +61,7 @@ function batch(dtype: FloatType, { bias, rowTemperature, sets, softcap }: Kind) 
 type Batch = ReturnType<typeof batch>
 
 const at = <A extends Float32Array | Int32Array>(x: A, rows: readonly number[]) =>
-  (x.constructor as { from(list: number[]): A }).from(rows.map((r) => x[r] as number))
+  (x.constructor as unknown as { from(list: number[]): A }).from(rows.map((r) => x[r] as number))
 
 /** Those rows alone. */
 function only(b: Batch, rows: readonly number[]) {

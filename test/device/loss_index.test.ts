@@ -63,3 +63,33 @@ describe.skipIf(backend === 'cpu').each(['token', 'sequence', 'sequence_token'] 
     }
   })
 })
+
+// Offsets on the device that do not rise from 0 to T: nobody can say to which sequence a token belongs.
+describe.skipIf(backend === 'cpu')('policyLoss with offsets that are none', () => {
+  test.each([[[1, 3, 8]], [[0, 5, 3]], [[0, 3, 7]], [[0, 3, 9]], [[0, -1, 8]]])('%j', (sequenceStart) => {
+    const T = mask.length
+    const up = (x: ArrayLike<number>) => cuda.upload(array(Float32Array.from(x)))
+    const wave = (phase: number) => up(Array.from({ length: T }, (_, t) => Math.sin(t + phase) - 2))
+    const inputs = {
+      logp: wave(0),
+      oldLogp: wave(0.1),
+      refLogp: wave(0.2),
+      entropy: wave(4),
+      advantage: up([1, -1]),
+      mask: cuda.upload(array(Uint8Array.from(mask))),
+      sequenceStart: cuda.upload(array(Int32Array.from(sequenceStart))),
+    }
+    for (const ratio of ['token', 'sequence', 'sequence_token'] as const) {
+      const outputs = lib.policyLoss(inputs as never, { ratio, entropyCoef: 0.1, klCoef: 0.1 })
+      const { loss, gradLogp, gradEntropy, stats } = outputs as unknown as Record<string, lib.DeviceArray>
+      expect(lossStats(stats as never).badIndex).toBe(mask.filter((x) => x === 1).length)
+      expect(loss!.readSync().data[0]).toBeNaN()
+      for (const gradient of [gradLogp, gradEntropy]) {
+        const numbers = gradient!.readSync().data as Float32Array
+        expect(Array.from(numbers, Number.isNaN)).toEqual(mask.map((x) => x === 1))
+      }
+      for (const x of [loss, gradLogp, gradEntropy, stats]) x!.dispose()
+    }
+    for (const x of Object.values(inputs)) x.dispose()
+  })
+})

@@ -71,6 +71,23 @@ const together: Record<string, Bag[]> = {
   liger: [{ lossType: 'dr_grpo', maxCompletionLength: 5 }],
 }
 
+/** Of what is decided beside the step: parameters of the functions of `sample`, which the tests of the methods call. */
+const beside: Record<string, string[]> = {
+  apo: ['alpha'],
+  dynamicRewardWeighting: ['learningRate', 'regularization', 'accumulate'],
+  harpg: ['eta0', 'step0', 'normalize', 'schedule'],
+  igpo: ['hintLow', 'hintHigh', 'chunkLow', 'chunkHigh', 'freeEnd', 'maxScale', 'maxSpacing', 'maxReplacements'],
+  latr: ['task', 'tauAbs', 'tauRel', 'editBelow', 'suffixAbove', 'rougeAbove', 'forceStep', 'maxBranch', 'stopShare', 'stopDecay'], // biome-ignore format: a list
+  npgIgt: ['eta0', 'step0', 'schedule'],
+  sGrpo: ['exits'],
+  scafGrpo: ['warmup', 'planning', 'replace'],
+  spo: ['firstRollouts', 'smoothing'],
+  spoChain: ['interval'],
+  spoTree: ['maxAge', 'maxEdges'],
+  thyme: ['temperature', 'codeTemperature'],
+  vas: ['mix'],
+}
+
 /** The options of a method of which no value changes anything. */
 function idle(name: string): string[] {
   const recipe = recipeOf(name)
@@ -88,7 +105,7 @@ function idle(name: string): string[] {
     return known.get(key)
   }
   const changes = (option: string, values: unknown[]) =>
-    bases.some((base) =>
+    (beside[name]?.includes(option) ? [{}] : bases).some((base) =>
       batches.some((_, k) => {
         const plain = once(base, k)
         return values.some((value) => {
@@ -98,23 +115,6 @@ function idle(name: string): string[] {
       }),
     )
   return table.filter(([option, [text]]) => !changes(option, othersOf(option, text))).map(([option]) => option)
-}
-
-/** Of what is decided beside the step: parameters of the functions of `sample`, which the tests of the methods call. */
-const beside: Record<string, string[]> = {
-  apo: ['alpha'],
-  dynamicRewardWeighting: ['learningRate', 'regularization', 'accumulate'],
-  harpg: ['eta0', 'step0', 'normalize', 'schedule'],
-  igpo: ['hintLow', 'hintHigh', 'chunkLow', 'chunkHigh', 'freeEnd', 'maxScale', 'maxSpacing', 'maxReplacements'],
-  latr: ['task', 'tauAbs', 'tauRel', 'editBelow', 'suffixAbove', 'rougeAbove', 'forceStep', 'maxBranch', 'stopShare', 'stopDecay'], // biome-ignore format: a list
-  npgIgt: ['eta0', 'step0', 'schedule'],
-  sGrpo: ['exits'],
-  scafGrpo: ['warmup', 'planning', 'replace'],
-  spo: ['firstRollouts', 'smoothing'],
-  spoChain: ['interval'],
-  spoTree: ['maxAge', 'maxEdges'],
-  thyme: ['temperature', 'codeTemperature'],
-  vas: ['mix'],
 }
 
 test.each([...onlyMethods(names), ...presetNames])('%s', (name) => {
