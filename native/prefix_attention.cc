@@ -2,9 +2,9 @@
 //
 // One thread owns a query tile. Scores are held transposed, [keys, queries], so that the running softmax has a query
 // per vector lane and never sums across lanes. Queries are packed once per tile, and the softmax scales the scores: of
-// bf16, whose products are exact, few sums are rounded then. Keys and values are copied a tile at a time, also where they
-// are float32: the rows of one head lie K * D apart, a multiple of the cache's own stride at the usual sizes, and in
-// place the products were 3 % slower than with the copy.
+// bf16, whose products are exact, few sums are rounded then. Keys and values are copied a tile at a time, also where
+// they are float32: the rows of one head lie K * D apart, a multiple of the cache's own stride at the usual sizes, and
+// in place the products were 3 % slower than with the copy.
 #include <cmath>
 
 #include "attention/attention.h"
@@ -62,7 +62,8 @@ void add_values(const Workspace& work, const TilePair& pair, const KeyRanges& se
              pair.keys, true, work.products);
   };
   if (seen.end == nullptr || all_finite(work.v, pair.keys * E)) return add(0, rows, work.v);
-  for (int64_t r = 0; r < rows; ++r) add(r, 1, keys_seen(work.v, seen.begin[r], seen.end[r], pair.keys, E, work.visible));
+  for (int64_t r = 0; r < rows; ++r)
+    add(r, 1, keys_seen(work.v, seen.begin[r], seen.end[r], pair.keys, E, work.visible));
 }
 
 struct Outputs {
@@ -117,8 +118,8 @@ void prefix_attention(const Heads& q,     // [P,H,D]
     for_each_pair(segments, tile, [&](const TilePair& pair) {
       const int64_t first = (pair.token - tile.begin) * heads, count = (pair.token_end - pair.token) * heads;
       gather(k.data, type, pair.key * k.stride + key_head * D, k.stride, pair.keys, D, work.k);
-      multiply_rows(sizes.bf16, work.k, work.queries + first * D, work.columns + first, D, work.scores, pair.keys, count,
-                    work.products);
+      multiply_rows(sizes.bf16, work.k, work.queries + first * D, work.columns + first, D, work.scores, pair.keys,
+                    count, work.products);
       const KeyRanges seen = seen_keys(segments, pair, heads, work.ranges);
       kernels.softmax_tile(work.scores, kTileRows, pair.keys, count, seen, sizes.scale, sizes.softcap,
                            work.max + first, work.sum + first, work.rescale);

@@ -21,8 +21,8 @@ namespace {
 constexpr int64_t kBlockKeys = 4 * kTileKeys;  // of an owner, so that it packs the queries once for four key tiles
 
 // All pairs of a query tile: gradQ whole, and its part of gradK and gradV where sums are given.
-void add_query_tile(const BackwardProblem& problem, const TokenTile& tile, int64_t key_head, int64_t block, const Sums& sums_k,
-                    const Sums& sums_v, const BackwardWorkspace& work) {
+void add_query_tile(const BackwardProblem& problem, const TokenTile& tile, int64_t key_head, int64_t block,
+                    const Sums& sums_k, const Sums& sums_v, const BackwardWorkspace& work) {
   if (cancelled()) return;
   const int64_t D = problem.sizes.D, stride = problem.grad_q.stride;
   const Queries queries = pack(problem, key_head, block, tile.begin, tile.end, work);
@@ -38,7 +38,8 @@ void add_query_tile(const BackwardProblem& problem, const TokenTile& tile, int64
 // Calls add(sums of gradK, sums of gradV) with sums for tokens [begin, end) of a key head that begin as zero, and
 // writes them into the gradients if they are not their own memory.
 template <class F>
-void with_sums(const BackwardProblem& problem, int64_t key_head, int32_t begin, int32_t end, const BackwardWorkspace& work, F&& add) {
+void with_sums(const BackwardProblem& problem, int64_t key_head, int32_t begin, int32_t end,
+               const BackwardWorkspace& work, F&& add) {
   const int64_t D = problem.sizes.D, E = problem.sizes.E;
   const auto open = [&](const Gradient& gradient, int64_t n, float* own) {
     if (gradient.data == nullptr) return Sums{nullptr, 0, begin};

@@ -46,6 +46,33 @@ cpuDescribe.each(sets)('%s', (set) => {
   })
 })
 
+cpuDescribe.each(sets)('precision standard, %s', (set) => {
+  cpuTest('is the plain formula with factors of 16 bits', () => {
+    cpu.instructionSet = set
+    for (const more of [{}, { window: 40, softcap: 3, sink: true, outLow: true }]) {
+      check(prompt, { H: 16, K: 2, D: 33, E: 17 }, 'bf16', { standard: true, ...more })
+      check(deep, { H: 16, K: 2, D: 8, E: 6 }, 'bf16', { standard: true, ...more })
+    }
+  })
+  cpuTest('changes nothing where the processor has no product of bf16, nor for other dtypes', () => {
+    cpu.instructionSet = set
+    for (const dtype of ['f32', 'bf16', 'f16'] as const) {
+      const { s: _, sees: _sees, gradOut, ...inputs } = problem(prompt, { H: 2, K: 1, D: 32, E: 32 }, dtype)
+      const run = (precision: 'high' | 'standard') => {
+        const forward = prefixAttention(inputs, { precision })
+        return { ...forward, ...prefixAttentionBackward({ ...inputs, gradOut, ...forward }, { precision }) }
+      }
+      const [high, standard] = [run('high'), run('standard')]
+      const rounds = dtype === 'bf16' && /^(avx512_bf16|amx)$/.test(set)
+      for (const name of ['out', 'gradQ', 'gradK', 'gradV'] as const) {
+        if (rounds)
+          expect(Buffer.from(standard[name].data.buffer).equals(Buffer.from(high[name].data.buffer))).toBe(false)
+        else identical(standard[name] as HostArray, high[name] as HostArray)
+      }
+    }
+  })
+})
+
 describe('window', () => {
   const sizes = { H: 2, K: 1, D: 8, E: 8 }
   // From its own token alone to more than the path has; across a tile of keys, and to the edge of one.

@@ -10,16 +10,16 @@
 namespace grpo {
 namespace {
 
-// delta[r] += grad_out[r] . out[r], by the very chain of products and sums that forms gradOut . v in add_pair: where out
-// is v (a token that sees only itself) the two cancel to exactly 0. As diagonals of small squares, because the vector
-// code has products of matrices only.
+// delta[r] += grad_out[r] . out[r], by the very chain of products and sums that forms gradOut . v in add_pair: where
+// out is v (a token that sees only itself) the two cancel to exactly 0. As diagonals of small squares, because the
+// vector code has products of matrices only.
 void add_delta(const BackwardProblem& problem, const float* out, const BackwardWorkspace& work, int64_t rows) {
   constexpr int64_t kSquare = 16;
   const int64_t E = problem.sizes.E;
   for (int64_t r = 0; r < rows; r += kSquare) {
     const int64_t n = std::min(kSquare, rows - r);
-    multiply_rows(problem.bf16_grad_out, out + r * E, work.grad_out + r * E, work.grad_columns + r, E, work.scores, n, n,
-                  work.products);
+    multiply_rows(problem.bf16_grad_out, out + r * E, work.grad_out + r * E, work.grad_columns + r, E, work.scores, n,
+                  n, work.products);
     for (int64_t i = 0; i < n; ++i) work.delta[r + i] += work.scores[i * kTileRows + i];
   }
 }
@@ -34,8 +34,9 @@ const float* rows_that_see(int64_t j, const KeyRanges& seen, const float* x, int
 }
 
 // sums[keys, columns] += factors[keys, rows] x[rows, columns], factors being 0 where a row does not see a key.
-void add_to_keys(const BackwardProblem& problem, const Sums& sums, const float* factors, const float* x, const TilePair& pair,
-                 int64_t rows, int64_t columns, const KeyRanges* seen, const BackwardWorkspace& work) {
+void add_to_keys(const BackwardProblem& problem, const Sums& sums, const float* factors, const float* x,
+                 const TilePair& pair, int64_t rows, int64_t columns, const KeyRanges* seen,
+                 const BackwardWorkspace& work) {
   if (sums.data == nullptr) return;
   const auto add = [&](int32_t j, int64_t keys, const float* x) {
     multiply(problem.sizes.standard, rows_of(factors + j * kTileRows, kTileRows), rows_of(x, columns),
@@ -70,8 +71,8 @@ Queries pack(const BackwardProblem& problem, int64_t key_head, int64_t block, in
   return {key_head, head, heads, begin, end, all_finite(work.q, rows * D) && all_finite(work.grad_out, rows * E)};
 }
 
-void add_pair(const BackwardProblem& problem, const Queries& queries, const TilePair& pair, bool grad_q, const Sums& sums_k,
-              const Sums& sums_v, const BackwardWorkspace& work) {
+void add_pair(const BackwardProblem& problem, const Queries& queries, const TilePair& pair, bool grad_q,
+              const Sums& sums_k, const Sums& sums_v, const BackwardWorkspace& work) {
   const AttentionSizes& sizes = problem.sizes;
   const int64_t D = sizes.D, E = sizes.E, keys = pair.keys;
   const int64_t first = (pair.token - queries.begin) * queries.heads;
@@ -99,7 +100,8 @@ void add_pair(const BackwardProblem& problem, const Queries& queries, const Tile
              work.grad_q + (first + r) * D, D, count, D, keys, true, work.products);
   };
   if (finite) return add(0, rows, work.k);
-  for (int64_t r = 0; r < rows; ++r) add(r, 1, keys_seen(work.k, ranges.begin[r], ranges.end[r], keys, D, work.visible));
+  for (int64_t r = 0; r < rows; ++r)
+    add(r, 1, keys_seen(work.k, ranges.begin[r], ranges.end[r], keys, D, work.visible));
 }
 
 }  // namespace grpo

@@ -1,5 +1,5 @@
-// What the schedules of the backward pass share: its arguments, a thread's workspace, and what one pair of a query tile and
-// a key tile adds to the gradients.
+// What the schedules of the backward pass share: its arguments, a thread's workspace, and what one pair of a query tile
+// and a key tile adds to the gradients.
 #pragma once
 
 #include <algorithm>
@@ -93,7 +93,8 @@ struct Queries {
 Queries pack(const BackwardProblem& problem, int64_t key_head, int64_t block, int32_t begin, int32_t end,
              const BackwardWorkspace& work);
 
-void add_pair(const BackwardProblem& problem, const Queries& queries, const TilePair& pair, bool grad_q, const Sums& sums_k,
-              const Sums& sums_v, const BackwardWorkspace& work);
+// What one pair of tiles adds to the gradients.
+void add_pair(const BackwardProblem& problem, const Queries& queries, const TilePair& pair, bool grad_q,
+              const Sums& sums_k, const Sums& sums_v, const BackwardWorkspace& work);
 
 }  // namespace grpo

@@ -1,6 +1,6 @@
-// The products of tiles of attention. Where the processor multiplies bf16 itself, those of two inputs in bf16 go through
-// its instruction: they are exact there, as in float32. With precision 'standard' so do those of what is computed, which
-// is rounded to bf16 for it.
+// The products of tiles of attention. Where the processor multiplies bf16 itself, those of two inputs in bf16 go
+// through its instruction: they are exact there, as in float32. With precision 'standard' so do those of what is
+// computed, which is rounded to bf16 for it.
 #pragma once
 
 #include "attention/attention.h"
@@ -18,8 +18,8 @@ inline Matrix rows_of(const float* x, int64_t columns) { return {x, Float::kF32,
 inline Matrix columns_of(const float* x, int64_t columns) { return {x, Float::kF32, 1, columns}; }
 
 // c[m,n] = or += A[m,k] B[k,n]; `bf16`: both rounded to it. Without, the columns of B follow each other.
-inline void multiply(bool bf16, const Matrix& a, const Matrix& b, float* c, int64_t ldc, int64_t m, int64_t n, int64_t k,
-                     bool accumulate, float* scratch) {
+inline void multiply(bool bf16, const Matrix& a, const Matrix& b, float* c, int64_t ldc, int64_t m, int64_t n,
+                     int64_t k, bool accumulate, float* scratch) {
   const VectorKernels& kernels = vector_kernels();
   if (bf16) return kernels.matmul_bf16(a, b, c, ldc, m, n, k, accumulate, scratch);
   kernels.matmul_tile(static_cast<const float*>(a.data), a.row_stride, a.column_stride,

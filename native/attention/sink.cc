@@ -19,14 +19,15 @@ void sink_gradient(const float* sink, const void* grad_out, const void* out, con
       for (int64_t at = part * kTokens * H; at < std::min((part + 1) * kTokens, P) * H; ++at) {
         const int64_t h = at % H;
         gather(grad_out, type, at * E, E, 1, E, x);
-        const auto times = [&](const void* y) {
-          return y == nullptr ? 0 : vector_kernels().dot(x, static_cast<const char*>(y) + at * E * size_of(type), type, E);
+        const auto times = [&](const void* y) -> double {
+          if (y == nullptr) return 0;
+          return vector_kernels().dot(x, static_cast<const char*>(y) + at * E * size_of(type), type, E);
         };
         // A sink of -inf has no weight, whatever the row; one of +inf has all of it.
         const double weight = sink[h] == -INFINITY        ? 0
                               : sink[h] == logsumexp[at] ? 1
                                                          : std::exp(static_cast<double>(sink[h]) - logsumexp[at]);
-        sum[h] -= weight * (static_cast<double>(times(out)) + times(out_low));
+        sum[h] -= weight * (times(out) + times(out_low));
       }
     }
   });

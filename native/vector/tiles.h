@@ -28,8 +28,8 @@ GRPO_INLINE void store_keys(float* p, int64_t ld, const Wide& x, int count) {
   for (int v = 0; v < kWide; ++v) store_queries<kPartial>(p + v * ld, x.v[v], count);
 }
 
-// Which keys of a tile each of some queries sees: none of them those before `any` and from `any_end` on, all of them those
-// of [every, every_end).
+// Which keys of a tile each of some queries sees: none of them those before `any` and from `any_end` on, all of them
+// those of [every, every_end).
 struct Visible {
   I32 begin, end;
   int64_t any, every, every_end, any_end;
@@ -119,8 +119,8 @@ static void softmax_queries(float* scores, int64_t lds, int64_t keys, int64_t fi
 }
 
 template <bool kCapped>
-static void softmax_columns(float* scores, int64_t lds, int64_t keys, int64_t queries, const KeyRanges& seen, float scale,
-                            double cap, float* max, float* sum, float* rescale) {
+static void softmax_columns(float* scores, int64_t lds, int64_t keys, int64_t queries, const KeyRanges& seen,
+                            float scale, double cap, float* max, float* sum, float* rescale) {
   int64_t first = 0;
   for (; first + kLanes <= queries; first += kLanes)
     softmax_queries<false, kCapped>(scores, lds, keys, first, kLanes, seen, scale, cap, max, sum, rescale);

@@ -79,9 +79,9 @@ struct VectorKernels {
   int64_t matmul_scratch;
 
   // Running softmax over a tile of scores held transposed, scores[keys, queries] (leading dimension lds), of which each
-  // query sees some. A score is scale times what comes in, and with `cap` not 0 cap tanh(that / cap). Updates max[q] and
-  // sum[q], turns scores into exp(score - max[q]) (0 where hidden) and writes rescale[q] = exp(old max - new max), the factor for what was
-  // accumulated before. A query with no key so far has max = -inf, sum = 0, and gets rescale 1.
+  // query sees some. A score is scale times what comes in, and with `cap` not 0 cap tanh(that / cap). Updates max[q]
+  // and sum[q], turns scores into exp(score - max[q]) (0 where hidden) and writes rescale[q] = exp(old max - new max),
+  // the factor for what was accumulated before. A query with no key so far has max = -inf, sum = 0, and gets rescale 1.
   void (*softmax_tile)(float* scores, int64_t lds, int64_t keys, int64_t queries, const KeyRanges& seen, float scale,
                        double cap, float* max, float* sum, float* rescale);
 

@@ -15,6 +15,8 @@ export interface AttentionShape {
   softcap?: number | null | undefined
   /** [H] */
   sink?: ArrayLike<number> | undefined
+  /** What probabilities and slopes are rounded to before they are multiplied with inputs. */
+  factor?: Round
 }
 
 type Round = (x: number) => number
@@ -60,7 +62,7 @@ function probabilities(arrays: AttentionArrays, sees: boolean[][], h: number, s:
 }
 
 export function attentionReference(arrays: AttentionArrays, sees: boolean[][], s: AttentionShape, round = exact) {
-  const { P, H, K, E } = s
+  const { P, H, K, E, factor = exact } = s
   const v = wide(arrays.v)
   const wider = { q: wide(arrays.q), k: wide(arrays.k), v }
   const out = new Float64Array(P * H * E)
@@ -73,7 +75,8 @@ export function attentionReference(arrays: AttentionArrays, sees: boolean[][], s
         if (!(sees[p] as boolean[])[j]) continue
         for (let e = 0; e < E; e++) {
           const at = (p * H + h) * E + e
-          const term = ((row.probability[p] as number[])[j] as number) * (v[(j * K + row.head) * E + e] as number)
+          const weight = factor((row.probability[p] as number[])[j] as number)
+          const term = weight * (v[(j * K + row.head) * E + e] as number)
           out[at] = round((out[at] as number) + round(term))
         }
       }
@@ -88,7 +91,7 @@ export function attentionGradients(
   s: AttentionShape,
   round = exact,
 ) {
-  const { P, H, K, D, E } = s
+  const { P, H, K, D, E, factor = exact } = s
   const [q, k, v, gradOut, out] = [arrays.q, arrays.k, arrays.v, arrays.gradOut, arrays.out].map(wide) as [
     Float64Array, Float64Array, Float64Array, Float64Array, Float64Array,
   ] // biome-ignore format: a line
@@ -125,9 +128,9 @@ export function attentionGradients(
       for (const j of seen) {
         const weight = row[j] as number
         const unscaled = round(round(weight * round((dots[j] as number) - delta)) * (slopes[p] as number[])[j]!)
-        const gradScore = round(scale * unscaled)
+        const gradScore = factor(round(scale * unscaled))
         for (let e = 0; e < E; e++)
-          add(gradV, (j * K + head) * E + e, weight * (gradOut[(p * H + h) * E + e] as number))
+          add(gradV, (j * K + head) * E + e, factor(weight) * (gradOut[(p * H + h) * E + e] as number))
         for (let d = 0; d < D; d++) {
           add(gradQ, (p * H + h) * D + d, gradScore * (k[(j * K + head) * D + d] as number))
           add(gradK, (j * K + head) * D + d, gradScore * (q[(p * H + h) * D + d] as number))

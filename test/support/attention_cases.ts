@@ -46,6 +46,8 @@ export interface Options {
   strided?: boolean
   /** Of q, k, v and gradOut. */
   size?: number
+  /** Probabilities and slopes may be rounded to the dtype. */
+  standard?: boolean
 }
 
 export function problem(tree: Tree, sizes: Sizes, dtype: Floating = 'f32', options: Options = {}, seed = 3) {
@@ -104,13 +106,18 @@ function once<T>(key: string, make: () => T): T {
   return memory.get(key) as T
 }
 
+function withFactor(s: AttentionShape, dtype: Floating, { standard = false }: Options): AttentionShape {
+  const one = (x: number) => exactly(floats(Float32Array.of(x), [1], dtype))[0] as number
+  return standard ? { ...s, factor: one } : s
+}
+
 /** In float64, and forward by the plain float32 formula. */
 function expected(tree: Tree, sizes: Sizes, dtype: Floating, options: Options) {
   return once(JSON.stringify([tree, sizes, dtype, { ...options, strided: false, outLow: false }]), () => {
     const { s, q, k, v, gradOut, sees } = problem(tree, sizes, dtype, options)
     const numbers = { q: exactly(q), k: exactly(k), v: exactly(v), gradOut: exactly(gradOut) }
     const exact = attentionReference(numbers, sees, s)
-    const plain = attentionReference(numbers, sees, s, Math.fround)
+    const plain = attentionReference(numbers, sees, withFactor(s, dtype, options), Math.fround)
     return { numbers, exact: { ...exact, ...attentionGradients({ ...numbers, ...exact }, sees, s) }, plain }
   })
 }
@@ -129,6 +136,7 @@ export function check(tree: Tree, sizes: Sizes, dtype: Floating = 'f32', given: 
     scale: sizes.scale ?? null,
     ...(window !== null && { window }),
     ...(softcap !== null && { softcap }),
+    ...(given.standard && { precision: 'standard' as const }),
   }
   const inputs = { ...(strided ? sideBySide({ q, k, v }).views : { q, k, v }), layout, ...sink }
   const like = (x: FloatArray, dtype: Floating = x.dtype) =>
@@ -152,7 +160,7 @@ export function check(tree: Tree, sizes: Sizes, dtype: Floating = 'f32', given: 
     })
   }
   const handed = dtype === 'f32' ? plainly : { ...plainly, out }
-  const plain = attentionGradients({ ...numbers, ...handed }, sees, s, Math.fround)
+  const plain = attentionGradients({ ...numbers, ...handed }, sees, withFactor(s, dtype, given), Math.fround)
 
   for (const wide of [false, true]) {
     const dtypes = wide ? 'f32' : dtype
