@@ -37,8 +37,8 @@ export interface Work {
   gpu?: OnGpu
   /** What no column says: memory, accuracy. */
   notes?: string[]
-  /** What the peers get if it is not `inputs`, and the variant that does the same work as they. */
-  peers?: { inputs: Arrays; flops?: number; variant: number }
+  /** What the peers get if it is not `inputs`, and the variant that does the same work as they; null: none of them can. */
+  peers?: { inputs: Arrays; flops?: number; variant: number } | null
 }
 
 export interface Case {

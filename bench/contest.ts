@@ -91,7 +91,7 @@ async function peerEntrants(
   const { inputs, flops = 0 } = work.peers ?? work
   const entrants: Entrant[] = []
   const skipped: CaseResult['skipped'] = []
-  for (const peer of peers) {
+  for (const peer of work.peers === null ? [] : peers) {
     const reason = reasonAgainst(peer, one.operation, inputs, flops)
     if (reason !== undefined) {
       skipped.push({ name: peer.name, reason })

@@ -146,4 +146,86 @@ const backward = (dtype: DType): Case => ({
   },
 })
 
-export const cases: Case[] = [forward('f32'), backward('f32'), forward('bf16'), backward('bf16')]
+/** One training step's attention of a layer: forward and backward of its heads, its window and its sinks. */
+interface Layer {
+  name: string
+  dtype: DType
+  prefix: number
+  heads: number
+  keyHeads: number
+  D: number
+  E?: number
+  options?: { window?: number; softcap?: number; precision?: 'standard' }
+  sink?: boolean
+}
+
+const layer = ({ name, dtype, prefix, heads, keyHeads, D, E = D, options = {}, sink = false }: Layer): Case => ({
+  operation: 'prefixAttentionBackward',
+  size: `${name}: prefix ${prefix}, 4 responses of 256, ${heads}/${keyHeads} heads of ${D}${E === D ? '' : `/${E}`}, ${dtype}`,
+  prepare() {
+    const [count, tokens] = [4, 256]
+    const layout = prefixLayout([{ prefix, responses: Array(count).fill(tokens) }])
+    const total = prefix + count * tokens
+    const draw = (n: number, width: number, i: number) =>
+      make(normals(total * n * width, 1, 0, i), dtype, [total, n, width])
+    const inputs = {
+      ...{ q: draw(heads, D, 0), k: draw(keyHeads, D, 1), v: draw(keyHeads, E, 2), gradOut: draw(heads, E, 3) },
+      ...(sink && { sink: array(normals(heads, 1, 0, 4)) }),
+    }
+    const { gradOut, ...given } = inputs
+    const seen = (position: number) => Math.min(position + 1, options.window ?? position + 1)
+    const area = layout.position.data.reduce((sum, position) => sum + seen(position), 0)
+    const out = prefixAttention({ ...given, layout }, options)
+    const gradients = prefixAttentionBackward({ ...inputs, layout, ...out }, options)
+    return {
+      inputs,
+      peers: null,
+      // Two products forward; five backward, of which three have D columns.
+      flops: 2 * heads * area * (4 * D + 3 * E),
+      variants: [
+        {
+          name: '',
+          run: () => {
+            const forward = prefixAttention({ ...given, layout }, { ...options, out })
+            return { ...prefixAttentionBackward({ ...inputs, layout, ...forward }, { ...options, out: gradients }) }
+          },
+        },
+      ],
+    }
+  },
+})
+
+const long = { prefix: 3072, heads: 4, keyHeads: 1, D: 128 }
+const layers: Layer[] = [
+  { name: 'all of the path', dtype: 'bf16', ...long },
+  { name: 'window 512', dtype: 'bf16', ...long, options: { window: 512 } },
+  { name: "precision 'standard'", dtype: 'bf16', ...long, options: { precision: 'standard' } },
+  {
+    name: 'Gemma-like, window 1,024',
+    dtype: 'bf16',
+    prefix: 2048,
+    heads: 4,
+    keyHeads: 2,
+    D: 256,
+    options: { window: 1024 },
+  },
+  {
+    name: 'Gemma-2-like, soft-cap 50',
+    dtype: 'bf16',
+    prefix: 2048,
+    heads: 4,
+    keyHeads: 2,
+    D: 256,
+    options: { softcap: 50 },
+  },
+  {
+    ...{ name: 'gpt-oss-like, window 128 and sinks', dtype: 'bf16', prefix: 2048, heads: 16, keyHeads: 2, D: 64 },
+    ...{ options: { window: 128 }, sink: true },
+  },
+  { name: 'latent heads', dtype: 'bf16', prefix: 1024, heads: 4, keyHeads: 4, D: 192, E: 128 },
+]
+
+export const cases: Case[] = [
+  ...[forward('f32'), backward('f32'), forward('bf16'), backward('bf16')],
+  ...layers.map(layer),
+]

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { array, type HostArray, prefixAttention, prefixAttentionBackward, prefixLayout } from '../lib/index.js'
 import { check, floats, problem, sideBySide } from './support/attention_cases.js'
-import { cpuTest } from './support/backend_kind.js'
+import { cpuDescribe, cpuTest } from './support/backend_kind.js'
 import { exactly, refuses } from './support/compare.js'
 
 const {
@@ -103,7 +103,7 @@ describe('rows that lie apart', () => {
     const q = { ...inputs.q, stride: 15 }
     refuses(() => prefixAttention({ ...inputs, q }), { error: RangeError, code: 'ERR_GRPO_SHAPE', argument: 'q' })
   })
-  test('views that overlap', () => {
+  cpuTest('views that overlap', () => {
     const before = views.whole.slice()
     const { gradQ, gradK } = views.views
     // gradK would begin in the last head of gradQ.
@@ -128,7 +128,7 @@ describe('rows that lie apart', () => {
   })
 })
 
-describe('sizes', () => {
+cpuDescribe('sizes', () => {
   cpuTest.each([1, 7, 192, 513])('D of %i with every option', (D) => {
     const E = D === 192 ? 128 : D
     check({ length: [5, 3, 4], parent: [-1, 0, 0] }, { H: D < 8 ? 16 : 2, K: D < 8 ? 8 : 1, D, E }, 'bf16', {

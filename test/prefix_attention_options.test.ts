@@ -1,17 +1,17 @@
 // What models add to attention, each option, each pair and each triple of them, forward and backward, against float64.
-import { afterAll, describe, expect } from 'vitest'
+import { afterAll, expect, test } from 'vitest'
 import { native } from '../lib/addon/native.js'
 import { array, cpu, type HostArray, prefixAttention, prefixAttentionBackward, treeLayout } from '../lib/index.js'
 import type { Tree } from './references/forest.js'
 import { check, exactly, type FloatArray, type Floating, floats, type Options, problem, sideBySide } from './support/attention_cases.js' // biome-ignore format: a line
-import { cpuDescribe, cpuTest } from './support/backend_kind.js'
-import { accurate, golden, identical, values } from './support/compare.js'
+import { backend, cpuDescribe, cpuTest } from './support/backend_kind.js'
+import { accurate, golden, identical, refuses, values } from './support/compare.js'
 import { instructionSetNames } from './support/instruction_sets.js'
 import { random } from './support/random.js'
 import { sweep } from './support/sweep.js'
 
 const { instructionSet } = cpu
-const sets = instructionSetNames.filter((name) => native.setInstructionSet(name))
+const sets = backend !== 'cpu' ? [] : instructionSetNames.filter((name) => native.setInstructionSet(name))
 cpu.instructionSet = instructionSet
 afterAll(() => {
   cpu.instructionSet = instructionSet
@@ -73,7 +73,7 @@ cpuDescribe.each(sets)('precision standard, %s', (set) => {
   })
 })
 
-describe('window', () => {
+cpuDescribe('window', () => {
   const sizes = { H: 2, K: 1, D: 8, E: 8 }
   // From its own token alone to more than the path has; across a tile of keys, and to the edge of one.
   cpuTest.each([1, 2, 4, 63, 64, 65, 111, 112, 113, 2 ** 31, 2 ** 53 - 1])('%i tokens', (window) => {
@@ -138,7 +138,7 @@ describe('window', () => {
   })
 })
 
-describe('sink', () => {
+cpuDescribe('sink', () => {
   const tree: Tree = { length: [4, 3, 2], parent: [-1, 0, 0] }
   const sizes = { H: 3, K: 1, D: 4, E: 4 }
   const run = (sink: number[] | undefined, more = {}) => {
@@ -218,7 +218,7 @@ describe('sink', () => {
   })
 })
 
-describe('softcap', () => {
+cpuDescribe('softcap', () => {
   const sizes = { H: 2, K: 1, D: 8, E: 8 }
   cpuTest.each([0.01, 1, 50, 1e30])('%d', (softcap) => check(prompt, sizes, 'f32', { softcap }))
   cpuTest.each([
@@ -280,4 +280,27 @@ cpuTest('slices of one array have the bits of dense arrays', () => {
     identical(sliced.out, dense.out)
     identical(sliced.logsumexp, dense.logsumexp)
   }
+})
+
+// What the kernels of a device lack they refuse, with nothing written.
+test.each([
+  ['window', 'OPTION'],
+  ['softcap', 'OPTION'],
+  ['sink', 'VALUE'],
+  ['outLow', 'VALUE'],
+  ['strides', 'SHAPE'],
+])('%s: computed on the CPU, refused on a device', (name, code) => {
+  const { q, k, v, layout } = problem(deep, { H: 2, K: 1, D: 8, E: 8 }, 'bf16')
+  const sevens = () => floats(new Float32Array(q.data.length).fill(7), [...q.shape], 'bf16')
+  const [out, outLow] = [sevens(), sevens()]
+  const inputs = {
+    ...(name === 'strides' ? sideBySide({ q, k, v }).views : { q, k, v }),
+    ...(name === 'sink' && { sink: new Float32Array(2) }),
+    layout,
+  }
+  const options = { ...(name === 'window' && { window: 3 }), ...(name === 'softcap' && { softcap: 3 }) }
+  const run = () => prefixAttention(inputs, { ...options, out: { out, ...(name === 'outLow' && { outLow }) } })
+  if (backend === 'cpu') run()
+  else refuses(run, { error: RangeError, code: `ERR_GRPO_${code}` })
+  expect(exactly(out).every((x) => x === 7)).toBe(backend !== 'cpu')
 })
