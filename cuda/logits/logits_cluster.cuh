@@ -43,7 +43,7 @@ constexpr int kFusedBlocks = 3;
 
 // Three blocks share a multiprocessor where parts are as long as kPartBytes. Of shorter ones (V = 163,840 or 201,088 in
 // 16 bits) four do, but not in kFused, whose coefficients take more than the 80 registers that four leave.
-// Grid: R clusters of 1, 2, 4 or 8 blocks, or T where rows are listed, from sm_90 on. Block: 192. Shared: 76,704 or
+// Grid: R clusters of 1, 2, 4 or 8 blocks, or T where rows are listed, from sm_90 on. Block: 192. Shared: 76,720 or
 // less where eight blocks can keep a row. Work: each logit read once, each gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kOneReadThreads, kPass == RowPass::kFused ? kFusedBlocks : 4)

@@ -30,7 +30,7 @@ __device__ __forceinline__ RowCoefficients kept_coefficients(const RowWork& work
 }
 
 // Three blocks of a multiprocessor: without that number ptxas aims at more, and spills.
-// Grid: R, or T where rows are listed. Block: 128. Shared: 384. Work: each logit of a set read once, each gradient
+// Grid: R, or T where rows are listed. Block: 128. Shared: 400. Work: each logit of a set read once, each gradient
 // written once. Bound: latency, or where a gradient is written memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kKeptThreads, 3)

@@ -223,7 +223,7 @@ __device__ __forceinline__ RowOfBlock row_of_block(const RowTokens& tokens, int6
   return {tokens.row[block], tokens.at(block)};
 }
 
-// Grid: R, or T where rows are listed. Block: 64, 256 or 512. Shared: 384. Work: each logit read twice, the second time
+// Grid: R, or T where rows are listed. Block: 64, 256 or 512. Shared: 400. Work: each logit read twice, the second time
 // from the L2 cache, each gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
 __global__ void __launch_bounds__(kMostWarps* kWarp, kPass == RowPass::kFused || kPass == RowPass::kBackward ? 1 : 2)

@@ -49,10 +49,12 @@ Segments segments_of(const Args& args, const Axes& axes) {
 
 template <class Args>
 AttentionSizes sizes_of(const Args& args, const Axes& axes) {
-  const double scale = is_null(args.scale) ? 1 / std::sqrt(static_cast<double>(axes['D'])) : args.scale;
+  const int64_t D = axes['D'];
+  // Without columns all scores are 0, whatever the scale: the default would be infinite.
+  const double scale = D == 0 ? 0 : is_null(args.scale) ? 1 / std::sqrt(static_cast<double>(D)) : args.scale;
   const Float type = float_type(args.q);
   const bool bf16 = type == Float::kBf16 && vector_kernels().matmul_bf16 != nullptr;
-  return {axes['P'], axes['H'], axes['K'], axes['D'], axes['E'], type, static_cast<float>(scale),
+  return {axes['P'], axes['H'], axes['K'], D, axes['E'], type, static_cast<float>(scale),
           is_null(args.softcap) ? 0 : args.softcap, bf16, bf16 && args.precision != 0};
 }
 

@@ -1,10 +1,9 @@
 // Outputs that fit no cache are written past the caches, by other stores, in other pieces: the bits stay, and so does what
 // lies around them.
-import { describe, expect } from 'vitest'
-import { array, policyLossFromLogits, tokenLogprob, tokenLogprobBackward } from '../lib/index.js'
-import { cpuTest } from './support/backend_kind.js'
-import { identical } from './support/compare.js'
-import { random } from './support/random.js'
+import { describe, expect, test } from 'vitest'
+import { array, policyLossFromLogits, tokenLogprob, tokenLogprobBackward } from '../../lib/index.js'
+import { identical } from '../support/compare.js'
+import { random } from '../support/random.js'
 
 // 17 MiB of gradients, whose rows begin at every multiple of 4 bytes.
 const [R, V] = [37, 120_001]
@@ -23,7 +22,7 @@ describe.each([null, 30])('softcap %s', (softcap) => {
   const { inputs, options, gradLogp } = batch(softcap)
   const copy = () => array(Float32Array.from(inputs.logits.data), [R, V])
 
-  cpuTest('a gradient in its own memory has the bits of the one over the logits', () => {
+  test('a gradient in its own memory has the bits of the one over the logits', () => {
     const given = { ...inputs, gradLogp, logsumexp: tokenLogprob(inputs, options).logsumexp }
     const memory = new Float32Array(R * V + 9).fill(7)
     const out = { gradLogits: array(memory.subarray(5, 5 + R * V), [R, V]) }
@@ -34,7 +33,7 @@ describe.each([null, 30])('softcap %s', (softcap) => {
     expect([...memory.subarray(0, 5), ...memory.subarray(5 + R * V)]).toEqual(Array(9).fill(7))
   })
 
-  cpuTest('that of the loss likewise, and nothing is written between rows that lie apart', () => {
+  test('that of the loss likewise, and nothing is written between rows that lie apart', () => {
     const given = { ...inputs, advantage: gradLogp, sequenceStart: Int32Array.from({ length: R + 1 }, (_, s) => s) }
     const width = V + 3
     const memory = new Float32Array(R * width).fill(7)
