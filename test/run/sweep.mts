@@ -114,7 +114,12 @@ const tenth: Part[] = [
     'test/all_ops',
     'test/linear',
     'test/policy_loss',
-    'test/prefix',
+    // But for every option with every other one, on every instruction set: the whole sweep has these.
+    'test/prefix_attention.test',
+    'test/prefix_attention_bad_input',
+    'test/prefix_attention_not_finite',
+    'test/prefix_attention_schedules',
+    'test/prefix_layout',
     'test/select',
     'test/token',
     'test/call',
