@@ -50,7 +50,7 @@ struct GradLogits {
   Float type;
   int64_t stride;
   double scale = 1;  // what it is multiplied by
-  bool past_caches = false;
+  bool past_caches = false;  // whether it is written by write_past_caches()
 
   char* row(int64_t r) const { return data + r * stride * size_of(type); }
 };

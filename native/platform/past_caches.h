@@ -30,7 +30,8 @@ void write_past_caches(void* y, int64_t n, int64_t size, Make&& make) {
     char* at = to + begin * size;
     const int64_t bytes = (end - begin) * size;
     make(begin, end, static_cast<void*>(piece));
-    if (bytes % kLine != 0) {  // the first, unless it begins a line, or the last
+    // The first piece, unless it begins a line, and the last, unless it ends one.
+    if (reinterpret_cast<uintptr_t>(at) % kLine != 0 || bytes % kLine != 0) {
       std::memcpy(at, piece, bytes);
       continue;
     }

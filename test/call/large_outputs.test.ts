@@ -48,3 +48,21 @@ describe.each([null, 30])('softcap %s', (softcap) => {
     }
   })
 })
+
+test('short rows whose length is a multiple of 64 bytes, which begin at none', () => {
+  const [R, V] = [9000, 512]
+  const some = random(6).normals(7919)
+  const logits = array(
+    new Float32Array(R * V).map((_, i) => some[i % 7919] as number),
+    [R, V],
+  )
+  const token = new Int32Array(R).map((_, r) => r % V)
+  const given = {
+    logits,
+    token,
+    gradLogp: new Float32Array(R).fill(1),
+    logsumexp: tokenLogprob({ logits, token }).logsumexp,
+  }
+  const out = { gradLogits: array(new Float32Array(R * V + 1).fill(7).subarray(1), [R, V]) }
+  identical(tokenLogprobBackward(given, { out }).gradLogits, tokenLogprobBackward(given).gradLogits)
+})
