@@ -5,7 +5,8 @@ import { array, type HostArray, type Layout, prefixAttention, prefixAttentionBac
 import { maxPrompt, maxResponse, vocabulary } from './problems.js'
 import { normal, type Random } from './random.js'
 
-const layers = 2
+/** How many tokens each layer's attention sees: the first has a sliding window, shorter than prompt and response together. */
+const windows = [5, null] as const
 const hiddenSize = 64
 const heads = 4
 /** Grouped-query attention: two query heads share one head of keys and values. */
@@ -19,8 +20,8 @@ type Matrix = tf.Tensor2D
 type Heads = tf.Tensor3D
 export type Values = HostArray<'f32'>
 export type Parameters = Record<string, tf.Variable<tf.Rank.R2>>
-/** From q [P,H,D], k and v [P,K,D] of one layer to [P,H,D]. */
-export type Attention = (q: Heads, k: Heads, v: Heads) => Heads
+/** From q [P,H,D], k and v [P,K,D] and the sinks [H] of one layer to [P,H,D]; `window` null sees all tokens before. */
+export type Attention = (q: Heads, k: Heads, v: Heads, sink: tf.Tensor1D, window: number | null) => Heads
 export type Product = (a: Matrix, b: Matrix) => Matrix
 
 export function createParameters(random: Random): Parameters {
@@ -31,14 +32,15 @@ export function createParameters(random: Random): Parameters {
   }
   create('token', vocabulary, hiddenSize, embeddingDeviation)
   create('position', maxPrompt + maxResponse, hiddenSize, embeddingDeviation)
-  for (let layer = 0; layer < layers; layer++) {
+  windows.forEach((_, layer) => {
     create(`query${layer}`, hiddenSize, heads * headSize)
     create(`key${layer}`, hiddenSize, keyHeads * headSize)
     create(`value${layer}`, hiddenSize, keyHeads * headSize)
+    create(`sink${layer}`, 1, heads, 0)
     create(`mix${layer}`, heads * headSize, hiddenSize)
     create(`expand${layer}`, hiddenSize, innerSize)
     create(`contract${layer}`, innerSize, hiddenSize)
-  }
+  })
   create('head', hiddenSize, vocabulary)
   return parameters
 }
@@ -60,15 +62,17 @@ export function forward(
   const lookUp = (rows: Int32Array, table: Matrix) =>
     product(tf.oneHot(rows, table.shape[0]).toFloat() as Matrix, table)
   let x: Matrix = lookUp(tokens, parameter('token')).add(lookUp(positions, parameter('position')))
-  for (let layer = 0; layer < layers; layer++) {
+  windows.forEach((window, layer) => {
     const input = normalize(x)
     const project = (name: string, count: number): Heads =>
       product(input, parameter(`${name}${layer}`)).reshape([tokens.length, count, headSize])
-    const attended = attention(project('query', heads), project('key', keyHeads), project('value', keyHeads))
+    const sink = parameter(`sink${layer}`).as1D()
+    const [q, k, v] = [project('query', heads), project('key', keyHeads), project('value', keyHeads)]
+    const attended = attention(q, k, v, sink, window)
     x = x.add(product(attended.reshape([tokens.length, hiddenSize]), parameter(`mix${layer}`)))
     const inner = product(normalize(x), parameter(`expand${layer}`))
     x = x.add(product(inner.mul(inner.sigmoid()), parameter(`contract${layer}`)))
-  }
+  })
   return product(normalize(x), parameter('head'))
 }
 
@@ -77,17 +81,23 @@ const normalize = (x: Matrix): Matrix => x.mul(x.square().mean(-1, true).add(1e-
 
 /** `prefixAttention` as an operation of TensorFlow.js, with `prefixAttentionBackward` as its gradient. */
 export function packedAttention(layout: Layout): Attention {
-  const attention = tf.customGrad((...tensors) => {
-    const [q, k, v] = (tensors as tf.Tensor[]).slice(0, 3).map(toHost) as [Values, Values, Values]
-    const { out, logsumexp } = prefixAttention({ q, k, v, layout })
-    const gradFunc = (gradient: tf.Tensor) => {
-      const inputs = { gradOut: toHost(gradient), q, k, v, out, logsumexp, layout }
-      const { gradQ, gradK, gradV } = prefixAttentionBackward(inputs)
-      return [gradQ, gradK, gradV].map(toTensor)
-    }
-    return { value: toTensor(out), gradFunc }
-  })
-  return (q, k, v) => attention(q, k, v) as Heads
+  return (q, k, v, sink, window) => {
+    const attention = tf.customGrad((...tensors) => {
+      const [q, k, v, sink] = (tensors as tf.Tensor[]).slice(0, 4).map(toHost) as [Values, Values, Values, Values]
+      const inputs = { q, k, v, sink, layout }
+      const { out, logsumexp } = prefixAttention(inputs, { window })
+      const gradFunc = (gradient: tf.Tensor) => {
+        const gradOut = toHost(gradient)
+        const { gradQ, gradK, gradV, gradSink } = prefixAttentionBackward(
+          { ...inputs, gradOut, out, logsumexp },
+          { window },
+        )
+        return [gradQ, gradK, gradV, gradSink as HostArray].map(toTensor)
+      }
+      return { value: toTensor(out), gradFunc }
+    })
+    return attention(q, k, v, sink) as Heads
+  }
 }
 
 /** A loss that comes with its gradient of the logits, as an operation of TensorFlow.js. */

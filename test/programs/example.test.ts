@@ -64,18 +64,21 @@ function padded(rollouts: readonly Rollout[], rewards: Float32Array): Padded {
   return rows
 }
 
-const ordinaryAttention: Attention = (q, k, v) => {
+const ordinaryAttention: Attention = (q, k, v, sink, window) => {
   const [places, H, D] = q.shape
   const N = places / L
-  const later = tf.linalg
-    .bandPart(tf.ones([L, L]), -1, 0)
+  const hidden = tf.linalg
+    .bandPart(tf.ones([L, L]), window === null ? -1 : window - 1, 0)
     .sub(1)
     .mul(1e9)
   const head = (x: tf.Tensor3D, h: number): tf.Tensor3D => x.slice([0, h, 0], [places, 1, D]).reshape([N, L, D])
   const outputs = Array.from({ length: H }, (_, h) => {
     const shared = Math.floor((h * k.shape[1]) / H)
-    const scores = tf.matMul(head(q, h), head(k, shared), false, true).div(Math.sqrt(D)).add(later)
-    return tf.matMul(scores.softmax() as tf.Tensor3D, head(v, shared)).reshape([places, 1, D])
+    const scores = tf.matMul(head(q, h), head(k, shared), false, true).div(Math.sqrt(D)).add(hidden)
+    // The sink is a key without a value.
+    const column = sink.slice(h, 1).reshape([1, 1, 1]).tile([N, L, 1])
+    const weights = tf.concat([scores, column], 2).softmax().slice([0, 0, 0], [N, L, L]) as tf.Tensor3D
+    return tf.matMul(weights, head(v, shared)).reshape([places, 1, D])
   })
   return tf.concat(outputs, 1) as tf.Tensor3D
 }
