@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "attention/backward.h"
+#include "attention/out_low.h"
 #include "attention/rows.h"
 #include "attention/sink.h"
 
@@ -176,11 +177,24 @@ bool is_power_of_two(float x) {
   return std::fabs(std::frexp(x, &exponent)) == 0.5f;
 }
 
+int check_out_low(const Args& args, const AttentionSizes& sizes) {
+  if (args.out_low == nullptr) return GRPO_OK;
+  const int64_t at = first_foreign_low(data<void>(args.out), data<void>(args.out_low), sizes.type,
+                                       sizes.P * sizes.H * sizes.E);
+  if (at < 0) return GRPO_OK;
+  const int64_t row = at / sizes.E;
+  const std::string place = "[" + std::to_string(row / sizes.H) + "," + std::to_string(row % sizes.H) + "," +
+                            std::to_string(at % sizes.E) + "]";
+  return fail(GRPO_VALUE, "out_low", "has at " + place + " more than rounding can have lost of {out} there, " +
+                                         "expected the {out_low} of the forward call that returned {out}");
+}
+
 int run(const Args& args, const Axes& axes) {
   Segments segments = segments_of(args, axes);
   const AttentionSizes sizes = sizes_of(args, axes);
   if (int status = check_attention(args, axes)) return status;
   if (int status = check_layout(segments)) return status;
+  if (int status = check_out_low(args, sizes)) return status;
   if (sizes.H == 0) return GRPO_OK;
   const float grad_scale = static_cast<float>(args.grad_scale);
   if (args.grad_sink != nullptr)

@@ -92,6 +92,54 @@ describe('outLow', () => {
   })
 })
 
+describe('outLow of another forward call', () => {
+  const shape = { H: 4, K: 2, D: 8, E: 8 }
+  const call = (dtype: 'bf16' | 'f16', seed: number) => {
+    const {
+      s: _,
+      sees: _sees,
+      gradOut,
+      ...inputs
+    } = problem({ length: [2, 40], parent: [-1, 0] }, shape, dtype, {}, seed)
+    const outLow = floats(new Float32Array(42 * 4 * 8), [42, 4, 8], dtype)
+    return { ...inputs, gradOut, ...prefixAttention(inputs, { out: { outLow } }), outLow }
+  }
+  cpuTest.each(['bf16', 'f16'] as const)('%s: is refused, with nothing written', (dtype) => {
+    const [own, other] = [call(dtype, 1), call(dtype, 2)]
+    const gradQ = floats(new Float32Array(42 * 4 * 8).fill(7), [42, 4, 8], 'f32')
+    prefixAttentionBackward(own)
+    refuses(() => prefixAttentionBackward({ ...own, outLow: other.outLow }, { out: { gradQ } }), {
+      error: RangeError,
+      code: 'ERR_GRPO_VALUE',
+      argument: 'outLow',
+      message: /^prefixAttentionBackward: outLow has at \[\d+,\d,\d\] more than rounding can have lost of out there/,
+    })
+    expect(gradQ.data.every((x) => x === 7)).toBe(true)
+  })
+  cpuTest.each([
+    ['bf16', 0x3f80, 0x3b80], // of 1, half a unit is 2^-8
+    ['f16', 0x3c00, 0x1000], // and 2^-11
+    ['bf16', 0, 1], // of 0, what float32 rounds to a least number
+    ['f16', 0x0400, 0x0001],
+    ['bf16', 0x7f80, 0x7fc0], // of infinity, anything
+  ] as const)('%s: half a unit in the last place of %s is taken, more is not', (dtype, high, low) => {
+    const layout = prefixLayout([{ prefix: 1, responses: [1] }])
+    const of = (word: number) => array(new Uint16Array(2).fill(word), [2, 1, 1], dtype)
+    const given = {
+      q: of(0),
+      k: of(0),
+      v: of(0),
+      gradOut: of(0),
+      out: of(high),
+      logsumexp: array(new Float32Array(2), [2, 1]),
+    }
+    const run = (word: number) => () => prefixAttentionBackward({ ...given, layout, outLow: of(word) })
+    expect(run(low)).not.toThrow()
+    expect(run(low | 0x8000)).not.toThrow()
+    if (high !== 0x7f80) refuses(run(low + 0x80), { error: RangeError, code: 'ERR_GRPO_VALUE', argument: 'outLow' })
+  })
+})
+
 describe('rows that lie apart', () => {
   const views = sideBySide({ gradQ: inputs.q, gradK: inputs.k, gradV: inputs.v })
   const backward = (out: object) => () => prefixAttentionBackward({ ...inputs, gradOut, ...forward }, { out })
