@@ -1,4 +1,4 @@
-import { array, prefixLayout, treeLayout } from '../lib/index.js'
+import { array, prefixLayout, tokenTree, treeLayout } from '../lib/index.js'
 import { random } from '../test/support/random.js'
 import { type Case, thousands } from './cases.js'
 
@@ -42,6 +42,33 @@ function forest() {
   return { length: Int32Array.from(length), parent: Int32Array.from(parent) }
 }
 
+const groupCount = 16
+
+/** Per prompt 16 sequences: its 512 tokens, one of 4 first steps, one of 4 continuations of that, an ending of its own. */
+function sequences() {
+  const { integer } = random(3)
+  const [step, vocabulary] = [longest / 4, 32000]
+  const draw = (tokens: number) => Int32Array.from({ length: tokens }, () => integer(vocabulary))
+  const token = new Int32Array(groupCount * responses * (prefix + 3 * step))
+  let end = 0
+  const sequenceStart = [0]
+  for (let group = 0; group < groupCount; group++) {
+    const own = draw(prefix)
+    for (let first = 0; first < 4; first++) {
+      const shared = draw(step)
+      for (let second = 0; second < 4; second++) {
+        for (const part of [own, shared, draw(step), draw(integer(step + 1))]) {
+          token.set(part, end)
+          end += part.length
+        }
+        sequenceStart.push(end)
+      }
+    }
+  }
+  const groupStart = Int32Array.from({ length: groupCount + 1 }, (_, g) => g * responses)
+  return { token: token.slice(0, end), sequenceStart: Int32Array.from(sequenceStart), groupStart }
+}
+
 export const cases: Case[] = [
   {
     operation: 'prefixLayout',
@@ -64,6 +91,21 @@ export const cases: Case[] = [
       return {
         inputs: { length: array(length), parent: array(parent) },
         variants: [{ name: '', run: () => arraysOf(treeLayout({ length, parent })) }],
+      }
+    },
+  },
+  {
+    operation: 'tokenTree',
+    size: `${groupCount} groups of ${responses} sequences of ${thousands(prefix + longest / 2)} tokens and more, in trees of 4 x 4`,
+    prepare() {
+      const { token, sequenceStart, groupStart } = sequences()
+      const run = () => {
+        const { position, place } = tokenTree({ token, sequenceStart }, { groupStart })
+        return { position, place }
+      }
+      return {
+        inputs: { token: array(token), sequenceStart: array(sequenceStart), groupStart: array(groupStart) },
+        variants: [{ name: '', run }],
       }
     },
   },

@@ -119,6 +119,43 @@ const implementations: Record<string, Implementation> = {
 
   prefixLayout: layout,
 
+  tokenTree(x) {
+    const [token, start, groupStart] = [i32(x, 'token'), i32(x, 'sequenceStart'), i32(x, 'groupStart')]
+    interface Node {
+      place: number
+      children: Map<number, Node>
+    }
+    return () => {
+      const place = new Int32Array(token.length)
+      const position: number[] = []
+      for (let g = 0; g + 1 < groupStart.length; g++) {
+        const root: Node = { place: -1, children: new Map() }
+        const paths: Node[][] = []
+        for (let i = groupStart[g]!; i < groupStart[g + 1]!; i++) {
+          const path: Node[] = []
+          let node = root
+          for (let t = start[i]!; t < start[i + 1]!; t++) {
+            let child = node.children.get(token[t]!)
+            if (child === undefined) node.children.set(token[t]!, (child = { place: -1, children: new Map() }))
+            path.push(child)
+            node = child
+          }
+          paths.push(path)
+        }
+        // Depth first, by a list: the paths are longer than a stack of calls.
+        const waiting: [Node, number][] = [[root, -1]]
+        while (waiting.length > 0) {
+          const [node, depth] = waiting.pop()!
+          if (depth >= 0) node.place = position.push(depth) - 1
+          for (const child of [...node.children.values()].reverse()) waiting.push([child, depth + 1])
+        }
+        for (const [k, path] of paths.entries())
+          for (const [j, node] of path.entries()) place[start[groupStart[g]! + k]! + j] = node.place
+      }
+      return { position: Int32Array.from(position), place }
+    }
+  },
+
   selectRollouts(x, { count = 1 }) {
     const [score, start] = [f32(x, 'score'), i32(x, 'groupStart')]
     return () => {

@@ -167,6 +167,11 @@ export const cases: readonly Case[] = [
     row: [1, 1, 3],
     place: [2, 3, 4],
   }),
+  one('tokenTree', () => ({ ...lib.tokenTree([i32(5, 6, 7), i32(5, 6, 8)]) }), {
+    token: [5, 6, 7, 8],
+    position: [0, 1, 2, 2],
+    place: [0, 1, 2, 0, 1, 3],
+  }),
   ...attentionOf('f32', f32),
   ...attentionOf('bf16', 2 ** -8),
   one(

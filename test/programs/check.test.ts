@@ -44,7 +44,7 @@ test.each(['80', '90'])('on the interpreter, sm_%s: operations, instructions and
   expect(about).toMatchObject({ backend: 'CPU and GPU', cudaLibrary: simulated, driver: '13.0', cuda: '13.0' })
   type Line = { name: string; device?: number; seconds?: number }
   const device = (list: Line[], number = 0) => list.filter((one) => one.device === number)
-  const onHostAlone = ['mergeMoments', 'treeLayout', 'convert']
+  const onHostAlone = ['mergeMoments', 'treeLayout', 'tokenTree', 'convert']
   expect(device(operations).map(({ name }) => name)).toEqual(
     cases.map(({ name }) => name).filter((name) => !onHostAlone.includes(name)),
   )
