@@ -3,7 +3,7 @@ import { type Case, evenly, normals, ragged, thousands } from './cases.js'
 import { onGpu } from './gpu.js'
 
 const N = 1048576
-const calls = 1000
+const calls = 10000
 
 function groups(groupStart: Int32Array, size: string, group: number): Case {
   return {

@@ -30,6 +30,8 @@ export interface Plan {
   readonly signature: Signature
   readonly inputNames: readonly string[]
   readonly optionNames: readonly string[]
+  /** Of these the options that every operation has. */
+  readonly commonNames: readonly string[]
   readonly outputNames: readonly string[]
   readonly mask: ArraySpec | undefined
   /** Of each option the number that stands for it where it is not given; undefined: it has to be. */
@@ -65,6 +67,7 @@ function makePlan(name: OperationName): Plan {
     signature,
     inputNames: inputs.map(nameOf),
     optionNames: [...options.map(nameOf), ...common],
+    commonNames: common,
     outputNames: outputs.map(nameOf),
     mask: inputs.find((spec) => spec.name === 'mask'),
     fallbacks: options.map((spec) =>

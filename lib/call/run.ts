@@ -61,6 +61,14 @@ export function checkSignal(operation: string, options: unknown): void {
   checkCommon(operation, checkNames(operation, options, ['signal'], 'option'))
 }
 
+/** Whether an object has none of an operation's own options, so that not each has to be looked up in it. */
+function hasNone(commonNames: readonly string[], options: Bag): boolean {
+  const prototype = Object.getPrototypeOf(options)
+  if (prototype !== Object.prototype && prototype !== null) return false
+  for (const name of Object.getOwnPropertyNames(options)) if (!commonNames.includes(name)) return false
+  return true
+}
+
 /** Gives the axes of an array that have no size yet the array's sizes. Contradictions are the C checker's to report. */
 function bind(axes: Axes, spec: ArraySpec, shape: readonly number[]): void {
   spec.axes.forEach(({ letter, plus }, i) => {
@@ -141,9 +149,10 @@ export function call<Name extends OperationName>(
     const stride = x === undefined || !spec.strided ? 0 : strideOf(name, spec.name, x, givenOptions.stride)
     slots[i] = x && { name: spec.name, dtype: x.dtype, shape: x.shape, stride, x }
   }
+  const none = hasNone(plan.commonNames, givenOptions)
   for (let i = 0; i < optionSpecs.length; i++) {
     const spec = optionSpecs[i] as OptionSpec
-    const value = givenOptions[spec.name]
+    const value = none ? undefined : givenOptions[spec.name]
     numbers[i] = (value === undefined ? fallbacks[i] : undefined) ?? optionNumber(name, spec, value)
   }
   // Of an output -1 stands for no such input: an engine would look it up in an array as a name, which takes long.

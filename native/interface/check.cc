@@ -254,19 +254,27 @@ bool share_elements(const Extent& a, const Extent& b) {
 }
 
 // Outputs overlap no input and no other output; one array may be written over the input that its spec names.
-int check_overlap(const CheckedCall& call, const Field& output) {
-  const DLTensor* out = tensor_of(call, output);
-  if (out == nullptr) return GRPO_OK;
-  const Extent own = extent_of(*out);
-  for (const Field& field : call.fields) {
-    const DLTensor* other = field.source->role == GRPO_OPTION_FIELD ? nullptr : tensor_of(call, field);
-    if (other == nullptr || &field == &output) continue;
-    if (!share_elements(own, extent_of(*other))) continue;
-    const bool same = output.array.over == field.source->name && field.source->role == GRPO_INPUT &&
-                      own.begin == data<char>(other) && type_of(out->dtype) == type_of(other->dtype) &&
-                      (out->shape[0] <= 1 || row_stride(out) == row_stride(other));
-    if (!same)
-      return fail(GRPO_VALUE, output.source->name, "overlaps " + brace(field) + ", expected memory of its own");
+int check_overlap(const CheckedCall& call) {
+  struct Array {
+    const Field& field;
+    const DLTensor* tensor;
+    Extent extent;
+  };
+  static thread_local std::vector<Array> arrays;
+  arrays.clear();
+  for (const Field& field : call.fields)
+    if (field.source->role != GRPO_OPTION_FIELD)
+      if (const DLTensor* tensor = tensor_of(call, field)) arrays.push_back({field, tensor, extent_of(*tensor)});
+  for (const auto& [output, out, own] : arrays) {
+    if (output.source->role != GRPO_OUTPUT) continue;
+    for (const auto& [field, other, extent] : arrays) {
+      if (&field == &output || !share_elements(own, extent)) continue;
+      const bool same = output.array.over == field.source->name && field.source->role == GRPO_INPUT &&
+                        own.begin == extent.begin && type_of(out->dtype) == type_of(other->dtype) &&
+                        (out->shape[0] <= 1 || row_stride(out) == row_stride(other));
+      if (!same)
+        return fail(GRPO_VALUE, output.source->name, "overlaps " + brace(field) + ", expected memory of its own");
+    }
   }
   return GRPO_OK;
 }
@@ -313,10 +321,7 @@ int check(const grpo_operation& operation, const void* args, Axes& axes, int32_t
     if (field.source->role == GRPO_INPUT)
       if (int status = check_contents(call, field)) return status;
   call.args = static_cast<const char*>(args);
-  for (const Field& field : call.fields)
-    if (field.source->role == GRPO_OUTPUT)
-      if (int status = check_overlap(call, field)) return status;
-  return GRPO_OK;
+  return check_overlap(call);
 }
 
 }  // namespace grpo
