@@ -18,7 +18,7 @@ import {
 } from '../../lib/recipes/index.js'
 import { parseColumn } from '../../lib/recipes/step/columns.js'
 import { methodFiles, methodsIn } from '../steps/next_step.mjs'
-import { ulp } from '../support/compare.js'
+import { refuses, ulp } from '../support/compare.js'
 import { onlyMethods } from '../support/only.js'
 
 type Batch = Record<string, unknown>
@@ -140,6 +140,22 @@ describe.each(onlyMethods(names))('%s', (name) => {
     }
   })
 
+  test('refuses a column of its own that is empty, or holds nothing of the kind', () => {
+    for (const [column, text] of Object.entries(description.columns ?? {})) {
+      const { kind, axes, meaning } = parseColumn(column, text)
+      const refused = (value: unknown, code: string, error: typeof TypeError | typeof RangeError) =>
+        refuses(() => prepareStep(recipe, { ...batch, [column]: value } as never), { error, code, argument: column })
+      // A list whose length is that of the batch is refused for its length, whatever it is; any other for what it is.
+      const hasLength = kind === 'any' ? /^(of each|per) /.test(meaning) : axes.length === 1 && 'NGT'.includes(axes[0]!)
+      if (hasLength) refused([], 'ERR_GRPO_SHAPE', RangeError)
+      const ofLength = kind === 'any' && hasLength
+      refused(
+        Symbol('text'),
+        ...(ofLength ? (['ERR_GRPO_SHAPE', RangeError] as const) : (['ERR_GRPO_TYPE', TypeError] as const)),
+      )
+    }
+  })
+
   test('runs without a column of every batch, or says what is missing', () => {
     for (const column of Object.keys(columns)) {
       const { [column]: _, ...without } = batch
@@ -195,13 +211,16 @@ describe.each(onlyMethods(names))('%s', (name) => {
   test('the reward of a rejected rollout, NaN or not, changes no bit', () => {
     if (batch.rewards === undefined) return
     const rolloutMask = [1, 1, 0, 1, 1, 1, 0, 1]
-    const filled = (value: number) => {
-      const given = Array.from(batch.rewards as ArrayLike<number>, (reward, i) => (rolloutMask[i] ? reward : value))
-      const { rewards, ...step } = run(recipe, { ...batch, rewards: given, rolloutMask })
-      return bits([step, rewards && Array.from(rewards).filter((_, i) => rolloutMask[i])])
+    // Where the others are all the same, it alone would be the spread of a group.
+    for (const kept of [Array.from(batch.rewards as ArrayLike<number>), Array<number>(8).fill(0)]) {
+      const filled = (value: number) => {
+        const given = kept.map((reward, i) => (rolloutMask[i] ? reward : value))
+        const { rewards, ...step } = run(recipe, { ...batch, rewards: given, rolloutMask })
+        return bits([step, rewards && Array.from(rewards).filter((_, i) => rolloutMask[i])])
+      }
+      const expected = filled(0)
+      for (const value of [7, -7, Number.NaN]) expect(filled(value)).toBe(expected)
     }
-    const expected = filled(0.5)
-    for (const value of [7, -7, Number.NaN]) expect(filled(value)).toBe(expected)
   })
 
   test('a state that is saved and restored goes on with the same bits; another one is refused', () => {

@@ -19,7 +19,7 @@ export interface Visits {
  */
 function merged({ mean: m, std: s, times }: Visits, now: number, spread: number): Visits {
   const i = times + 1
-  if (s === 0 && spread === 0 && (times === 0 || m === now)) return { mean: now, std: 0, times: i }
+  if (s === 0 && spread === 0 && m === now) return { mean: now, std: 0, times: i }
   const variance = (spread ** 2 + times * s ** 2 + (times / i) * (m - now) ** 2) / i
   return { mean: (now + times * m) / i, std: Math.sqrt(variance), times: i }
 }

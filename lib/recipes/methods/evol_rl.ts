@@ -93,7 +93,7 @@ loss = token mean of the clipped surrogate + klCoef k3 - entropyCoef entropy`,
             const same = places.filter((i) => majority[i] === label)
             const novelty = same.map((i) => {
               const others = places.filter((j) => j !== i)
-              const near = same.length > 1 ? others.filter((j) => majority[j] === label) : others
+              const near = others.filter((j) => majority[j] === label)
               return 1 - 0.5 * mean(near.map((j) => S(i, j))) - 0.5 * Math.max(...others.map((j) => S(i, j)))
             })
             const [low, high] = [Math.min(...novelty), Math.max(...novelty)]

@@ -60,9 +60,7 @@ closed form for a table: probability of an action ∝ old exp(t A)`,
               `has ${advantage.length} values, expected ${old.length} (from old)`,
             )
           }
-          return softmax(
-            Float64Array.from(old, (p, a) => (p === 0 ? -Infinity : Math.log(p) + t * (advantage[a] as number))),
-          )
+          return softmax(Float64Array.from(old, (p, a) => Math.log(p) + t * (advantage[a] as number)))
         },
       },
     }

@@ -89,6 +89,8 @@ edge('branchGrpo', 'advantages lie within 5', () => {
   }
   // (1 - 1 / 40) / sqrt(1 / 40) = 6.2
   expect(prepareStep(branchGrpo(), star).advantage![0]).toBe(5)
+  const other = { ...star, rewards: star.rewards.map((reward) => 1 - reward) }
+  expect(prepareStep(branchGrpo(), other).advantage![0]).toBe(-5)
 })
 
 edge('branchGrpo', 'a chain passes values up, a lopsided tree weighs leaves or children', () => {

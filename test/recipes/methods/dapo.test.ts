@@ -56,6 +56,15 @@ edge(
   },
 )
 
+edge('dapo', 'a rejected rollout makes no prompt worth keeping', () => {
+  const { sample } = prepareStep(dapo(), {
+    rewards: [1, 0, 1, 0, 1],
+    groupStart: [0, 3, 5],
+    rolloutMask: [1, 0, 1, 1, 1],
+  })
+  expect(sample).toEqual({ keep: Uint8Array.of(0, 1), missing: 1 })
+})
+
 edge('dapo', 'advantages in place of rewards: nothing to filter by', () => {
   expect(prepareStep(dapo(), { ...fixture, advantage }).sample).toBe(null)
 })

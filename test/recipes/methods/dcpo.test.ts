@@ -100,6 +100,13 @@ golden('dcpo', 'aggregation', (check) => {
   check.float32(optimizationStep(recipes.dcpo({ aggregate: 'token_mean' }), given).loss, 3)
 })
 
+edge('dcpo', 'rewards the other way round have the opposite advantages', () => {
+  const mirrored = visits.map((rewards) => rewards.map((reward) => 1 - reward))
+  const opposite = advantagesOf(recipes.dcpo(), mirrored).map((visit) => visit.map((a) => 0 - a))
+  const plain = advantagesOf(recipes.dcpo())
+  for (const [k, visit] of plain.entries()) expect(opposite[k]).toEqual(visit.map((a) => expect.closeTo(a, 12)))
+})
+
 edge('dcpo', 'the first visit is GRPO without eps', () => {
   const [first] = advantagesOf(recipes.dcpo({ ddof: 1 }), [[1, 0, 0.5, 0]])
   const std = Math.sqrt((0.625 ** 2 + 2 * 0.375 ** 2 + 0.125 ** 2) / 3)

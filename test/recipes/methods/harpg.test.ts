@@ -118,5 +118,8 @@ edge('harpg', 'what it cannot take', () => {
   expect(() => correction(start([1]), [{ gradLogp: [1], gradPhi: [1, 2], hessianProduct: [0] }])).toThrow(
     'harpg: gradPhi has 2 values, expected 1, one per parameter',
   )
+  expect(() => correction(start([1]), [{ gradLogp: [1], gradPhi: [1], hessianProduct: [] }])).toThrow(
+    'harpg: hessianProduct has 0 values, expected 1',
+  )
   expect(() => harpg({ eta0: 2 })).toThrow('harpg: eta0 is 2, expected a finite number > 0 <= 1')
 })

@@ -125,10 +125,17 @@ edge('igpo', 'hints of a solution that is too long end with the room; no ratio, 
     [100, 256, 0],
     [0, 256, 0.5],
     [100, 30, 0.5],
+    [100, 20, 0.5],
   ] as const) {
     // biome-ignore format: a table
     expect(hints(length, room, ratio, random(0).uniform)).toEqual([])
   }
+})
+
+edge('igpo', 'chunks have every size from the shortest to the longest', () => {
+  const all = igpo({ chunkLow: 5, chunkHigh: 8 }).sample.chunks(2000, random(3).uniform)
+  const sizes = new Set(all.slice(0, -1).map(({ begin, end }) => end - begin))
+  expect([...sizes].sort()).toEqual([5, 6, 7, 8])
 })
 
 edge('igpo', 'a gap is cut at the longest one', () => {

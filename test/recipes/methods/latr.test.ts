@@ -88,6 +88,7 @@ edge('latr', 'pairs that have ended, or part at a mathematical symbol, are kept'
 
 edge('latr', 'descendants go with a branch that is dropped', () => {
   expect(math.withDescendants([1], [null, 0, 0, 1, 2, 3])).toEqual([1, 3, 5])
+  expect(math.withDescendants([5, 1], [null, 0, 0, 1, 2, 2])).toEqual([1, 3, 5])
   expect(math.withDescendants([], [null, 0])).toEqual([])
 })
 

@@ -113,7 +113,16 @@ edge('prefGrpo', 'what a judge cannot have said is refused', () => {
   expect(step([[[0, 2, 1]]])).toThrow(
     'prefGrpo: verdicts has the pair 0, 2 in group 0, expected two places from 0 to 1',
   )
-  expect(step([[[1, 1, 1]]])).toThrow('verdicts has the pair 1, 1')
+  for (const [a, b] of [
+    [1, 1],
+    [-1, 1],
+    [0, -1],
+    [0.5, 1],
+    [2, 0],
+  ]) {
+    // biome-ignore format: a line
+    expect(step([[[a, b, 1]]])).toThrow(`verdicts has the pair ${a}, ${b} in group 0, expected two places from 0 to 1`)
+  }
   expect(step([[[0, 1, 2]]])).toThrow('verdicts has the score 2, expected 1, 0.5, 0 or null')
   expect(step([[]], { weights: [1, 2] })).toThrow('prefGrpo: weights has 2 values, expected 1')
   expect(() => optimizationStep(prefGrpo(), { ...fixture, verdicts: [[], []], scores: [1] })).toThrow(

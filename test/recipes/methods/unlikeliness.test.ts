@@ -61,10 +61,10 @@ edge('unlikeliness', 'ties keep the order of the group; a rollout without tokens
 })
 
 edge('unlikeliness', 'groups that are all right or all wrong leave the loss, unless asked', () => {
-  const given = batchOf([-1, -2, -1, -2, -1, -2, -3], [1, 1, 0, 0, 1, 0, 1], [0, 2, 4, 7])
-  expect(Array.from(prepareStep(unlikeliness(), given).rollouts)).toEqual([0, 0, 0, 0, 1, 1, 1])
+  const given = batchOf([-1, -2, -1, -2, -1, -2, -3, -1, -2], [1, 1, 0, 0, 1, 0, 1, 0, 1], [0, 2, 4, 7, 9])
+  expect(Array.from(prepareStep(unlikeliness(), given).rollouts)).toEqual([0, 0, 0, 0, 1, 1, 1, 1, 1])
   const kept = prepareStep(unlikeliness({ dropUniform: false }), given)
-  expect(Array.from(kept.rollouts)).toEqual([1, 1, 1, 1, 1, 1, 1])
+  expect(Array.from(kept.rollouts)).toEqual([1, 1, 1, 1, 1, 1, 1, 1, 1])
   expect(kept.advantage![1]).toBeGreaterThan(0) // all right: the unlikely one is favoured
   expect(Array.from(kept.advantage!).slice(2, 4)).toEqual([0, 0])
 })

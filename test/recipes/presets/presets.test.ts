@@ -21,7 +21,9 @@ describe('advantages', () => {
   golden('verl', 'grpo, unscaled, rloo', (check) => {
     check.float32(advantagesOf(verl()), [1.3055796924, -0.7833478154, 0.2611159385, -0.7833478154, ...zero])
     check.float32(advantagesOf(verl({ normAdvByStd: false })), [0.625, -0.375, 0.125, -0.375, ...zero])
-    check.float32(advantagesOf(verl({ advEstimator: 'rloo' })), [0.8333333333, -0.5, 0.1666666667, -0.5, ...zero])
+    for (const advEstimator of ['rloo', 'rloo_vectorized'] as const) {
+      check.float32(advantagesOf(verl({ advEstimator })), [0.8333333333, -0.5, 0.1666666667, -0.5, ...zero])
+    }
   })
   golden('openrlhf', 'group_norm', (check) => {
     const recipe = openrlhf({ klCoef: 0 })
