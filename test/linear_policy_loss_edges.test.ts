@@ -194,6 +194,7 @@ describe('plan', () => {
         linearPolicyLoss.plan({ ...good, ...bad }, options)
     const shape = (argument: string) => ({ error: RangeError, code: 'ERR_GRPO_SHAPE', argument })
     for (const value of [-1, 0.5, 2 ** 31, Number.NaN, '4', undefined]) refuses(plan({ R: value }), shape('R'))
+    for (const axis of ['R', 'T', 'S']) expect(plan({ [axis]: 0 })).not.toThrow()
     for (const value of [Object.create(null), Symbol('four'), 4n, [4]]) refuses(plan({ R: value }), shape('R'))
     for (const value of [-1, 2 ** 31, '4']) refuses(plan({ S: value }), shape('S'))
     refuses(plan({ dtype: Object.create(null) }), { error: TypeError, code: 'ERR_GRPO_DTYPE', argument: 'dtype' })

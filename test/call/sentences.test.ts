@@ -167,6 +167,26 @@ describe('rows of logits', () => {
   })
 })
 
+describe('what is no object of inputs or options', () => {
+  const rewards = f32(1, 2)
+  const groups = { rewards, groupStart: i32(0, 2) }
+  const sentence = (what: string, got: string) => `groupAdvantage: takes an object of ${what}, got ${got}`
+  const all: [thing: unknown, got: string][] = [
+    [null, 'null'],
+    [[], 'a plain array of 0'],
+    [rewards, 'a Float32Array'],
+    ['x', '"x"'],
+  ]
+  for (const [thing, got] of all) {
+    say({ [sentence('inputs', got)]: () => groupAdvantage(thing as never) })
+    if (thing === null) continue // no options, no outputs
+    say({
+      [sentence('options', got)]: () => groupAdvantage(groups, thing as never),
+      [sentence('outputs', got)]: () => groupAdvantage(groups, { out: thing as never }),
+    })
+  }
+})
+
 describe('trees and groups', () => {
   const attention = (more: object) => () => {
     const layout = treeLayout({ length: i32(2), parent: i32(-1) })

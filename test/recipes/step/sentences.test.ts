@@ -54,7 +54,8 @@ describe('of options and states', () => {
         fromJSON(recipes.dcpo(), '{')
       } catch (error) {
         // What V8 says of the place differs between versions of Node.
-        throw new Error((error as Error).message.replace(/ \(line 1 column 2\)$/, ''))
+        const { message } = error as Error
+        throw Object.assign(error as Error, { message: message.replace(/ \(line 1 column 2\)$/, '') })
       }
     },
     'toJSON: state is 5, expected the state that a step returned': () => toJSON(5 as never),
