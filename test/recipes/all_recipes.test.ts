@@ -148,11 +148,8 @@ describe.each(onlyMethods(names))('%s', (name) => {
       // A list whose length is that of the batch is refused for its length, whatever it is; any other for what it is.
       const hasLength = kind === 'any' ? /^(of each|per) /.test(meaning) : axes.length === 1 && 'NGT'.includes(axes[0]!)
       if (hasLength) refused([], 'ERR_GRPO_SHAPE', RangeError)
-      const ofLength = kind === 'any' && hasLength
-      refused(
-        Symbol('text'),
-        ...(ofLength ? (['ERR_GRPO_SHAPE', RangeError] as const) : (['ERR_GRPO_TYPE', TypeError] as const)),
-      )
+      if (kind === 'any' && hasLength) refused(Symbol('text'), 'ERR_GRPO_SHAPE', RangeError)
+      else refused(Symbol('text'), 'ERR_GRPO_TYPE', TypeError)
     }
   })
 
