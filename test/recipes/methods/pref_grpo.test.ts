@@ -92,6 +92,15 @@ edge('prefGrpo', 'pairs with a rejected rollout do not count', () => {
   expect(advantage![3]).toBe(0)
 })
 
+edge('prefGrpo', 'the batch that advantages are normalised over has no rejected rollout', () => {
+  const kept = [1, 0, 1, 1, 1, 1]
+  const given = { verdicts: [[], []], groupStart: [0, 4, 6], scores: [1, 0, 0.5, 0, 1, 0], rolloutMask: kept }
+  const { advantage } = prepareStep(prefGrpo(), given)
+  const counted = Array.from(advantage!).filter((_, i) => kept[i])
+  expect(counted.reduce((sum, a) => sum + a, 0)).toBeCloseTo(0, 6)
+  expect(counted.reduce((sum, a) => sum + a * a, 0) / 4).toBeCloseTo(1, 6)
+})
+
 edge('prefGrpo', 'the clip range is that of a denoising step', () => {
   // The only ratio above 1 + 1e-4 with a positive advantage is cut; its gradient is 0.
   const logp = Float32Array.of(Math.log(1.01), 0)
