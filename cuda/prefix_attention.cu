@@ -41,17 +41,19 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   if (const int status = check_attention(args, axes)) return status;
   if (const int status = check_options_of_today(args)) return status;
   const AttentionShape shape = shape_of(args, axes);
-  const Forward forward{data<void>(args.q), data<void>(args.k), data<void>(args.v), data<void>(args.out),
+  const Forward forward{heads_of(args.q), heads_of(args.k), heads_of(args.v), data<void>(args.out),
                         data<float>(args.logsumexp), float_type(args.q)};
   const bool values = forward.out != nullptr && shape.E > 0;
   if (shape.H == 0 || shape.P == 0 || (!values && forward.logsumexp == nullptr)) return GRPO_OK;
   const Forest forest = forest_of(args, axes);
-  const WorkList work = list_query_tiles(forest, on);
   if (shape.D == 0 && !values) {
-    on(count_seen_kernel, {ceil_div(shape.P, kThreads), kThreads}, forest, work, forward.logsumexp, shape.H);
+    on(count_seen_kernel, {ceil_div(shape.P, kThreads), kThreads}, forest, list_query_tiles(forest, kTileTokens, on),
+       forward.logsumexp, shape.H);
     return GRPO_OK;
   }
-  const uint8_t* again = attend_by_matrices(forward, forest, shape, work, on);
+  const int32_t tokens = query_tile_tokens(forward, shape, on);
+  const WorkList work = list_query_tiles(forest, tokens > 0 ? tokens : kTileTokens, on);
+  const Again again = tokens > 0 ? attend_by_matrices(forward, forest, shape, work, on) : Again{nullptr, 1};
   attend_plainly(forward, forest, shape, work, again, on);
   return GRPO_OK;
 }

@@ -28,13 +28,14 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   const bool columns = shape.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
   if (shape.H == 0 || shape.P == 0 || !(columns || (shape.E > 0 && args.grad_v != nullptr))) return GRPO_OK;
   const auto gradient = [&](DLTensor* x) {
-    return Gradient{data<void>(x), x == nullptr ? Float::kF32 : float_type(x), static_cast<float>(args.grad_scale)};
+    const Float type = x == nullptr ? Float::kF32 : float_type(x);
+    return Gradient{data<void>(x), heads_of(x).stride, type, static_cast<float>(args.grad_scale)};
   };
-  const Backward backward{data<void>(args.q),
-                          data<void>(args.k),
-                          data<void>(args.v),
-                          data<void>(args.grad_out),
-                          data<void>(args.out),
+  const Backward backward{heads_of(args.q),
+                          heads_of(args.k),
+                          heads_of(args.v),
+                          heads_of(args.grad_out),
+                          heads_of(args.out),
                           data<float>(args.logsumexp),
                           on.scratch<float>(shape.P * shape.H),
                           gradient(args.grad_q),
@@ -45,12 +46,12 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   form_delta(backward, shape, on);
   if (backward.grad_k.data != nullptr || backward.grad_v.data != nullptr) {
     const WorkList work = list_key_tiles(forest, on);
-    const uint8_t* again = grad_keys_by_matrices(backward, forest, shape, work, on);
+    const Again again = grad_keys_by_matrices(backward, forest, shape, work, on);
     grad_keys_plainly(backward, forest, shape, work, again, on);
   }
   if (backward.grad_q.data != nullptr) {
-    const WorkList work = list_query_tiles(forest, on);
-    const uint8_t* again = grad_queries_by_matrices(backward, forest, shape, work, on);
+    const WorkList work = list_query_tiles(forest, kTileTokens, on);
+    const Again again = grad_queries_by_matrices(backward, forest, shape, work, on);
     grad_queries_plainly(backward, forest, shape, work, again, on);
   }
   return GRPO_OK;

@@ -7,13 +7,14 @@
 namespace grpo::cuda {
 
 struct Gradient {
-  void* data;  // may be null
+  void* data;      // may be null
+  int64_t stride;  // elements from one token to the next
   Float type;
   float scale;  // what the sums are multiplied by
 };
 
 struct Backward {
-  const void *q, *k, *v, *grad_out, *out;
+  Heads q, k, v, grad_out, out;
   const float* logsumexp;  // [P,H]
   float* delta;            // [P,H]  scratch
   Gradient grad_q, grad_k, grad_v;
@@ -26,17 +27,17 @@ __device__ __forceinline__ float origin_of(float logsumexp) { return logsumexp =
 
 void form_delta(const Backward& backward, const AttentionShape& shape, Launch& on);
 
-// By matrix instructions: gradK and gradV for work on keys, gradQ for work on queries. The items that have to be done
-// again, [bound, K] or [bound, H]; null: none has been done, the inputs or the GPU do not allow it.
-const uint8_t* grad_keys_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                                     const WorkList& work, Launch& on);
-const uint8_t* grad_queries_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                                        const WorkList& work, Launch& on);
+// By matrix instructions: gradK and gradV for work on keys, gradQ for work on queries. Without marks none has been done:
+// the inputs or the GPU do not allow it.
+Again grad_keys_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
+                            const WorkList& work, Launch& on);
+Again grad_queries_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
+                               const WorkList& work, Launch& on);
 
-// Without: those items, or all where `again` is null.
+// Without: what is marked.
 void grad_keys_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                       const WorkList& work, const uint8_t* again, Launch& on);
+                       const WorkList& work, const Again& again, Launch& on);
 void grad_queries_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                          const WorkList& work, const uint8_t* again, Launch& on);
+                          const WorkList& work, const Again& again, Launch& on);
 
 }  // namespace grpo::cuda

@@ -13,7 +13,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) delta_kernel(Backward on, int64_t rows, int64_t E) {
   const int64_t i = thread_index();
   if (i >= rows) return;
-  const T *grad_out = static_cast<const T*>(on.grad_out) + i * E, *out = static_cast<const T*>(on.out) + i * E;
+  const T *grad_out = static_cast<const T*>(on.grad_out.data) + i * E, *out = static_cast<const T*>(on.out.data) + i * E;
   float sum = 0;
   for (int64_t e = 0; e < E; ++e) sum = fmaf(to_float(grad_out[e]), to_float(out[e]), sum);
   on.delta[i] = sum;

@@ -13,16 +13,16 @@ __device__ void grad_keys(const Backward& on, const Forest& forest, const Attent
   const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, group = H / K;
   const bool wants_k = on.grad_k.data != nullptr && first < D, wants_v = on.grad_v.data != nullptr && first < E;
   const int32_t count = tile.end - tile.begin, token_end = forest.start[forest.end[tile.segment]];
-  const Rows<T> k = rows_of<T>(on.k, tile.begin, K, key_head, D, count);
-  const Rows<T> v = rows_of<T>(on.v, tile.begin, K, key_head, E, count);
+  const Rows<T> k = rows_of<T>(on.k, tile.begin, key_head, D, count);
+  const Rows<T> v = rows_of<T>(on.v, tile.begin, key_head, E, count);
   PlainSum sum_k, sum_v;
   clear(sum_k);
   clear(sum_v);
   for (int64_t head = key_head * group; head < (key_head + 1) * group; ++head) {
     for (int32_t token = tile.begin; token < token_end; token += kTileTokens) {
       const int32_t queries = token_end - token < kTileTokens ? token_end - token : kTileTokens;
-      const Rows<T> q = rows_of<T>(on.q, token, H, head, D, queries);
-      const Rows<T> grad_out = rows_of<T>(on.grad_out, token, H, head, E, queries);
+      const Rows<T> q = rows_of<T>(on.q, token, head, D, queries);
+      const Rows<T> grad_out = rows_of<T>(on.grad_out, token, head, E, queries);
       float score[4][4], slope[4][4];
       multiply(score, shared.tiles, k, 1, q, shape.scale, D);
       if (wants_k) multiply(slope, shared.tiles, v, 1, grad_out, 1, E);
@@ -70,7 +70,7 @@ __device__ void grad_keys(const Backward& on, const Forest& forest, const Attent
 template <class T>
 __global__ void __launch_bounds__(kPlainThreads)
     grad_keys_kernel(Backward on, Forest forest, AttentionShape shape, WorkList work,
-                     const uint8_t* again) {  // [bound, K], may be null: the items to do
+                     Again again) {
   DYN_SMEM(PlainShared, shared);
   const int64_t count = *work.count;
   if (count < 0) {
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kPlainThreads)
   }
   const int64_t columns = shape.D > shape.E ? shape.D : shape.E;
   for (int64_t item = blockIdx.x; item < count * shape.K; item += gridDim.x) {
-    if (again != nullptr && again[item] == 0) continue;
+    if (!again.wants(item / shape.K, item % shape.K, shape.K)) continue;
     for (int64_t first = 0; first < columns; first += kPlainColumns)
       grad_keys<T>(on, forest, shape, work.tiles[item / shape.K], item % shape.K, first, shared);
   }
@@ -89,8 +89,8 @@ __global__ void __launch_bounds__(kPlainThreads)
 }  // namespace
 
 void grad_keys_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                       const WorkList& work, const uint8_t* again, Launch& on) {
-  if (again == nullptr) on.runs("grad_keys_kernel");
+                       const WorkList& work, const Again& again, Launch& on) {
+  if (again.marks == nullptr) on.runs("grad_keys_kernel");
   const auto kernel = backward.type == Float::kF32    ? grad_keys_kernel<float>
                       : backward.type == Float::kBf16 ? grad_keys_kernel<bf16>
                                                       : grad_keys_kernel<f16>;

@@ -17,8 +17,8 @@ __device__ bool grad_keys(const Backward& on, const Forest& forest, const Attent
     const int stage = round % 2;
     const int64_t head = key_head * group + round / chunks;
     const int32_t token = token_of(round), queries = token_end - token < kTileTokens ? token_end - token : kTileTokens;
-    fetch<T, kWidth>(shared.others_d[stage], rows_of<T>(on.q, token, H, head, D, queries), D);
-    fetch<T, kWidth>(shared.others_e[stage], rows_of<T>(on.grad_out, token, H, head, E, queries), E);
+    fetch<T, kWidth>(shared.others_d[stage], rows_of<T>(on.q, token, head, D, queries), D);
+    fetch<T, kWidth>(shared.others_e[stage], rows_of<T>(on.grad_out, token, head, E, queries), E);
     if (threadIdx.x < kTileTokens) {
       const bool inside = static_cast<int>(threadIdx.x) < queries;
       const int64_t at = (token + (inside ? static_cast<int>(threadIdx.x) : 0)) * H + head;
@@ -33,8 +33,8 @@ __device__ bool grad_keys(const Backward& on, const Forest& forest, const Attent
   for (int which = 0; which < 2; ++which)
     seen_from[which] = matrix_row(which) < count ? tile.begin + matrix_row(which) : token_end;
   WeightedSum<T, kWidth> sum_k, sum_v;
-  fetch<T, kWidth>(shared.d, rows_of<T>(on.k, tile.begin, K, key_head, D, count), D);
-  fetch<T, kWidth>(shared.e, rows_of<T>(on.v, tile.begin, K, key_head, E, count), E);
+  fetch<T, kWidth>(shared.d, rows_of<T>(on.k, tile.begin, key_head, D, count), D);
+  fetch<T, kWidth>(shared.e, rows_of<T>(on.v, tile.begin, key_head, E, count), E);
   begin_copy(0);
   for (int64_t round = 0; round < group * chunks; ++round) {
     const int stage = round % 2;
@@ -104,14 +104,14 @@ const uint8_t* by_matrices(const Backward& backward, const Forest& forest, const
 
 }  // namespace
 
-const uint8_t* grad_keys_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
+Again grad_keys_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
                                      const WorkList& work, Launch& on) {
-  if (!fit_matrices(backward.type, shape.D, shape.E, on, backward.q, backward.k, backward.v, backward.grad_out))
-    return nullptr;
+  if (!fit_matrices(backward.type, shape.D, shape.E, on, backward.q.data, backward.k.data, backward.v.data, backward.grad_out.data))
+    return {nullptr, 1};
   const uint8_t* again = backward.type == Float::kBf16 ? by_matrices<bf16>(backward, forest, shape, work, on)
                                                        : by_matrices<f16>(backward, forest, shape, work, on);
   if (again != nullptr) on.runs("grad_keys_mma_kernel");
-  return again;
+  return {again, 1};
 }
 
 }  // namespace grpo::cuda

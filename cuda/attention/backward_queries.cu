@@ -11,9 +11,9 @@ __device__ void grad_queries(const Backward& on, const Forest& forest, const Att
                              const TokenTile& tile, int64_t head, int64_t first, PlainShared& shared) {
   const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, key_head = head / (H / K);
   const int32_t count = tile.end - tile.begin;
-  const Rows<T> q = rows_of<T>(on.q, tile.begin, H, head, D, count);
-  const Rows<T> grad_out = rows_of<T>(on.grad_out, tile.begin, H, head, E, count);
-  float origin[4];
+  const Rows<T> q = rows_of<T>(on.q, tile.begin, head, D, count);
+  const Rows<T> grad_out = rows_of<T>(on.grad_out, tile.begin, head, E, count);
+  float origin[4], delta[4];
   PlainSum sum;
   clear(sum);
   for (int i = 0; i < 4; ++i) {
@@ -21,8 +21,8 @@ __device__ void grad_queries(const Backward& on, const Forest& forest, const Att
     origin[i] = t < tile.end ? origin_of(on.logsumexp[t * H + head]) : 0;
   }
   for_each_key_tile(forest, tile, [&](const KeyTile& keys) {
-    const Rows<T> k = rows_of<T>(on.k, keys.key, K, key_head, D, keys.keys);
-    const Rows<T> v = rows_of<T>(on.v, keys.key, K, key_head, E, keys.keys);
+    const Rows<T> k = rows_of<T>(on.k, keys.key, key_head, D, keys.keys);
+    const Rows<T> v = rows_of<T>(on.v, keys.key, key_head, E, keys.keys);
     float score[4][4], slope[4][4];
     multiply(score, shared.tiles, q, shape.scale, k, 1, D);
     multiply(slope, shared.tiles, grad_out, 1, v, 1, E);
@@ -55,12 +55,12 @@ __device__ void grad_queries(const Backward& on, const Forest& forest, const Att
 template <class T>
 __global__ void __launch_bounds__(kPlainThreads)
     grad_queries_kernel(Backward on, Forest forest, AttentionShape shape, WorkList work,
-                        const uint8_t* again) {  // [bound, H], may be null: the items to do
+                        Again again) {
   DYN_SMEM(PlainShared, shared);
   const int64_t count = *work.count;
   if (count < 0) return fill_nan(on.grad_q.data, on.grad_q.type, shape.P * shape.H * shape.D);
   for (int64_t item = blockIdx.x; item < count * shape.H; item += gridDim.x) {
-    if (again != nullptr && again[item] == 0) continue;
+    if (!again.wants(item / shape.H, item % shape.H, shape.H)) continue;
     for (int64_t first = 0; first < shape.D; first += kPlainColumns)
       grad_queries<T>(on, forest, shape, work.tiles[item / shape.H], item % shape.H, first, shared);
   }
@@ -69,8 +69,8 @@ __global__ void __launch_bounds__(kPlainThreads)
 }  // namespace
 
 void grad_queries_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                          const WorkList& work, const uint8_t* again, Launch& on) {
-  if (again == nullptr) on.runs("grad_queries_kernel");
+                          const WorkList& work, const Again& again, Launch& on) {
+  if (again.marks == nullptr) on.runs("grad_queries_kernel");
   const auto kernel = backward.type == Float::kF32    ? grad_queries_kernel<float>
                       : backward.type == Float::kBf16 ? grad_queries_kernel<bf16>
                                                       : grad_queries_kernel<f16>;

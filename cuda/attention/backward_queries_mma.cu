@@ -11,8 +11,8 @@ __device__ bool grad_queries(const Backward& on, const Forest& forest, const Att
   const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, key_head = head / (H / K);
   const int32_t count = tile.end - tile.begin;
   const auto begin_copy = [&](const KeyTile& keys, int stage) {
-    fetch<T, kWidth>(shared.others_d[stage], rows_of<T>(on.k, keys.key, K, key_head, D, keys.keys), D);
-    fetch<T, kWidth>(shared.others_e[stage], rows_of<T>(on.v, keys.key, K, key_head, E, keys.keys), E);
+    fetch<T, kWidth>(shared.others_d[stage], rows_of<T>(on.k, keys.key, key_head, D, keys.keys), D);
+    fetch<T, kWidth>(shared.others_e[stage], rows_of<T>(on.v, keys.key, key_head, E, keys.keys), E);
     cp_async_commit();
   };
   float logsumexp[2], delta[2];
@@ -24,14 +24,15 @@ __device__ bool grad_queries(const Backward& on, const Forest& forest, const Att
     delta[which] = inside ? on.delta[at] : 0;
   }
   WeightedSum<T, kWidth> sum;
-  KeyWalk walk(forest, tile);
+  KeyWalk walk;
+  walk.begin(forest, tile);
   KeyTile keys{}, following{};
-  bool more = walk.next(keys);  // a query sees itself at least
-  fetch<T, kWidth>(shared.d, rows_of<T>(on.q, tile.begin, H, head, D, count), D);
-  fetch<T, kWidth>(shared.e, rows_of<T>(on.grad_out, tile.begin, H, head, E, count), E);
+  bool more = walk.next(forest, keys);  // a query sees itself at least
+  fetch<T, kWidth>(shared.d, rows_of<T>(on.q, tile.begin, head, D, count), D);
+  fetch<T, kWidth>(shared.e, rows_of<T>(on.grad_out, tile.begin, head, E, count), E);
   begin_copy(keys, 0);
   for (int stage = 0; more; stage ^= 1) {
-    more = walk.next(following);
+    more = walk.next(forest, following);
     if (more) {
       begin_copy(following, stage ^ 1);
       cp_async_wait<1>();
@@ -93,14 +94,14 @@ const uint8_t* by_matrices(const Backward& backward, const Forest& forest, const
 
 }  // namespace
 
-const uint8_t* grad_queries_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
+Again grad_queries_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
                                         const WorkList& work, Launch& on) {
-  if (!fit_matrices(backward.type, shape.D, shape.E, on, backward.q, backward.k, backward.v, backward.grad_out))
-    return nullptr;
+  if (!fit_matrices(backward.type, shape.D, shape.E, on, backward.q.data, backward.k.data, backward.v.data, backward.grad_out.data))
+    return {nullptr, 1};
   const uint8_t* again = backward.type == Float::kBf16 ? by_matrices<bf16>(backward, forest, shape, work, on)
                                                        : by_matrices<f16>(backward, forest, shape, work, on);
   if (again != nullptr) on.runs("grad_queries_mma_kernel");
-  return again;
+  return {again, 1};
 }
 
 }  // namespace grpo::cuda

@@ -35,16 +35,17 @@ struct KeyTile {
 // its own path from leaf to root, whatever else is in the tile.
 class KeyWalk {
  public:
-  __device__ __forceinline__ KeyWalk(const Forest& forest, const TokenTile& tile) : forest_(forest), tile_(tile) {
-    segment_ = tile.segment;
-    while (segment_ + 1 < forest.B && forest.start[segment_ + 1] < tile.end) ++segment_;
-    enter();
+  __device__ __forceinline__ void begin(const Forest& forest, const TokenTile& tile) {
+    first_ = segment_ = tile.segment;
+    end_ = tile.end;
+    while (segment_ + 1 < forest.B && forest.start[segment_ + 1] < end_) ++segment_;
+    enter(forest);
   }
-  __device__ __forceinline__ bool next(KeyTile& keys) {
+  __device__ __forceinline__ bool next(const Forest& forest, KeyTile& keys) {
     while (key_ >= key_end_) {
-      segment_ = segment_ > tile_.segment ? segment_ - 1 : forest_.parent[segment_];
+      if (segment_ >= 0) segment_ = segment_ > first_ ? segment_ - 1 : forest.parent[segment_];
       if (segment_ < 0) return false;
-      enter();
+      enter(forest);
     }
     keys = {key_, key_end_ - key_ < kTileTokens ? key_end_ - key_ : kTileTokens, token_end_};
     key_ += kTileTokens;
@@ -52,21 +53,21 @@ class KeyWalk {
   }
 
  private:
-  __device__ __forceinline__ void enter() {
-    const int32_t subtree = forest_.start[forest_.end[segment_]], stop = forest_.start[segment_ + 1];
-    key_ = forest_.start[segment_];
-    token_end_ = tile_.end < subtree ? tile_.end : subtree;
+  __device__ __forceinline__ void enter(const Forest& forest) {
+    const int32_t subtree = forest.start[forest.end[segment_]], stop = forest.start[segment_ + 1];
+    key_ = forest.start[segment_];
+    token_end_ = end_ < subtree ? end_ : subtree;
     key_end_ = token_end_ < stop ? token_end_ : stop;
   }
-  const Forest& forest_;
-  const TokenTile& tile_;
+  int32_t first_, end_;  // segment of the tile's first token, and its last token
   int32_t segment_, key_, key_end_, token_end_;
 };
 
 template <class F>
 __device__ __forceinline__ void for_each_key_tile(const Forest& forest, const TokenTile& tile, F&& f) {
-  KeyWalk walk(forest, tile);
-  for (KeyTile keys{}; walk.next(keys);) f(keys);
+  KeyWalk walk;
+  walk.begin(forest, tile);
+  for (KeyTile keys{}; walk.next(forest, keys);) f(keys);
 }
 
 // How many of the tile's keys query t sees: the first ones.

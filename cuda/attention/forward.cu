@@ -9,8 +9,8 @@ namespace {
 template <class T>
 __device__ void attend(const Forward& on, const Forest& forest, const AttentionShape& shape, const TokenTile& tile,
                        int64_t head, int64_t first, PlainShared& shared) {
-  const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, key_head = head / (H / K);
-  const Rows<T> queries = rows_of<T>(on.q, tile.begin, H, head, D, tile.end - tile.begin);
+  const int64_t H = shape.H, D = shape.D, E = shape.E, key_head = head / (H / shape.K);
+  const Rows<T> queries = rows_of<T>(on.q, tile.begin, head, D, tile.end - tile.begin);
   float highest[4], total[4];
   PlainSum sum;
   clear(sum);
@@ -20,7 +20,7 @@ __device__ void attend(const Forward& on, const Forest& forest, const AttentionS
   }
   for_each_key_tile(forest, tile, [&](const KeyTile& keys) {
     float score[4][4];
-    const Rows<T> k = rows_of<T>(on.k, keys.key, K, key_head, D, keys.keys);
+    const Rows<T> k = rows_of<T>(on.k, keys.key, key_head, D, keys.keys);
     multiply(score, shared.tiles, queries, shape.scale, k, 1, D);
     int low[4], visible[4];
 #pragma unroll
@@ -45,7 +45,7 @@ __device__ void attend(const Forward& on, const Forest& forest, const AttentionS
     if (on.out == nullptr) return;
     __syncthreads();  // the weights before may still be read
     put_transposed(shared.weights, score);
-    const Rows<T> v = rows_of<T>(on.v, keys.key, K, key_head, E, keys.keys);
+    const Rows<T> v = rows_of<T>(on.v, keys.key, key_head, E, keys.keys);
     add_rows(sum, shared.tiles, shared.weights, v, first, E, low, visible);
   });
 #pragma unroll
@@ -64,7 +64,7 @@ __device__ void attend(const Forward& on, const Forest& forest, const AttentionS
 template <class T>
 __global__ void __launch_bounds__(kPlainThreads, 1)
     prefix_attention_kernel(Forward on, Forest forest, AttentionShape shape, WorkList work,
-                            const uint8_t* again) {  // [bound, H], may be null: the items to do
+                            Again again) {
   DYN_SMEM(PlainShared, shared);
   const int64_t count = *work.count;
   if (count < 0) {
@@ -72,11 +72,15 @@ __global__ void __launch_bounds__(kPlainThreads, 1)
     fill_nan(on.logsumexp, Float::kF32, shape.P * shape.H);
     return;
   }
-  for (int64_t item = blockIdx.x; item < count * shape.H; item += gridDim.x) {
-    if (again != nullptr && again[item] == 0) continue;
+  const int parts = parts_of(work);
+  for (int64_t item = blockIdx.x; item < count * parts * shape.H; item += gridDim.x) {
+    const int64_t i = item / shape.H / parts, head = item % shape.H;
+    if (!again.wants(i, head, shape.H)) continue;
+    const TokenTile tile = part_of(forest, work.tiles[i], static_cast<int>(item / shape.H % parts));
+    if (tile.begin == tile.end) continue;
     int64_t first = 0;
     do {
-      attend<T>(on, forest, shape, work.tiles[item / shape.H], item % shape.H, first, shared);
+      attend<T>(on, forest, shape, tile, head, first, shared);
       first += kPlainColumns;
     } while (on.out != nullptr && first < shape.E);
   }
@@ -85,12 +89,12 @@ __global__ void __launch_bounds__(kPlainThreads, 1)
 }  // namespace
 
 void attend_plainly(const Forward& forward, const Forest& forest, const AttentionShape& shape, const WorkList& work,
-                    const uint8_t* again, Launch& on) {
-  if (again == nullptr) on.runs("prefix_attention_kernel");
+                    const Again& again, Launch& on) {
+  if (again.marks == nullptr) on.runs("prefix_attention_kernel");
   const auto kernel = forward.type == Float::kF32    ? prefix_attention_kernel<float>
                       : forward.type == Float::kBf16 ? prefix_attention_kernel<bf16>
                                                      : prefix_attention_kernel<f16>;
-  const int64_t items = work.bound * shape.H > 0 ? work.bound * shape.H : 1;
+  const int64_t items = work.bound > 0 ? work.bound * parts_of(work) * shape.H : 1;
   on(kernel, {blocks_for(items, 3, on), kPlainThreads, sizeof(PlainShared)}, forward, forest, shape, work, again);
 }
 

@@ -7,19 +7,20 @@
 namespace grpo::cuda {
 
 struct Forward {
-  const void *q, *k, *v;
+  Heads q, k, v;
   void* out;         // may be null
   float* logsumexp;  // may be null
   Float type;
 };
 
-// By matrix instructions. The items that have to be done again, [bound, H]; null: none has been done, the inputs do not
-// allow it.
-const uint8_t* attend_by_matrices(const Forward& forward, const Forest& forest, const AttentionShape& shape,
-                                  const WorkList& work, Launch& on);
+// By matrix instructions, on a list of tiles of query_tile_tokens().
+Again attend_by_matrices(const Forward& forward, const Forest& forest, const AttentionShape& shape,
+                         const WorkList& work, Launch& on);
+// 0, and why: the inputs do not allow it.
+int32_t query_tile_tokens(const Forward& forward, const AttentionShape& shape, Launch& on);
 
-// Without: those items, or all where `again` is null.
+// Without: what is marked.
 void attend_plainly(const Forward& forward, const Forest& forest, const AttentionShape& shape, const WorkList& work,
-                    const uint8_t* again, Launch& on);
+                    const Again& again, Launch& on);
 
 }  // namespace grpo::cuda

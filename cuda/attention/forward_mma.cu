@@ -1,140 +1,330 @@
-// Shared-prefix attention by matrix instructions: bf16 and f16, head sizes up to 128, a warp per 16 queries, keys and
-// values copied while the tile before is at work.
+// Shared-prefix attention by matrix instructions: bf16 and f16, head sizes up to 256.
+//
+// A block of four warps owns 128 rows of queries (64 of head sizes above 128), which are those of up to four heads of one
+// key head: short responses fill a tile, and a key that is copied serves all of them. Keys and values go through a ring
+// of tiles in shared memory, filled while others are at work.
+//
+// One term in each product: scores from f16 copies (factors.cuh), probabilities as 2^15 p in f16 relative to the running
+// maximum. They are rounded to 11 digits, a bf16 result to 8: root mean square error 1.01 times that of rounding alone.
+#include "attention/factors.cuh"
 #include "attention/forward.cuh"
-#include "attention/mma_tiles.cuh"
+#include "attention/tiles.cuh"
+#include "blocks/powers.cuh"
 
 namespace grpo::cuda {
 namespace {
 
-template <class T, int kWidth>
-struct MatrixShared {
-  alignas(16) Stage<T, kWidth> q;
-  alignas(16) Stage<T, kWidth> k[2];
-  alignas(16) Stage<T, kWidth> v[2];
+constexpr float kUnit = 0x1p15f;  // probabilities are in units of its inverse
+// A result of which no number exceeds it, 2^-22 of the largest value: those with the weight have values of nearly 0, and
+// of what others add digits may be lost.
+constexpr float kFaint = 0x1p-8f;
+
+struct Inputs {
+  Factor q, k, v;
 };
 
-// Whether all results are finite.
-template <class T, int kWidth>
-__device__ bool attend(const Forward& on, const Forest& forest, const AttentionShape& shape, const TokenTile& tile,
-                       int64_t head, MatrixShared<T, kWidth>& shared) {
-  const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, key_head = head / (H / K);
-  const auto begin_copy = [&](const KeyTile& keys, int stage) {
-    fetch<T, kWidth>(shared.k[stage], rows_of<T>(on.k, keys.key, K, key_head, D, keys.keys), D);
-    fetch<T, kWidth>(shared.v[stage], rows_of<T>(on.v, keys.key, K, key_head, E, keys.keys), E);
-    cp_async_commit();
-  };
-  float highest[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0}, sum[kWidth / 8][4];
-#pragma unroll
-  for (int i = 0; i < kWidth / 8; ++i)
-#pragma unroll
-    for (int c = 0; c < 4; ++c) sum[i][c] = 0;
+// A result in f16 is as fine as a probability in f16: there they go in as two terms, of half the rows.
+template <class T, int kD, int kE>
+struct Shapes {
+  static constexpr int kTerms = std::is_same_v<T, f16> ? 2 : 1;
+  static constexpr int kRowFragments = kE <= 128 && kTerms == 1 ? 2 : 1, kWarpRows = 16 * kRowFragments, kRows = 4 * kWarpRows;
+  static constexpr int kStages = kD <= 128 && kE <= 128 ? 3 : 2, kWidest = kD > kE ? kD : kE;
+};
 
-  KeyWalk walk(forest, tile);
-  KeyTile keys{}, following{};
-  bool more = walk.next(keys);  // a query sees itself at least
-  fetch<T, kWidth>(shared.q, rows_of<T>(on.q, tile.begin, H, head, D, tile.end - tile.begin), D);
-  begin_copy(keys, 0);
-  for (int stage = 0; more; stage ^= 1) {
-    more = walk.next(following);
-    if (more) {
-      begin_copy(following, stage ^ 1);
-      cp_async_wait<1>();
-    } else {
-      cp_async_wait<0>();
-    }
-    __syncthreads();
-    float score[kFragments][4];
-    row_products<kFragments, T, kWidth>(score, shared.q, shared.k[stage], 0, D);
-    // Rows past the tile's end come out as anything: they are not stored.
-    const bool all = keys.keys == kTileTokens && keys.key + kTileTokens - 1 <= tile.begin && keys.token_end == tile.end;
+// A tile of keys of a walk, and the powers of two of its copies. One thread walks, two tiles ahead of the others: who
+// walks has no registers left for sums.
+struct Step {
+  KeyTile keys;
+  int32_t power_k, power_v;
+  bool there;
+};
+
+template <class T, int kD, int kE>
+struct MatrixShared {
+  alignas(16) f16 q[Shapes<T, kD, kE>::kRows * kD];
+  alignas(16) f16 ring[Shapes<T, kD, kE>::kStages][kTileTokens * Shapes<T, kD, kE>::kWidest];
+  float unit[Shapes<T, kD, kE>::kRows];  // of the copies of q
+  Step steps[3];
+  KeyWalk walk;
+  // What every round needs lies here: sums take all registers.
+  TokenTile tile;
+  int32_t first_head;
+  const f16 *k, *v;  // of the key head
+  uint32_t item;
+};
+
+// Whether all results are finite, no tile of keys was marked and no result is faint.
+template <class T, int kD, int kE>
+__device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& forest, const AttentionShape& shape,
+                       int heads, MatrixShared<T, kD, kE>& shared) {
+  using S = Shapes<T, kD, kE>;
+  constexpr int kF = S::kRowFragments, kStages = S::kStages, kTerms = S::kTerms;
+  const TokenTile& tile = shared.tile;
+  const int64_t P = shape.P;
+  const int tokens = S::kRows / heads;
+
+  // Rows of this warp are tokens of one head: of fragment f from token + 16 f on.
+  const int warp_row = warp_index() * S::kWarpRows;
+  const int32_t first = tile.begin + warp_row % tokens, token = first + quad_row();
+  const auto head = [&] { return shared.first_head + warp_row / tokens; };
+  float* const unit = shared.unit + warp_row + quad_row();
+  if (lane_index() < S::kWarpRows) {
+    const int32_t t = first + lane_index();
+    shared.unit[warp_row + lane_index()] = PowerOfTwo::exactly(t < tile.end ? -inputs.q.power[head() * P + t] : 0);
+  }
+  float highest[kF][2], total[kF][2], rescale[kF][2], sum[kF][kE / 8][4];
+#pragma unroll
+  for (int f = 0; f < kF; ++f) {
 #pragma unroll
     for (int which = 0; which < 2; ++which) {
-      const int visible = all ? kTileTokens : visible_keys(keys, tile.begin + matrix_row(which));
-      float most = -INFINITY;
+      highest[f][which] = -INFINITY;
+      total[f][which] = 0;
+    }
 #pragma unroll
-      for (int i = 0; i < kFragments; ++i)
+    for (int i = 0; i < kE / 8; ++i)
 #pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          float& x = score[i][which * 2 + c];
-          x = matrix_column(i) + c < visible ? scaled(x, shape.scale) : -INFINITY;
-          most = fmaxf(most, x);
+      for (int c = 0; c < 4; ++c) sum[f][i][c] = 0;
+  }
+
+  const auto walk_on = [&](int turn) {
+    if (threadIdx.x != 0) return;
+    Step& step = shared.steps[turn];
+    step.there = shared.walk.next(forest, step.keys);
+    if (!step.there) return;
+    const int64_t at = shared.first_head / static_cast<int32_t>(shape.H / shape.K) * P + step.keys.key;
+    cp_async4(&step.power_k, inputs.k.power + at, true);
+    cp_async4(&step.power_v, inputs.v.power + at, true);
+  };
+  const auto copy_k = [&](const KeyTile& keys, int slot) {
+    copy_rows<kD, kTileTokens>(shared.ring[slot], shared.k + keys.key * int64_t{kD}, keys.keys);
+  };
+  const auto copy_v = [&](const KeyTile& keys, int slot) {
+    copy_rows<kE, kTileTokens>(shared.ring[slot], shared.v + keys.key * int64_t{kE}, keys.keys);
+  };
+  const auto three = [](int x) { return x < 3 ? x : x - 3; };
+  // Keys and values of the tile of a turn follow each other around the ring.
+  const auto slot_of_keys = [&](int turn) { return kStages == 2 ? 0 : three(3 - turn); };
+  const auto slot_of_values = [&](int turn) { return kStages == 2 ? 1 : three(4 - turn); };
+
+  if (threadIdx.x == 0) shared.walk.begin(forest, tile);
+  walk_on(0);  // a query sees itself at least
+  walk_on(1);
+  __syncthreads();
+  for (int i = 0; i < heads; ++i) {
+    const int count = tile.end - tile.begin;
+    const f16* rows = inputs.q.data + ((shared.first_head + i) * P + tile.begin) * kD;
+    if (tokens == 128) copy_rows<kD, S::kRows>(shared.q, rows, count);
+    else if (tokens == 64) copy_rows<kD, 64>(shared.q + i * 64 * kD, rows, count);
+    else if (tokens == 32) copy_rows<kD, 32>(shared.q + i * 32 * kD, rows, count);
+    else copy_rows<kD, 16>(shared.q + i * 16 * kD, rows, count);
+  }
+  copy_k(shared.steps[0].keys, 0);
+  cp_async_commit();
+  if (kStages == 3) {
+    copy_v(shared.steps[0].keys, 1);
+    cp_async_commit();
+  }
+  bool good = true;
+  int power_v = kZeros;  // of the sums
+  for (int turn = 0;; turn = three(turn + 1)) {
+    cp_async_wait<kStages - 2>();
+    __syncthreads();  // the keys are there, and nobody reads the values before
+    const Step &now = shared.steps[turn], &following = shared.steps[three(turn + 1)];
+    const bool more = following.there;
+    if (kStages == 2) copy_v(now.keys, 1);
+    else if (more) copy_k(following.keys, slot_of_keys(three(turn + 1)));
+    walk_on(three(turn + 2));
+    cp_async_commit();
+    // Rows past the tile's end come out as anything: they are not stored.
+    const KeyTile keys = now.keys;
+    const bool sees = first + S::kWarpRows > keys.key && first < keys.token_end && first < tile.end;
+    Weights<kTerms> weights[kF];
+    if (sees) {
+      float score[kF][kFragments][4];
+      multiply_rows<kD, kF>(score, shared.q, warp_row, shared.ring[slot_of_keys(turn)]);
+      if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end) {
+#pragma unroll
+        for (int f = 0; f < kF; ++f)
+#pragma unroll
+          for (int which = 0; which < 2; ++which) {
+            const int visible = visible_keys(keys, token + f * 16 + which * 8) - quad_column(0);
+#pragma unroll
+            for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+              for (int c = 0; c < 2; ++c)
+                if (i * 8 + c >= visible) score[f][i][which * 2 + c] = -INFINITY;
+          }
+      }
+      good = good && now.power_k != kMarked && now.power_v != kMarked;
+      const float unit_k = PowerOfTwo::exactly(now.power_k == kZeros ? 0 : -now.power_k);
+#pragma unroll
+      for (int f = 0; f < kF; ++f) {
+#pragma unroll
+        for (int which = 0; which < 2; ++which) {
+          float most = -INFINITY;
+#pragma unroll
+          for (int i = 0; i < kFragments; ++i)
+            most = fmaxf(most, fmaxf(score[f][i][which * 2], score[f][i][which * 2 + 1]));
+          most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
+          const float own = unit[f * 16 + which * 8] * unit_k, before = highest[f][which];
+          most = fmaxf(before, most * own);
+          highest[f][which] = most;
+          const float from = most == -INFINITY ? 0 : most * shape.per_score;
+          const float fade = most == before ? 1 : exp2_approx(before * shape.per_score - from);
+          const float factor = own * shape.per_score;
+          float part = 0;
+#pragma unroll
+          for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+            for (int c = 0; c < 2; ++c) {
+              float& x = score[f][i][which * 2 + c];
+              x = exp2_approx(fmaf(x, factor, -from));  // 0 where hidden
+              part += x;
+              x *= kUnit;
+            }
+          total[f][which] = fmaf(total[f][which], fade, part);
+          rescale[f][which] = fade;
         }
-      most = fmaxf(highest[which], quad_reduce(most, [](float a, float b) { return fmaxf(a, b); }));
-      const float rescale = most == highest[which] ? 1 : exp_approx(highest[which] - most);
-      const float from = most == -INFINITY ? 0 : most;
-      highest[which] = most;
-      float part = 0;
+        take_weights<kTerms>(weights[f], score[f]);
+      }
+      if (now.power_v != power_v && now.power_v != kZeros) {
+        const PowerOfTwo change(power_v == kZeros ? 0 : now.power_v - power_v);
+        power_v = now.power_v;
 #pragma unroll
-      for (int i = 0; i < kFragments; ++i)
+        for (int f = 0; f < kF; ++f)
 #pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          float& x = score[i][which * 2 + c];
-          x = exp_approx(x - from);  // 0 where hidden
-          part += x;
-        }
-      total[which] = total[which] * rescale + quad_reduce(part, Add{});
-#pragma unroll
-      for (int i = 0; i < kWidth / 8; ++i) {
-        sum[i][which * 2] *= rescale;
-        sum[i][which * 2 + 1] *= rescale;
+          for (int which = 0; which < 2; ++which) rescale[f][which] = change.times(rescale[f][which]);
       }
     }
-    add_weighted<kFragments, T, kWidth>(sum, score, shared.v[stage], 0, E);
-    __syncthreads();  // the copies of the round after next go where this round's were
-    keys = following;
+    cp_async_wait<kStages - 2>();
+    __syncthreads();  // the values are there, and nobody reads the keys
+    if (more) {
+      if (kStages == 2) copy_k(following.keys, 0);
+      else copy_v(following.keys, slot_of_values(three(turn + 1)));
+    }
+    cp_async_commit();
+    if (sees) add_rows<kE, kF, kTerms>(sum, weights, rescale, shared.ring[slot_of_values(turn)]);
+    if (!more) break;
   }
-  bool finite = true;
+
+  const PowerOfTwo back(power_v == kZeros ? 0 : -power_v);
+  const bool paired = shape.E % 2 == 0 && reinterpret_cast<uintptr_t>(on.out) % 4 == 0;
 #pragma unroll
-  for (int which = 0; which < 2; ++which) {
-    const int64_t t = tile.begin + matrix_row(which);
-    if (t >= tile.end) continue;
-    if (on.out != nullptr)
-      finite &= store_fragments(sum, which, 1 / total[which], on.out, on.type, (t * H + head) * E, E);
-    if (on.logsumexp != nullptr && lane_index() % 4 == 0)
-      on.logsumexp[t * H + head] = static_cast<float>(highest[which] + log(static_cast<double>(total[which])));
-  }
-  return finite;
+  for (int f = 0; f < kF; ++f)
+#pragma unroll
+    for (int which = 0; which < 2; ++which) {
+      const float all = quad_reduce(total[f][which], Add{}), inverse = 1 / (all * kUnit);
+      float most = 0, trap = 0;
+#pragma unroll
+      for (int i = 0; i < kE / 8; ++i)
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          float& x = sum[f][i][which * 2 + c];
+          x *= inverse;
+          most = fmaxf(most, fabsf(x));
+          trap = fmaf(x, 0.0f, trap);  // NaN where one is not finite
+        }
+      most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
+      const int32_t t = token + f * 16 + which * 8;
+      if (t >= tile.end) continue;
+      const int64_t row = t * shape.H + head();
+      // The highest score was taken times a rounded logarithm: what that changed is taken back. It is rounded as in the
+      // backward pass: where one key has all the weight, logsumexp is its score to the last bit.
+      const float rounded = highest[f][which] * shape.per_score, score = highest[f][which] * fabsf(shape.scale);
+      const double logsumexp = score + log(static_cast<double>(all)) +
+                               (rounded - static_cast<double>(highest[f][which]) * shape.per_score) * 0.693147180559945309;
+      good = good && isfinite(logsumexp) && trap == 0 && (power_v == kZeros || most > kFaint);
+      if (on.logsumexp != nullptr && lane_index() % 4 == 0) on.logsumexp[row] = static_cast<float>(logsumexp);
+      if (on.out == nullptr) continue;
+      T* out = static_cast<T*>(on.out) + row * shape.E;
+#pragma unroll
+      for (int i = 0; i < kE / 8; ++i)
+        store_pair(out + quad_column(i), back.times(sum[f][i][which * 2]), back.times(sum[f][i][which * 2 + 1]),
+                   quad_column(i), static_cast<int>(shape.E), paired);
+    }
+  return good;
 }
 
-// Grid: tiles of queries x H, at most 2 per multiprocessor. Block: 128. Shared: 46,080, 66,560 or 87,040. Work: 64 x 64
-// x (D + 3 E) products per pair of tiles, 2 E in f16. Bound: issue.
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kMatrixThreads, 2)
-    prefix_attention_mma_kernel(Forward on, Forest forest, AttentionShape shape, WorkList work,
-                                uint8_t* again) {  // [bound, H], receives whether an item is to be done again
-  using Shared = MatrixShared<T, kWidth>;
+// Grid: tiles of queries x H / heads, at most 2 per multiprocessor. Block: 128. Shared: 40,976 to 98,320. Work: rows x 64
+// x (D + E) products per pair of tiles. Bound: matrix units.
+template <class T, int kD, int kE>
+__global__ void __launch_bounds__(kTileThreads, 2)
+    prefix_attention_mma_kernel(Forward on, Inputs inputs, Forest forest, AttentionShape shape, WorkList work, int heads,
+                                uint8_t* again) {  // [bound, H / heads], receives whether an item is to be done again
+  using Shared = MatrixShared<T, kD, kE>;
   DYN_SMEM(Shared, shared);
-  const int64_t count = *work.count;
-  for (int64_t item = blockIdx.x; item < count * shape.H; item += gridDim.x) {
-    const bool finite =
-        attend<T, kWidth>(on, forest, shape, work.tiles[item / shape.H], item % shape.H, shared);
-    const bool bad = __syncthreads_or(!finite);
-    if (threadIdx.x == 0) again[item] = bad;
+  const uint32_t groups = static_cast<uint32_t>(shape.H) / heads;
+  for (;;) {
+    const uint32_t item = draw(work, shared.item);
+    if (item >= *work.count * int64_t{groups}) return;
+    if (threadIdx.x == 0) {
+      shared.tile = work.tiles[item / groups];
+      shared.first_head = static_cast<int32_t>(item % groups) * heads;
+      const int64_t row = shared.first_head / (shape.H / shape.K) * shape.P;
+      shared.k = inputs.k.data + row * kD;
+      shared.v = inputs.v.data + row * kE;
+    }
+    __syncthreads();
+    const bool good = attend<T, kD, kE>(on, inputs, forest, shape, heads, shared);
+    const bool bad = __syncthreads_or(!good);
+    if (threadIdx.x == 0) again[shared.item] = bad;
   }
 }
 
-template <class T>
-const uint8_t* by_matrices(const Forward& forward, const Forest& forest, const AttentionShape& shape,
-                           const WorkList& work, Launch& on) {
-  const int64_t items = work.bound * shape.H, widest = shape.D > shape.E ? shape.D : shape.E;
-  uint8_t* again = on.scratch<uint8_t>(items);
-  const auto launch = [&](auto kernel, size_t shared) {
-    on(kernel, {blocks_for(items, 2, on), kMatrixThreads, shared}, forward, forest, shape, work, again);
-  };
-  if (widest <= 64) launch(prefix_attention_mma_kernel<T, 64>, sizeof(MatrixShared<T, 64>));
-  else if (widest <= 96) launch(prefix_attention_mma_kernel<T, 96>, sizeof(MatrixShared<T, 96>));
-  else launch(prefix_attention_mma_kernel<T, 128>, sizeof(MatrixShared<T, 128>));
-  return again;
+// Query heads of a tile: as many of one key head as fit evenly, up to four.
+int heads_of_tile(const AttentionShape& shape) {
+  const int64_t group = shape.H / shape.K;
+  return group % 4 == 0 ? 4 : group % 2 == 0 ? 2 : 1;
+}
+
+// then(kernel's widths): the narrowest that D and E fit in.
+template <class Then>
+auto with_widths(const AttentionShape& shape, Then then) {
+  const int64_t D = shape.D, E = shape.E, widest = D > E ? D : E;
+  if (widest <= 64) return then.template operator()<64, 64>();
+  if (widest <= 80) return then.template operator()<80, 80>();
+  if (widest <= 96) return then.template operator()<96, 96>();
+  if (widest <= 128) return then.template operator()<128, 128>();
+  if (widest <= 192 && E <= 128) return then.template operator()<192, 128>();
+  if (widest <= 192) return then.template operator()<192, 192>();
+  return then.template operator()<256, 256>();
 }
 
 }  // namespace
 
-const uint8_t* attend_by_matrices(const Forward& forward, const Forest& forest, const AttentionShape& shape,
-                                  const WorkList& work, Launch& on) {
-  if (!fit_matrices(forward.type, shape.D, shape.E, on, forward.q, forward.k, forward.v)) return nullptr;
+int32_t query_tile_tokens(const Forward& forward, const AttentionShape& shape, Launch& on) {
+  if (forward.type == Float::kF32) on.because("matrix instructions take bf16 and f16, not f32");
+  else if (shape.D == 0 || shape.E == 0 || shape.D > 256 || shape.E > 256)
+    on.because("matrix instructions take head sizes from 1 to 256");
+  else
+    return with_widths(shape, [&]<int kD, int kE>() {
+      return forward.type == Float::kBf16 ? Shapes<bf16, kD, kE>::kRows : Shapes<f16, kD, kE>::kRows;
+    }) / heads_of_tile(shape);
+  return 0;
+}
+
+Again attend_by_matrices(const Forward& forward, const Forest& forest, const AttentionShape& shape,
+                         const WorkList& work, Launch& on) {
+  const int heads = heads_of_tile(shape);
+  const int64_t items = work.bound * (shape.H / heads);
+  uint8_t* again = on.scratch<uint8_t>(items);
   on.runs("prefix_attention_mma_kernel");
-  return forward.type == Float::kBf16 ? by_matrices<bf16>(forward, forest, shape, work, on)
-                                      : by_matrices<f16>(forward, forest, shape, work, on);
+  with_widths(shape, [&]<int kD, int kE>() {
+    const auto copy = [&](const Heads& x, int64_t heads, int64_t columns, int64_t width, bool by_row) {
+      return copy_of(x, forward.type, shape.P, heads, columns, width, by_row, on);
+    };
+    Copied copies[] = {copy(forward.q, shape.H, shape.D, kD, true), copy(forward.k, shape.K, shape.D, kD, false),
+                       copy(forward.v, shape.K, shape.E, kE, false)};
+    copies[0].negative = shape.scale < 0;
+    make_copies(copies, 3, shape.P, list_key_tiles(forest, on), on);
+    const auto launch = [&](auto kernel, size_t shared) {
+      on(kernel, {blocks_for(items, 2, on), kTileThreads, shared}, forward,
+         Inputs{copies[0].to, copies[1].to, copies[2].to}, forest, shape, work, heads, again);
+    };
+    if (forward.type == Float::kBf16) launch(prefix_attention_mma_kernel<bf16, kD, kE>, sizeof(MatrixShared<bf16, kD, kE>));
+    else launch(prefix_attention_mma_kernel<f16, kD, kE>, sizeof(MatrixShared<f16, kD, kE>));
+  });
+  return {again, heads};
 }
 
 }  // namespace grpo::cuda

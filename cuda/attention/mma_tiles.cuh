@@ -12,7 +12,7 @@
 namespace grpo::cuda {
 
 constexpr int kMatrixThreads = 128;
-constexpr int kFragments = kTileTokens / 8;  // of 8 columns, of a row of scores
+
 
 // 64 rows of a tile; the 16 bytes more keep the rows of an 8 x 8 matrix in different banks.
 template <class T, int kWidth>

@@ -1,0 +1,171 @@
+// Tiles of f16 in shared memory for matrix instructions, and what both passes of attention do with them.
+//
+// Rows lie without padding. Pieces of 16 bytes of a row are permuted, by what its number says, so that the eight rows of
+// an 8 x 8 matrix lie in different banks; how is the same for rows 16 apart, so that a lane finds its place once and
+// everything else is a constant offset.
+#pragma once
+
+#include "attention/forest.cuh"
+#include "blocks/floats.cuh"
+#include "blocks/fragments.cuh"
+
+namespace grpo::cuda {
+
+constexpr int kTileThreads = 128;
+constexpr int kFragments = kTileTokens / 8;  // of 8 columns, of a row of scores
+
+template <int kWidth>
+struct Swizzle {
+  static_assert(kWidth % 16 == 0);
+  static constexpr int kPieces = kWidth / 8, kGroup = kPieces % 8 == 0 ? 8 : kPieces % 4 == 0 ? 4 : 2;
+  // What the number of a piece is combined with, in row `row`.
+  __device__ __forceinline__ static int flip(int row) { return row % 8 / (8 / kGroup); }
+};
+
+// Begins the copy of kRows rows that follow each other in memory; zeros from row `count` on, which are not read.
+template <int kWidth, int kRows>
+__device__ __forceinline__ void copy_rows(f16* tile, const f16* rows, int count) {
+  constexpr int kGroup = Swizzle<kWidth>::kGroup, kAtOnce = kTileThreads / kGroup, kSteps = (kRows + kAtOnce - 1) / kAtOnce;
+  const int row = threadIdx.x / kGroup, piece = threadIdx.x % kGroup;
+  const f16* from = rows + row * kWidth + piece * 8;
+  f16* to = tile + row * kWidth + (piece ^ Swizzle<kWidth>::flip(row)) * 8;
+#pragma unroll
+  for (int i = 0; i < kSteps; ++i) {
+    if (kRows % kAtOnce != 0 && row + i * kAtOnce >= kRows) break;
+    const bool inside = row + i * kAtOnce < count;
+#pragma unroll
+    for (int group = 0; group < kWidth / 8 / kGroup; ++group) {
+      const int at = i * kAtOnce * kWidth + group * kGroup * 8;
+      cp_async16(to + at, from + at, inside);
+    }
+  }
+}
+
+// Where a lane reads matrices of a tile: rows `row` and columns `column` of it are multiples of 16.
+template <int kWidth>
+class Reader {
+ public:
+  __device__ __forceinline__ Reader(int row, int half)
+      : at_(row * kWidth), flip_(half ^ Swizzle<kWidth>::flip(row)) {}
+  __device__ __forceinline__ const f16* operator()(const f16* tile, int row, int column) const {
+    return tile + at_ + row * kWidth + (column / 8 ^ flip_) * 8;
+  }
+
+ private:
+  int at_, flip_;
+};
+
+// Of left factors, 16 rows and 16 terms, and of right factors of two products whose rows are terms.
+template <int kWidth>
+__device__ __forceinline__ Reader<kWidth> by_terms() {
+  return {lane_index() % 16, lane_index() / 16};
+}
+// Of right factors of two products whose rows are columns of them.
+template <int kWidth>
+__device__ __forceinline__ Reader<kWidth> by_columns() {
+  return {lane_index() / 16 * 8 + lane_index() % 8, lane_index() / 8 % 2};
+}
+
+// product[f] = rows [row + 16 f, 16 more) of a, times the 64 rows of b.
+template <int kWidth, int kRowFragments>
+__device__ __forceinline__ void multiply_rows(float (&product)[kRowFragments][kFragments][4], const f16* a, int row,
+                                              const f16* b) {
+  const Reader<kWidth> left_at = by_terms<kWidth>(), right_at = by_columns<kWidth>();
+#pragma unroll
+  for (int f = 0; f < kRowFragments; ++f)
+#pragma unroll
+    for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+      for (int c = 0; c < 4; ++c) product[f][i][c] = 0;
+#pragma unroll 1  // not: what is loaded early takes registers
+  for (int column = 0; column < kWidth; column += 16) {
+    uint32_t left[kRowFragments][4];
+#pragma unroll
+    for (int f = 0; f < kRowFragments; ++f) ldmatrix_x4(left[f], left_at(a, row + f * 16, column));
+#pragma unroll
+    for (int i = 0; i < kFragments; i += 2) {
+      uint32_t right[4];
+      ldmatrix_x4(right, right_at(b, i * 8, column));
+#pragma unroll
+      for (int f = 0; f < kRowFragments; ++f)
+        multiply_add<f16>(product[f][i], product[f][i + 1], left[f], right);
+    }
+  }
+}
+
+// 64 weights of a row for each of the 64 rows of a tile, as left factors of kTerms terms.
+template <int kTerms>
+using Weights = uint32_t[kTerms][kTileTokens / 16][4];
+
+template <int kTerms>
+__device__ __forceinline__ void take_weights(Weights<kTerms>& to, float (&weights)[kFragments][4]) {
+#pragma unroll
+  for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+    for (int which = 0; which < 2; ++which)
+#pragma unroll
+      for (int term = 0; term < kTerms; ++term)
+        to[term][i / 2][i % 2 * 2 + which] =
+            term + 1 < kTerms ? take_term<f16>(weights[i][which * 2], weights[i][which * 2 + 1])
+                              : pack2<f16>(weights[i][which * 2], weights[i][which * 2 + 1]);
+}
+
+// sum[f] = sum[f] * rescale[f] + weighted rows of the tile. What the matrix unit adds up is a part of 64 rows: it cuts
+// digits off where an addition rounds.
+template <int kWidth, int kRowFragments, int kTerms>
+__device__ __forceinline__ void add_rows(float (&sum)[kRowFragments][kWidth / 8][4],
+                                         const Weights<kTerms> (&weights)[kRowFragments],
+                                         const float (&rescale)[kRowFragments][2], const f16* tile) {
+  const Reader<kWidth> at = by_terms<kWidth>();
+#pragma unroll
+  for (int column = 0; column < kWidth; column += 16) {
+    float part[kRowFragments][2][4] = {};
+#pragma unroll
+    for (int step = 0; step < kTileTokens / 16; ++step) {
+      uint32_t right[4];
+      ldmatrix_x4_trans(right, at(tile, step * 16, column));
+#pragma unroll
+      for (int term = kTerms - 1; term >= 0; --term)
+#pragma unroll
+        for (int f = 0; f < kRowFragments; ++f)
+          multiply_add<f16>(part[f][0], part[f][1], weights[f][term][step], right);
+    }
+#pragma unroll
+    for (int f = 0; f < kRowFragments; ++f)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          float& x = sum[f][column / 8 + i][c];
+          x = fmaf(x, rescale[f][c / 2], part[f][i][c]);
+        }
+  }
+}
+
+// Over the four lanes that share a row.
+template <class F>
+__device__ __forceinline__ float quad_reduce(float value, F combine) {
+  value = combine(value, __shfl_xor_sync(kAllLanes, value, 1));
+  return combine(value, __shfl_xor_sync(kAllLanes, value, 2));
+}
+
+// Columns of fragment i: this one and the next. Rows of a fragment: quad_row(), and 8 on.
+__device__ __forceinline__ int quad_column(int fragment) { return fragment * 8 + lane_index() % 4 * 2; }
+__device__ __forceinline__ int quad_row() { return lane_index() / 4; }
+
+constexpr float kLog2E = 1.4426950408889634f;
+
+// Two neighbours, the first in column n of N, at `to`; paired: as one where both exist.
+template <class T>
+__device__ __forceinline__ void store_pair(T* to, float low, float high, int n, int N, bool paired) {
+  if (n >= N) return;
+  if (paired) {
+    if constexpr (std::is_same_v<T, float>) *reinterpret_cast<float2*>(to) = make_float2(low, high);
+    else *reinterpret_cast<uint32_t*>(to) = pack2<T>(low, high);
+    return;
+  }
+  to[0] = from_float<T>(low);
+  if (n + 1 < N) to[1] = from_float<T>(high);
+}
+
+}  // namespace grpo::cuda
