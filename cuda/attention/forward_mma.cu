@@ -18,17 +18,20 @@ constexpr float kUnit = 0x1p15f;  // probabilities are in units of its inverse
 // A result of which no number exceeds it, 2^-22 of the largest value: those with the weight have values of nearly 0, and
 // of what others add digits may be lost.
 constexpr float kFaint = 0x1p-8f;
+constexpr double kLogOf2 = 0.693147180559945309;
 
 struct Inputs {
   Factor q, k, v;
 };
 
-// A result in f16 is as fine as a probability in f16: there they go in as two terms, of half the rows.
-template <class T, int kD, int kE>
+// A result in f16 is as fine as a probability in f16: there they go in as two terms.
+template <class T>
+constexpr int kTermsOf = std::is_same_v<T, f16> ? 2 : 1;
+
+template <int kD, int kE>
 struct Shapes {
-  static constexpr int kTerms = std::is_same_v<T, f16> ? 2 : 1;
-  static constexpr int kRowFragments = kE <= 128 && kTerms == 1 ? 2 : 1, kWarpRows = 16 * kRowFragments, kRows = 4 * kWarpRows;
-  static constexpr int kStages = kD <= 128 && kE <= 128 ? 3 : 2, kWidest = kD > kE ? kD : kE;
+  static constexpr int kWidest = kD > kE ? kD : kE, kWarps = kWidest <= 128 ? 8 : 4, kThreads = kWarps * kWarp;
+  static constexpr int kRows = kWarps * 16, kStages = kWidest <= 128 ? 3 : 2;
 };
 
 // A tile of keys of a walk, and the powers of two of its copies. One thread walks, two tiles ahead of the others: who
@@ -39,11 +42,11 @@ struct Step {
   bool there;
 };
 
-template <class T, int kD, int kE>
+template <int kD, int kE>
 struct MatrixShared {
-  alignas(16) f16 q[Shapes<T, kD, kE>::kRows * kD];
-  alignas(16) f16 ring[Shapes<T, kD, kE>::kStages][kTileTokens * Shapes<T, kD, kE>::kWidest];
-  float unit[Shapes<T, kD, kE>::kRows];  // of the copies of q
+  alignas(16) f16 q[Shapes<kD, kE>::kRows * kD];
+  alignas(16) f16 ring[Shapes<kD, kE>::kStages][kTileTokens * Shapes<kD, kE>::kWidest];
+  float unit[Shapes<kD, kE>::kRows];  // of the copies of q
   Step steps[3];
   KeyWalk walk;
   // What every round needs lies here: sums take all registers.
@@ -56,35 +59,32 @@ struct MatrixShared {
 // Whether all results are finite, no tile of keys was marked and no result is faint.
 template <class T, int kD, int kE>
 __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& forest, const AttentionShape& shape,
-                       int heads, MatrixShared<T, kD, kE>& shared) {
-  using S = Shapes<T, kD, kE>;
-  constexpr int kF = S::kRowFragments, kStages = S::kStages, kTerms = S::kTerms;
+                       int heads, MatrixShared<kD, kE>& shared) {
+  using S = Shapes<kD, kE>;
+  constexpr int kStages = S::kStages, kThreads = S::kThreads, kTerms = kTermsOf<T>;
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
   const int tokens = S::kRows / heads;
 
-  // Rows of this warp are tokens of one head: of fragment f from token + 16 f on.
-  const int warp_row = warp_index() * S::kWarpRows;
+  // The 16 rows of this warp are tokens of one head.
+  const int warp_row = warp_index() * 16;
   const int32_t first = tile.begin + warp_row % tokens, token = first + quad_row();
   const auto head = [&] { return shared.first_head + warp_row / tokens; };
   float* const unit = shared.unit + warp_row + quad_row();
-  if (lane_index() < S::kWarpRows) {
+  if (lane_index() < 16) {
     const int32_t t = first + lane_index();
     shared.unit[warp_row + lane_index()] = PowerOfTwo::exactly(t < tile.end ? -inputs.q.power[head() * P + t] : 0);
   }
-  float highest[kF][2], total[kF][2], rescale[kF][2], sum[kF][kE / 8][4];
+  float highest[2], total[2], rescale[2], sum[kE / 8][4];
 #pragma unroll
-  for (int f = 0; f < kF; ++f) {
-#pragma unroll
-    for (int which = 0; which < 2; ++which) {
-      highest[f][which] = -INFINITY;
-      total[f][which] = 0;
-    }
-#pragma unroll
-    for (int i = 0; i < kE / 8; ++i)
-#pragma unroll
-      for (int c = 0; c < 4; ++c) sum[f][i][c] = 0;
+  for (int which = 0; which < 2; ++which) {
+    highest[which] = -INFINITY;
+    total[which] = 0;
   }
+#pragma unroll
+  for (int i = 0; i < kE / 8; ++i)
+#pragma unroll
+    for (int c = 0; c < 4; ++c) sum[i][c] = 0;
 
   const auto walk_on = [&](int turn) {
     if (threadIdx.x != 0) return;
@@ -96,10 +96,10 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
     cp_async4(&step.power_v, inputs.v.power + at, true);
   };
   const auto copy_k = [&](const KeyTile& keys, int slot) {
-    copy_rows<kD, kTileTokens>(shared.ring[slot], shared.k + keys.key * int64_t{kD}, keys.keys);
+    copy_rows<kD, kTileTokens, kThreads>(shared.ring[slot], shared.k + keys.key * int64_t{kD}, keys.keys);
   };
   const auto copy_v = [&](const KeyTile& keys, int slot) {
-    copy_rows<kE, kTileTokens>(shared.ring[slot], shared.v + keys.key * int64_t{kE}, keys.keys);
+    copy_rows<kE, kTileTokens, kThreads>(shared.ring[slot], shared.v + keys.key * int64_t{kE}, keys.keys);
   };
   const auto three = [](int x) { return x < 3 ? x : x - 3; };
   // Keys and values of the tile of a turn follow each other around the ring.
@@ -113,10 +113,10 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
   for (int i = 0; i < heads; ++i) {
     const int count = tile.end - tile.begin;
     const f16* rows = inputs.q.data + ((shared.first_head + i) * P + tile.begin) * kD;
-    if (tokens == 128) copy_rows<kD, S::kRows>(shared.q, rows, count);
-    else if (tokens == 64) copy_rows<kD, 64>(shared.q + i * 64 * kD, rows, count);
-    else if (tokens == 32) copy_rows<kD, 32>(shared.q + i * 32 * kD, rows, count);
-    else copy_rows<kD, 16>(shared.q + i * 16 * kD, rows, count);
+    if (tokens == 128) copy_rows<kD, S::kRows, kThreads>(shared.q, rows, count);
+    else if (tokens == 64) copy_rows<kD, 64, kThreads>(shared.q + i * 64 * kD, rows, count);
+    else if (tokens == 32) copy_rows<kD, 32, kThreads>(shared.q + i * 32 * kD, rows, count);
+    else copy_rows<kD, 16, kThreads>(shared.q + i * 16 * kD, rows, count);
   }
   copy_k(shared.steps[0].keys, 0);
   cp_async_commit();
@@ -137,63 +137,56 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
     cp_async_commit();
     // Rows past the tile's end come out as anything: they are not stored.
     const KeyTile keys = now.keys;
-    const bool sees = first + S::kWarpRows > keys.key && first < keys.token_end && first < tile.end;
-    Weights<kTerms> weights[kF];
+    const bool sees = first + 16 > keys.key && first < keys.token_end && first < tile.end;
+    Weights<kTerms> weights;
     if (sees) {
-      float score[kF][kFragments][4];
-      multiply_rows<kD, kF>(score, shared.q, warp_row, shared.ring[slot_of_keys(turn)]);
-      if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end) {
-#pragma unroll
-        for (int f = 0; f < kF; ++f)
-#pragma unroll
-          for (int which = 0; which < 2; ++which) {
-            const int visible = visible_keys(keys, token + f * 16 + which * 8) - quad_column(0);
-#pragma unroll
-            for (int i = 0; i < kFragments; ++i)
-#pragma unroll
-              for (int c = 0; c < 2; ++c)
-                if (i * 8 + c >= visible) score[f][i][which * 2 + c] = -INFINITY;
-          }
-      }
       good = good && now.power_k != kMarked && now.power_v != kMarked;
       const float unit_k = PowerOfTwo::exactly(now.power_k == kZeros ? 0 : -now.power_k);
-#pragma unroll
-      for (int f = 0; f < kF; ++f) {
+      float score[kFragments][4];
+      multiply_rows<kD>(score, shared.q, warp_row, shared.ring[slot_of_keys(turn)]);
+      if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end) {
 #pragma unroll
         for (int which = 0; which < 2; ++which) {
-          float most = -INFINITY;
-#pragma unroll
-          for (int i = 0; i < kFragments; ++i)
-            most = fmaxf(most, fmaxf(score[f][i][which * 2], score[f][i][which * 2 + 1]));
-          most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
-          const float own = unit[f * 16 + which * 8] * unit_k, before = highest[f][which];
-          most = fmaxf(before, most * own);
-          highest[f][which] = most;
-          const float from = most == -INFINITY ? 0 : most * shape.per_score;
-          const float fade = most == before ? 1 : exp2_approx(before * shape.per_score - from);
-          const float factor = own * shape.per_score;
-          float part = 0;
+          const int visible = visible_keys(keys, token + which * 8) - quad_column(0);
 #pragma unroll
           for (int i = 0; i < kFragments; ++i)
 #pragma unroll
-            for (int c = 0; c < 2; ++c) {
-              float& x = score[f][i][which * 2 + c];
-              x = exp2_approx(fmaf(x, factor, -from));  // 0 where hidden
-              part += x;
-              x *= kUnit;
-            }
-          total[f][which] = fmaf(total[f][which], fade, part);
-          rescale[f][which] = fade;
+            for (int c = 0; c < 2; ++c)
+              if (i * 8 + c >= visible) score[i][which * 2 + c] = -INFINITY;
         }
-        take_weights<kTerms>(weights[f], score[f]);
       }
+#pragma unroll
+      for (int which = 0; which < 2; ++which) {
+        float most = -INFINITY;
+#pragma unroll
+        for (int i = 0; i < kFragments; ++i)
+          most = fmaxf(most, fmaxf(score[i][which * 2], score[i][which * 2 + 1]));
+        most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
+        const float own = unit[which * 8] * unit_k, before = highest[which];
+        most = fmaxf(before, most * own);
+        highest[which] = most;
+        const float from = most == -INFINITY ? 0 : most * shape.per_score;
+        const float fade = most == before ? 1 : exp2_approx(before * shape.per_score - from);
+        const float factor = own * shape.per_score;
+        float part = 0;
+#pragma unroll
+        for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 2; ++c) {
+            float& x = score[i][which * 2 + c];
+            x = exp2_approx(fmaf(x, factor, -from));  // 0 where hidden
+            part += x;
+            x *= kUnit;
+          }
+        total[which] = fmaf(total[which], fade, part);
+        rescale[which] = fade;
+      }
+      take_weights<kTerms>(weights, score);
       if (now.power_v != power_v && now.power_v != kZeros) {
         const PowerOfTwo change(power_v == kZeros ? 0 : now.power_v - power_v);
         power_v = now.power_v;
 #pragma unroll
-        for (int f = 0; f < kF; ++f)
-#pragma unroll
-          for (int which = 0; which < 2; ++which) rescale[f][which] = change.times(rescale[f][which]);
+        for (int which = 0; which < 2; ++which) rescale[which] = change.times(rescale[which]);
       }
     }
     cp_async_wait<kStages - 2>();
@@ -203,55 +196,53 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
       else copy_v(following.keys, slot_of_values(three(turn + 1)));
     }
     cp_async_commit();
-    if (sees) add_rows<kE, kF, kTerms>(sum, weights, rescale, shared.ring[slot_of_values(turn)]);
+    if (sees) add_rows<kE, kTerms>(sum, weights, rescale, shared.ring[slot_of_values(turn)]);
     if (!more) break;
   }
 
   const PowerOfTwo back(power_v == kZeros ? 0 : -power_v);
   const bool paired = shape.E % 2 == 0 && reinterpret_cast<uintptr_t>(on.out) % 4 == 0;
 #pragma unroll
-  for (int f = 0; f < kF; ++f)
+  for (int which = 0; which < 2; ++which) {
+    const float all = quad_reduce(total[which], Add{}), inverse = 1 / (all * kUnit);
+    float most = 0, trap = 0;
 #pragma unroll
-    for (int which = 0; which < 2; ++which) {
-      const float all = quad_reduce(total[f][which], Add{}), inverse = 1 / (all * kUnit);
-      float most = 0, trap = 0;
+    for (int i = 0; i < kE / 8; ++i)
 #pragma unroll
-      for (int i = 0; i < kE / 8; ++i)
+      for (int c = 0; c < 2; ++c) {
+        float& x = sum[i][which * 2 + c];
+        x *= inverse;
+        most = fmaxf(most, fabsf(x));
+        trap = fmaf(x, 0.0f, trap);  // NaN where one is not finite
+      }
+    most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
+    const int32_t t = token + which * 8;
+    if (t >= tile.end) continue;
+    const int64_t row = t * shape.H + head();
+    // The highest score was taken times a rounded logarithm: what that changed is taken back. It is rounded as in the
+    // backward pass: where one key has all the weight, logsumexp is its score to the last bit.
+    const float rounded = highest[which] * shape.per_score, score = highest[which] * fabsf(shape.scale);
+    const double logsumexp = score + log(static_cast<double>(all)) +
+                             (rounded - static_cast<double>(highest[which]) * shape.per_score) * kLogOf2;
+    good = good && isfinite(logsumexp) && trap == 0 && (power_v == kZeros || most > kFaint);
+    if (on.logsumexp != nullptr && lane_index() % 4 == 0) on.logsumexp[row] = static_cast<float>(logsumexp);
+    if (on.out == nullptr) continue;
+    T* out = static_cast<T*>(on.out) + row * shape.E;
 #pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          float& x = sum[f][i][which * 2 + c];
-          x *= inverse;
-          most = fmaxf(most, fabsf(x));
-          trap = fmaf(x, 0.0f, trap);  // NaN where one is not finite
-        }
-      most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
-      const int32_t t = token + f * 16 + which * 8;
-      if (t >= tile.end) continue;
-      const int64_t row = t * shape.H + head();
-      // The highest score was taken times a rounded logarithm: what that changed is taken back. It is rounded as in the
-      // backward pass: where one key has all the weight, logsumexp is its score to the last bit.
-      const float rounded = highest[f][which] * shape.per_score, score = highest[f][which] * fabsf(shape.scale);
-      const double logsumexp = score + log(static_cast<double>(all)) +
-                               (rounded - static_cast<double>(highest[f][which]) * shape.per_score) * 0.693147180559945309;
-      good = good && isfinite(logsumexp) && trap == 0 && (power_v == kZeros || most > kFaint);
-      if (on.logsumexp != nullptr && lane_index() % 4 == 0) on.logsumexp[row] = static_cast<float>(logsumexp);
-      if (on.out == nullptr) continue;
-      T* out = static_cast<T*>(on.out) + row * shape.E;
-#pragma unroll
-      for (int i = 0; i < kE / 8; ++i)
-        store_pair(out + quad_column(i), back.times(sum[f][i][which * 2]), back.times(sum[f][i][which * 2 + 1]),
-                   quad_column(i), static_cast<int>(shape.E), paired);
-    }
+    for (int i = 0; i < kE / 8; ++i)
+      store_pair(out + quad_column(i), back.times(sum[i][which * 2]), back.times(sum[i][which * 2 + 1]),
+                 quad_column(i), static_cast<int>(shape.E), paired);
+  }
   return good;
 }
 
 // Grid: tiles of queries x H / heads, at most 2 per multiprocessor. Block: 128. Shared: 40,976 to 98,320. Work: rows x 64
 // x (D + E) products per pair of tiles. Bound: matrix units.
 template <class T, int kD, int kE>
-__global__ void __launch_bounds__(kTileThreads, 2)
+__global__ void __launch_bounds__(Shapes<kD, kE>::kThreads, 1)
     prefix_attention_mma_kernel(Forward on, Inputs inputs, Forest forest, AttentionShape shape, WorkList work, int heads,
                                 uint8_t* again) {  // [bound, H / heads], receives whether an item is to be done again
-  using Shared = MatrixShared<T, kD, kE>;
+  using Shared = MatrixShared<kD, kE>;
   DYN_SMEM(Shared, shared);
   const uint32_t groups = static_cast<uint32_t>(shape.H) / heads;
   for (;;) {
@@ -297,9 +288,7 @@ int32_t query_tile_tokens(const Forward& forward, const AttentionShape& shape, L
   else if (shape.D == 0 || shape.E == 0 || shape.D > 256 || shape.E > 256)
     on.because("matrix instructions take head sizes from 1 to 256");
   else
-    return with_widths(shape, [&]<int kD, int kE>() {
-      return forward.type == Float::kBf16 ? Shapes<bf16, kD, kE>::kRows : Shapes<f16, kD, kE>::kRows;
-    }) / heads_of_tile(shape);
+    return with_widths(shape, []<int kD, int kE>() { return Shapes<kD, kE>::kRows; }) / heads_of_tile(shape);
   return 0;
 }
 
@@ -317,12 +306,10 @@ Again attend_by_matrices(const Forward& forward, const Forest& forest, const Att
                        copy(forward.v, shape.K, shape.E, kE, false)};
     copies[0].negative = shape.scale < 0;
     make_copies(copies, 3, shape.P, list_key_tiles(forest, on), on);
-    const auto launch = [&](auto kernel, size_t shared) {
-      on(kernel, {blocks_for(items, 2, on), kTileThreads, shared}, forward,
-         Inputs{copies[0].to, copies[1].to, copies[2].to}, forest, shape, work, heads, again);
-    };
-    if (forward.type == Float::kBf16) launch(prefix_attention_mma_kernel<bf16, kD, kE>, sizeof(MatrixShared<bf16, kD, kE>));
-    else launch(prefix_attention_mma_kernel<f16, kD, kE>, sizeof(MatrixShared<f16, kD, kE>));
+    const auto kernel = forward.type == Float::kBf16 ? prefix_attention_mma_kernel<bf16, kD, kE>
+                                                     : prefix_attention_mma_kernel<f16, kD, kE>;
+    on(kernel, {blocks_for(items, 2, on), Shapes<kD, kE>::kThreads, sizeof(MatrixShared<kD, kE>)}, forward,
+       Inputs{copies[0].to, copies[1].to, copies[2].to}, forest, shape, work, heads, again);
   });
   return {again, heads};
 }

@@ -11,7 +11,6 @@
 
 namespace grpo::cuda {
 
-constexpr int kTileThreads = 128;
 constexpr int kFragments = kTileTokens / 8;  // of 8 columns, of a row of scores
 
 template <int kWidth>
@@ -23,9 +22,9 @@ struct Swizzle {
 };
 
 // Begins the copy of kRows rows that follow each other in memory; zeros from row `count` on, which are not read.
-template <int kWidth, int kRows>
+template <int kWidth, int kRows, int kThreads>
 __device__ __forceinline__ void copy_rows(f16* tile, const f16* rows, int count) {
-  constexpr int kGroup = Swizzle<kWidth>::kGroup, kAtOnce = kTileThreads / kGroup, kSteps = (kRows + kAtOnce - 1) / kAtOnce;
+  constexpr int kGroup = Swizzle<kWidth>::kGroup, kAtOnce = kThreads / kGroup, kSteps = (kRows + kAtOnce - 1) / kAtOnce;
   const int row = threadIdx.x / kGroup, piece = threadIdx.x % kGroup;
   const f16* from = rows + row * kWidth + piece * 8;
   f16* to = tile + row * kWidth + (piece ^ Swizzle<kWidth>::flip(row)) * 8;
@@ -66,29 +65,23 @@ __device__ __forceinline__ Reader<kWidth> by_columns() {
   return {lane_index() / 16 * 8 + lane_index() % 8, lane_index() / 8 % 2};
 }
 
-// product[f] = rows [row + 16 f, 16 more) of a, times the 64 rows of b.
-template <int kWidth, int kRowFragments>
-__device__ __forceinline__ void multiply_rows(float (&product)[kRowFragments][kFragments][4], const f16* a, int row,
-                                              const f16* b) {
+// product = 16 rows of a from `row` on, times the 64 rows of b.
+template <int kWidth>
+__device__ __forceinline__ void multiply_rows(float (&product)[kFragments][4], const f16* a, int row, const f16* b) {
   const Reader<kWidth> left_at = by_terms<kWidth>(), right_at = by_columns<kWidth>();
 #pragma unroll
-  for (int f = 0; f < kRowFragments; ++f)
+  for (int i = 0; i < kFragments; ++i)
 #pragma unroll
-    for (int i = 0; i < kFragments; ++i)
+    for (int c = 0; c < 4; ++c) product[i][c] = 0;
 #pragma unroll
-      for (int c = 0; c < 4; ++c) product[f][i][c] = 0;
-#pragma unroll 1  // not: what is loaded early takes registers
   for (int column = 0; column < kWidth; column += 16) {
-    uint32_t left[kRowFragments][4];
-#pragma unroll
-    for (int f = 0; f < kRowFragments; ++f) ldmatrix_x4(left[f], left_at(a, row + f * 16, column));
+    uint32_t left[4];
+    ldmatrix_x4(left, left_at(a, row, column));
 #pragma unroll
     for (int i = 0; i < kFragments; i += 2) {
       uint32_t right[4];
       ldmatrix_x4(right, right_at(b, i * 8, column));
-#pragma unroll
-      for (int f = 0; f < kRowFragments; ++f)
-        multiply_add<f16>(product[f][i], product[f][i + 1], left[f], right);
+      multiply_add<f16>(product[i], product[i + 1], left, right);
     }
   }
 }
@@ -110,35 +103,29 @@ __device__ __forceinline__ void take_weights(Weights<kTerms>& to, float (&weight
                               : pack2<f16>(weights[i][which * 2], weights[i][which * 2 + 1]);
 }
 
-// sum[f] = sum[f] * rescale[f] + weighted rows of the tile. What the matrix unit adds up is a part of 64 rows: it cuts
-// digits off where an addition rounds.
-template <int kWidth, int kRowFragments, int kTerms>
-__device__ __forceinline__ void add_rows(float (&sum)[kRowFragments][kWidth / 8][4],
-                                         const Weights<kTerms> (&weights)[kRowFragments],
-                                         const float (&rescale)[kRowFragments][2], const f16* tile) {
+// sum = sum * rescale + weighted rows of the tile. What the matrix unit adds up is a part of 64 rows: it cuts digits off
+// where an addition rounds.
+template <int kWidth, int kTerms>
+__device__ __forceinline__ void add_rows(float (&sum)[kWidth / 8][4], const Weights<kTerms>& weights,
+                                         const float (&rescale)[2], const f16* tile) {
   const Reader<kWidth> at = by_terms<kWidth>();
 #pragma unroll
   for (int column = 0; column < kWidth; column += 16) {
-    float part[kRowFragments][2][4] = {};
+    float part[2][4] = {};
 #pragma unroll
     for (int step = 0; step < kTileTokens / 16; ++step) {
       uint32_t right[4];
       ldmatrix_x4_trans(right, at(tile, step * 16, column));
 #pragma unroll
-      for (int term = kTerms - 1; term >= 0; --term)
-#pragma unroll
-        for (int f = 0; f < kRowFragments; ++f)
-          multiply_add<f16>(part[f][0], part[f][1], weights[f][term][step], right);
+      for (int term = kTerms - 1; term >= 0; --term) multiply_add<f16>(part[0], part[1], weights[term][step], right);
     }
 #pragma unroll
-    for (int f = 0; f < kRowFragments; ++f)
+    for (int i = 0; i < 2; ++i)
 #pragma unroll
-      for (int i = 0; i < 2; ++i)
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          float& x = sum[f][column / 8 + i][c];
-          x = fmaf(x, rescale[f][c / 2], part[f][i][c]);
-        }
+      for (int c = 0; c < 4; ++c) {
+        float& x = sum[column / 8 + i][c];
+        x = fmaf(x, rescale[c / 2], part[i][c]);
+      }
   }
 }
 
