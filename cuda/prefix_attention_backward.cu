@@ -44,15 +44,17 @@ int run(const Args& args, const Axes& axes, Launch& on) {
                           float_type(args.q)};
   const Forest forest = forest_of(args, axes);
   form_delta(backward, shape, on);
+  const bool fast = fit_matrices(backward, shape, on);
+  const WorkList keys = list_key_tiles(forest, on);
+  const Matrices matrices = fast ? prepare_matrices(backward, shape, keys, on) : Matrices{};
   if (backward.grad_k.data != nullptr || backward.grad_v.data != nullptr) {
-    const WorkList work = list_key_tiles(forest, on);
-    const Again again = grad_keys_by_matrices(backward, forest, shape, work, on);
-    grad_keys_plainly(backward, forest, shape, work, again, on);
+    const Again again = fast ? grad_keys_by_matrices(matrices, forest, shape, keys, on) : Again{nullptr, 1};
+    grad_keys_plainly(backward, forest, shape, keys, again, on);
   }
   if (backward.grad_q.data != nullptr) {
-    const WorkList work = list_query_tiles(forest, kTileTokens, on);
-    const Again again = grad_queries_by_matrices(backward, forest, shape, work, on);
-    grad_queries_plainly(backward, forest, shape, work, again, on);
+    const WorkList queries = list_query_tiles(forest, fast ? query_tile_tokens(shape) : kTileTokens, on);
+    const Again again = fast ? grad_queries_by_matrices(matrices, forest, shape, queries, on) : Again{nullptr, 1};
+    grad_queries_plainly(backward, forest, shape, queries, again, on);
   }
   return GRPO_OK;
 }

@@ -1,5 +1,6 @@
 // What the slopes of all scores of a query have in common: one thread per query and head.
 #include "attention/backward.cuh"
+#include "attention/steps.cuh"
 
 namespace grpo::cuda {
 namespace {
@@ -19,7 +20,41 @@ __global__ void __launch_bounds__(kThreads) delta_kernel(Backward on, int64_t ro
   on.delta[i] = sum;
 }
 
+// Grid: ceil(P H / 256). Block: 256. Shared: 0. Work: 32 bytes per query and head. Bound: memory.
+__global__ void __launch_bounds__(kThreads) query_numbers_kernel(Matrices on, AttentionShape shape) {
+  const int64_t i = thread_index();
+  if (i >= shape.P * shape.H) return;
+  const int64_t head = i / shape.P, row = i % shape.P * shape.H + head;
+  const int32_t power_q = on.q.power[i], power_grad = on.grad_out.power[i];
+  const float scale = power_q == kZeros ? 0 : std::fabs(shape.scale) * size_of_power(power_q);
+  const float grad = power_grad == kZeros ? 0 : size_of_power(power_grad);
+  on.numbers[i] = {scale, origin_of(on.backward.logsumexp[row]), grad,
+                   grad == 0 ? 0 : on.backward.delta[row] * (scale / grad)};
+}
+
 }  // namespace
+
+bool fit_matrices(const Backward& backward, const AttentionShape& shape, Launch& on) {
+  return fit_matrices(backward.type, shape, on);
+}
+
+Matrices prepare_matrices(const Backward& backward, const AttentionShape& shape, const WorkList& keys, Launch& on) {
+  Matrices to{};
+  with_widths(shape, [&]<int kD, int kE>() {
+    const auto copy = [&](const Heads& x, int64_t heads, int64_t columns, int64_t width, bool by_row) {
+      return copy_of(x, backward.type, shape.P, heads, columns, width, by_row, on);
+    };
+    Copied copies[] = {
+        copy(backward.q, shape.H, shape.D, kD, true), copy(backward.grad_out, shape.H, shape.E, kE, true),
+        copy(backward.k, shape.K, shape.D, kD, false), copy(backward.v, shape.K, shape.E, kE, false)};
+    copies[0].negative = shape.scale < 0;
+    make_copies(copies, 4, shape.P, keys, on);
+    to = {backward, copies[0].to, copies[2].to, copies[3].to, copies[1].to,
+          on.scratch<QueryNumbers>(shape.P * shape.H)};
+  });
+  on(query_numbers_kernel, {ceil_div(shape.P * shape.H, kThreads), kThreads}, to, shape);
+  return to;
+}
 
 void form_delta(const Backward& backward, const AttentionShape& shape, Launch& on) {
   const int64_t rows = shape.P * shape.H;

@@ -1,116 +1,228 @@
-// gradK and gradV by matrix instructions: the same owners and the same order of sums as in backward_keys.cu.
+// gradK and gradV by matrix instructions: a block owns 64 keys of one key head and runs over the queries that see them,
+// 64 at a time: those of up to four heads, so that short responses fill what is copied.
 #include "attention/backward_mma.cuh"
 
 namespace grpo::cuda {
 namespace {
 
-// Whether all results are finite.
-template <class T, int kWidth>
-__device__ bool grad_keys(const Backward& on, const Forest& forest, const AttentionShape& shape, const TokenTile& tile,
-                          int64_t key_head, BackwardShared<T, kWidth>& shared) {
-  const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, group = H / K;
-  const bool wants_k = on.grad_k.data != nullptr, wants_v = on.grad_v.data != nullptr;
-  const int32_t count = tile.end - tile.begin, token_end = forest.start[forest.end[tile.segment]];
-  const int64_t chunks = (token_end - tile.begin + kTileTokens - 1) / kTileTokens;
-  const auto token_of = [&](int64_t round) { return tile.begin + static_cast<int32_t>(round % chunks) * kTileTokens; };
-  const auto begin_copy = [&](int64_t round) {
-    const int stage = round % 2;
-    const int64_t head = key_head * group + round / chunks;
-    const int32_t token = token_of(round), queries = token_end - token < kTileTokens ? token_end - token : kTileTokens;
-    fetch<T, kWidth>(shared.others_d[stage], rows_of<T>(on.q, token, head, D, queries), D);
-    fetch<T, kWidth>(shared.others_e[stage], rows_of<T>(on.grad_out, token, head, E, queries), E);
+// v is there only where gradK is wanted.
+template <int kD, int kE, bool kSlopes>
+struct KeysShared {
+  static constexpr int kStages = BackwardShapes<kD, kE>::kStages;
+  alignas(16) f16 k[kTileTokens * kD];
+  alignas(16) f16 v[kSlopes ? kTileTokens * kE : 8];
+  alignas(16) f16 q[kStages][kTileTokens * kD];
+  alignas(16) f16 grad_out[kStages][kTileTokens * kE];
+  QueryNumbers numbers[kStages][kTileTokens];
+  TokenTile tile;
+  uint32_t item;
+};
+
+// The queries of a round: 2^log_tokens tokens of each of some heads.
+struct Round {
+  int32_t token, head;
+};
+
+// Whether all results are finite, and the tile is not marked. kTermsK, kTermsV: 0 where a gradient is not formed.
+template <int kD, int kE, int kTermsK, int kTermsV>
+__device__ bool grad_keys(const Matrices& on, const Forest& forest, const AttentionShape& shape, int32_t key_head,
+                          int log_tokens, KeysShared<kD, kE, (kTermsK > 0)>& shared) {
+  constexpr int kStages = BackwardShapes<kD, kE>::kStages, kThreads = kBackwardThreads;
+  const TokenTile& tile = shared.tile;
+  const int64_t P = shape.P;
+  const int32_t group = static_cast<int32_t>(shape.H / shape.K), tokens = 1 << log_tokens;
+  const int32_t token_end = forest.start[forest.end[tile.segment]], count = tile.end - tile.begin;
+  const int64_t row = key_head * P + tile.begin;
+  const int32_t power_k = on.k.power[row], power_v = on.v.power[row];
+  const float size_k = size_of_power(power_k), size_v = size_of_power(power_v);
+
+  const auto after = [&](Round round) {
+    round.token += tokens;
+    if (round.token >= token_end) round = {tile.begin, round.head + (kTileTokens >> log_tokens)};
+    return round;
+  };
+  const auto begin_copy = [&](const Round& round, int stage) {
+    const int queries = token_end - round.token;
+    const int64_t first = round.head * P + round.token;
+    copy_heads<kD, kTileTokens, kThreads>(shared.q[stage], on.q.data + first * kD, P * kD, log_tokens, queries);
+    copy_heads<kE, kTileTokens, kThreads>(shared.grad_out[stage], on.grad_out.data + first * kE, P * kE, log_tokens,
+                                          queries);
     if (threadIdx.x < kTileTokens) {
-      const bool inside = static_cast<int>(threadIdx.x) < queries;
-      const int64_t at = (token + (inside ? static_cast<int>(threadIdx.x) : 0)) * H + head;
-      cp_async4(&shared.logsumexp[stage][threadIdx.x], on.logsumexp + at, inside);
-      cp_async4(&shared.delta[stage][threadIdx.x], on.delta + at, inside);
+      const int token = threadIdx.x & (tokens - 1);
+      cp_async16(&shared.numbers[stage][threadIdx.x], on.numbers + first + (threadIdx.x >> log_tokens) * P + token,
+                 token < queries);
     }
     cp_async_commit();
   };
-  // The first query that sees the key of a row. None sees a row past the end, which would spoil the unit of the sums.
+
+  // The first query that sees the key of a row. None sees a row past the end, which would spoil its unit.
+  const int warp_row = warp_index() * 16;
   int32_t seen_from[2];
 #pragma unroll
-  for (int which = 0; which < 2; ++which)
-    seen_from[which] = matrix_row(which) < count ? tile.begin + matrix_row(which) : token_end;
-  WeightedSum<T, kWidth> sum_k, sum_v;
-  fetch<T, kWidth>(shared.d, rows_of<T>(on.k, tile.begin, key_head, D, count), D);
-  fetch<T, kWidth>(shared.e, rows_of<T>(on.v, tile.begin, key_head, E, count), E);
-  begin_copy(0);
-  for (int64_t round = 0; round < group * chunks; ++round) {
-    const int stage = round % 2;
-    if (round + 1 < group * chunks) {
-      begin_copy(round + 1);
+  for (int which = 0; which < 2; ++which) {
+    const int own = warp_row + quad_row() + which * 8;
+    seen_from[which] = own < count ? tile.begin + own : token_end;
+  }
+  float sum_k[kTermsK > 0 ? kD / 8 : 1][4], sum_v[kTermsV > 0 ? kE / 8 : 1][4];
+  float unit_k[2] = {kLeastUnit, kLeastUnit}, unit_v[2] = {kLeastUnit, kLeastUnit};
+#pragma unroll
+  for (auto& x : sum_k)
+#pragma unroll
+    for (float& y : x) y = 0;
+#pragma unroll
+  for (auto& x : sum_v)
+#pragma unroll
+    for (float& y : x) y = 0;
+
+  copy_rows<kD, kTileTokens, kThreads>(shared.k, on.k.data + row * kD, count);
+  if constexpr (kTermsK > 0) copy_rows<kE, kTileTokens, kThreads>(shared.v, on.v.data + row * kE, count);
+  const int32_t last_head = (key_head + 1) * group;
+  Round now{tile.begin, key_head * group};
+  begin_copy(now, 0);
+  for (int stage = 0; now.head < last_head; stage = kStages == 2 ? stage ^ 1 : 0) {
+    const Round following = after(now);
+    if (kStages == 2) {
+      if (following.head < last_head) begin_copy(following, stage ^ 1);
+      else cp_async_commit();
       cp_async_wait<1>();
     } else {
       cp_async_wait<0>();
     }
     __syncthreads();
-    const int32_t token = token_of(round);
-#pragma unroll 1
-    for (int half = 0; half < kTileTokens && token + half < token_end; half += kHalf) {
-      float score[kHalfFragments][4], slope[kHalfFragments][4];
-      row_products<kHalfFragments, T, kWidth>(score, shared.d, shared.others_d[stage], half, D);
-      row_products<kHalfFragments, T, kWidth>(slope, shared.e, shared.others_e[stage], half, E);
+    const QueryNumbers* numbers = shared.numbers[stage];
+    float score[kFragments][4], inverse[2], rescale[2];
+    multiply_rows<kD, 1>(score, shared.k, warp_row, shared.q[stage]);
 #pragma unroll
-      for (int i = 0; i < kHalfFragments; ++i)
+    for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const QueryNumbers& query = numbers[quad_column(i) + c];
+        const float scale = query.scale * size_k, logsumexp = query.logsumexp;
+#pragma unroll
+        for (int which = 0; which < 2; ++which) {
+          float& x = score[i][which * 2 + c];
+          x = probability(x, scale, logsumexp);
+        }
+      }
+    if (now.token < tile.begin + count - 1 || now.token + tokens > token_end) {
+#pragma unroll
+      for (int i = 0; i < kFragments; ++i)
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-          const int column = half + matrix_column(i) + c % 2;
-          const int32_t query = token + column;
-          const bool sees = query < token_end && query >= seen_from[c / 2];
-          const float p = exp_approx(scaled(score[i][c], shape.scale) - shared.logsumexp[stage][column]);
-          score[i][c] = sees ? p : 0;
-          slope[i][c] = sees ? shape.scale * (p * (slope[i][c] - shared.delta[stage][column])) : 0;
+          const int32_t query = now.token + ((quad_column(i) + c % 2) & (tokens - 1));
+          if (query >= token_end || query < seen_from[c / 2]) score[i][c] = 0;
         }
-      if (wants_v) sum_v.add(score, shared.others_e[stage], half, E);
-      if (wants_k) sum_k.add(slope, shared.others_d[stage], half, D);
+    }
+#pragma unroll
+    for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+      for (int c = 0; c < 4; ++c) score[i][c] *= numbers[quad_column(i) + c % 2].grad;
+    if constexpr (kTermsV > 0) {
+      find_units(score, unit_v, inverse, rescale);
+      Weights<kTermsV> weights;
+      take_weights<kTermsV>(weights, score, inverse);
+      add_rows<kE, kTermsV>(sum_v, weights, rescale, shared.grad_out[stage]);
+    }
+    if constexpr (kTermsK > 0) {
+      float slope[kFragments][4];
+      multiply_rows<kE, 1>(slope, shared.v, warp_row, shared.grad_out[stage]);
+#pragma unroll
+      for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          const QueryNumbers& query = numbers[quad_column(i) + c];
+          const float scale = query.scale * size_v, less = query.slope;
+#pragma unroll
+          for (int which = 0; which < 2; ++which) {
+            float& x = slope[i][which * 2 + c];
+            x = score[i][which * 2 + c] * fmaf(x, scale, -less);
+          }
+        }
+      find_units(slope, unit_k, inverse, rescale);
+      Weights<kTermsK> weights;
+      take_weights<kTermsK>(weights, slope, inverse);
+      add_rows<kD, kTermsK>(sum_k, weights, rescale, shared.q[stage]);
     }
     __syncthreads();  // the copies of the round after next go where this round's were
+    if (kStages == 1 && following.head < last_head) begin_copy(following, 0);
+    now = following;
   }
-  bool finite = true;
+
+  bool good = power_k != kMarked && power_v != kMarked;
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
-    if (matrix_row(which) >= count) continue;
-    const int64_t row = (tile.begin + matrix_row(which)) * K + key_head;
-    if (wants_k) finite &= sum_k.store(which, on.grad_k, row * D, D);
-    if (wants_v) finite &= sum_v.store(which, on.grad_v, row * E, E);
+    const int own = warp_row + quad_row() + which * 8;
+    if (own >= count) continue;
+    const int64_t token = tile.begin + own;
+    const Gradient &to_k = on.backward.grad_k, &to_v = on.backward.grad_v;
+    if (kTermsK > 0 && to_k.data != nullptr)
+      good &= store_row(sum_k, which, unit_k[which] * to_k.scale, to_k, token * to_k.stride + key_head * shape.D,
+                        static_cast<int>(shape.D));
+    if (kTermsV > 0 && to_v.data != nullptr)
+      good &= store_row(sum_v, which, unit_v[which] * to_v.scale, to_v, token * to_v.stride + key_head * shape.E,
+                        static_cast<int>(shape.E));
   }
-  return finite;
+  return good;
 }
 
-// Grid: tiles of keys x K, at most 2 per multiprocessor. Block: 128. Shared: 56,320, 80,896 or 105,472. Work: 64 x 64 x
-// 4 (D + E) products per pair of tiles, 3 (D + E) in f16. Bound: issue.
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kMatrixThreads, 2)
-    grad_keys_mma_kernel(Backward on, Forest forest, AttentionShape shape, WorkList work,
+// Grid: tiles of keys x K, at most 2 per multiprocessor. Block: 128. Shared: 51,232 to 198,688. Work: 64 x 64 x 2 (D + E)
+// products per pair of tiles, those of sums once more where they take two terms. Bound: matrix units.
+template <int kD, int kE, int kTermsK, int kTermsV>
+__global__ void __launch_bounds__(kBackwardThreads, 2)
+    grad_keys_mma_kernel(Matrices on, Forest forest, AttentionShape shape, WorkList work, int log_tokens, bool anew,
                          uint8_t* again) {  // [bound, K], receives whether an item is to be done again
-  using Shared = BackwardShared<T, kWidth>;
+  using Shared = KeysShared<kD, kE, (kTermsK > 0)>;
   DYN_SMEM(Shared, shared);
-  const int64_t count = *work.count;
-  for (int64_t item = blockIdx.x; item < count * shape.K; item += gridDim.x) {
-    const bool finite =
-        grad_keys<T, kWidth>(on, forest, shape, work.tiles[item / shape.K], item % shape.K, shared);
-    const bool bad = __syncthreads_or(!finite);
-    if (threadIdx.x == 0) again[item] = bad;
+  const uint32_t heads = static_cast<uint32_t>(shape.K);
+  for (int64_t item = blockIdx.x; item < *work.count * int64_t{heads}; item += gridDim.x) {
+    if (threadIdx.x == 0) shared.tile = work.tiles[item / heads];
+    __syncthreads();
+    const bool good = grad_keys<kD, kE, kTermsK, kTermsV>(on, forest, shape, static_cast<int32_t>(item % heads),
+                                                         log_tokens, shared);
+    const bool bad = __syncthreads_or(!good);
+    if (threadIdx.x == 0) again[item] = bad || (!anew && again[item] != 0);
   }
 }
 
-template <class T>
-const uint8_t* by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                           const WorkList& work, Launch& on) {
-  return enqueue<T>({grad_keys_mma_kernel<T, 64>, grad_keys_mma_kernel<T, 96>, grad_keys_mma_kernel<T, 128>},
-                    work.bound * shape.K, backward, forest, shape, work, on);
+template <int kD, int kE, int kTermsK, int kTermsV>
+bool launch(const Matrices& on, const Forest& forest, const AttentionShape& shape, const WorkList& work, bool anew,
+            uint8_t* again, Launch& enqueue) {
+  constexpr size_t kShared = sizeof(KeysShared<kD, kE, (kTermsK > 0)>);
+  if (static_cast<int64_t>(kShared) > enqueue.device.shared_limit) return false;
+  int log_tokens = 6;
+  for (int heads = heads_of_tile(shape); heads > 1; heads /= 2) --log_tokens;
+  enqueue(grad_keys_mma_kernel<kD, kE, kTermsK, kTermsV>,
+          {blocks_for(work.bound * shape.K, 2, enqueue), kBackwardThreads, kShared}, on, forest, shape, work, log_tokens,
+          anew, again);
+  return true;
 }
 
 }  // namespace
 
-Again grad_keys_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                                     const WorkList& work, Launch& on) {
-  if (!fit_matrices(backward.type, shape.D, shape.E, on, backward.q.data, backward.k.data, backward.v.data, backward.grad_out.data))
+Again grad_keys_by_matrices(const Matrices& on, const Forest& forest, const AttentionShape& shape, const WorkList& work,
+                            Launch& enqueue) {
+  const Backward& backward = on.backward;
+  uint8_t* again = enqueue.scratch<uint8_t>(work.bound * shape.K);
+  const bool k = backward.grad_k.data != nullptr, v = backward.grad_v.data != nullptr;
+  const int terms_k = k ? terms_of(backward.grad_k, backward.type) : v ? terms_of(backward.grad_v, backward.type) : 0;
+  const int terms_v = v ? terms_of(backward.grad_v, backward.type) : terms_k;
+  const bool done = with_widths(shape, [&]<int kD, int kE>() {
+    const auto run = [&]<int kTermsK, int kTermsV>(bool anew) {
+      return launch<kD, kE, kTermsK, kTermsV>(on, forest, shape, work, anew, again, enqueue);
+    };
+    if constexpr (kD <= 128 && kE <= 128)
+      if (terms_k == 1 && terms_v == 1) return run.template operator()<1, 1>(true);
+    // Registers do not hold both sums.
+    bool good = true;
+    if (k) good = terms_k == 1 ? run.template operator()<1, 0>(true) : run.template operator()<2, 0>(true);
+    if (v && good) good = terms_v == 1 ? run.template operator()<0, 1>(!k) : run.template operator()<0, 2>(!k);
+    return good;
+  });
+  if (!done) {
+    enqueue.because("the GPU lets a block have less shared memory than this head size takes");
     return {nullptr, 1};
-  const uint8_t* again = backward.type == Float::kBf16 ? by_matrices<bf16>(backward, forest, shape, work, on)
-                                                       : by_matrices<f16>(backward, forest, shape, work, on);
-  if (again != nullptr) on.runs("grad_keys_mma_kernel");
+  }
+  enqueue.runs("grad_keys_mma_kernel");
   return {again, 1};
 }
 

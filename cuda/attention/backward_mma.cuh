@@ -1,91 +1,60 @@
-// What the two passes of the gradients have in common where they go through matrix instructions: bf16 and f16, head
-// sizes up to 128.
+// What the two passes of the gradients have in common where they go through matrix instructions: bf16 and f16, head sizes
+// up to 256.
 //
-// A block of four warps has 64 keys (or 64 queries) in shared memory for as long as it owns them, and two stages of
-// what it runs over: while one is at work the next is copied. Scores and their slopes are formed in halves of 32
-// columns, which leaves registers for both sums. An item with a result that is not finite is marked, and done again
-// without matrix instructions: there hidden rows have no weight at all, here they have the weight 0, and 0 times
-// infinity is NaN.
+// A block of four warps has 64 keys (or 64 queries, of up to four heads) in shared memory for as long as it owns them, and
+// one or two stages of what it runs over: while one is at work the next is copied. Scores and their slopes are formed of
+// f16 copies (factors.cuh); the weights of a sum, probabilities or slopes, go in as f16 in units of their row that grow
+// with them: one term where the sum is rounded to bf16, two where it is rounded to f16 or not at all. A slope
+//
+//   p (gradOut.v - delta)
+//
+// carries the sizes of the copies with it. An item with a result that is not finite, or whose tiles have a mark, is
+// marked, and done again without matrix instructions.
 #pragma once
 
 #include "attention/backward.cuh"
-#include "attention/mma_tiles.cuh"
+#include "attention/steps.cuh"
+#include "attention/tiles.cuh"
 
 namespace grpo::cuda {
 
-constexpr int kHalf = kTileTokens / 2, kHalfFragments = kHalf / 8;
+constexpr int kBackwardThreads = 128;
 
-template <class T, int kWidth>
-struct BackwardShared {
-  alignas(16) Stage<T, kWidth> d, e;                      // of the owner: k and v, or q and gradOut
-  alignas(16) Stage<T, kWidth> others_d[2], others_e[2];  // what it runs over
-  alignas(16) float logsumexp[2][kTileTokens];
-  alignas(16) float delta[2][kTileTokens];
+// Terms of the weights of a gradient.
+inline int terms_of(const Gradient& gradient, Float type) {
+  return gradient.type == Float::kBf16 && type == Float::kBf16 ? 1 : 2;
+}
+
+template <int kD, int kE>
+struct BackwardShapes {
+  static constexpr int kWidest = kD > kE ? kD : kE, kStages = kWidest <= 128 ? 2 : 1;
 };
 
-// A sum of weighted rows. f16 has no room for slopes of any size: there weights and sum are in units of a power of two
-// that grows with the weights; they agree on it within a warp.
-template <class T, int kWidth>
-struct WeightedSum {
-  float sum[kWidth / 8][4];
-  float unit;
+// exp(score - logsumexp). Scores are rounded as in the forward pass: where one key has all the weight, its score is
+// logsumexp to the last bit.
+__device__ __forceinline__ float probability(float product, float scale, float logsumexp) {
+  return exp2_approx((__fmul_rn(product, scale) - logsumexp) * kLog2E);
+}
 
-  __device__ __forceinline__ WeightedSum() : unit(std::is_same_v<T, f16> ? 0x1p-126f : 1.0f) {
+// A row of sums times `factor`, from `at` on; whether all are finite.
+template <int kCount>
+__device__ __forceinline__ bool store_row(const float (&sum)[kCount][4], int which, float factor, const Gradient& to,
+                                          int64_t at, int N) {
+  float trap = 0;
+  const auto store = [&](auto* data) {
+    auto* row = data + at;
+    const bool paired = N % 2 == 0 && reinterpret_cast<uintptr_t>(row) % (2 * sizeof(*row)) == 0;
 #pragma unroll
-    for (int i = 0; i < kWidth / 8; ++i)
-#pragma unroll
-      for (int c = 0; c < 4; ++c) sum[i][c] = 0;
-  }
-  __device__ __forceinline__ void add(float (&weights)[kHalfFragments][4], const Stage<T, kWidth>& x, int row,
-                                      int64_t n) {
-    if constexpr (std::is_same_v<T, f16>) {
-      float most = 0;
-#pragma unroll
-      for (int i = 0; i < kHalfFragments; ++i)
-#pragma unroll
-        for (int c = 0; c < 4; ++c) most = fmaxf(most, fabsf(weights[i][c]));
-      most = warp_reduce(most, [](float a, float b) { return fmaxf(a, b); });
-      if (most > unit) {
-        const uint32_t exponent = __builtin_bit_cast(uint32_t, most) & 0x7f800000u;
-        const float larger = __builtin_bit_cast(float, exponent < 0x7e800000u ? exponent + 0x800000u : 0x7e800000u);
-        const float factor = unit / larger;
-#pragma unroll
-        for (int i = 0; i < kWidth / 8; ++i)
-#pragma unroll
-          for (int c = 0; c < 4; ++c) sum[i][c] *= factor;
-        unit = larger;
-      }
-      const float inverse = 1 / unit;
-#pragma unroll
-      for (int i = 0; i < kHalfFragments; ++i)
-#pragma unroll
-        for (int c = 0; c < 4; ++c) weights[i][c] *= inverse;
+    for (int i = 0; i < kCount; ++i) {
+      const float low = sum[i][which * 2] * factor, high = sum[i][which * 2 + 1] * factor;
+      trap = fmaf(high, 0.0f, fmaf(low, 0.0f, trap));  // NaN where one is not finite
+      store_pair(row + quad_column(i), low, high, quad_column(i), N, paired);
     }
-    add_weighted<kHalfFragments, T, kWidth>(sum, weights, x, row, n);
-  }
-  __device__ __forceinline__ bool store(int which, const Gradient& to, int64_t at, int64_t n) const {
-    return store_fragments(sum, which, unit * to.scale, to.data, to.type, at, n);
-  }
-};
-
-// The kernels of a pass, for head sizes up to 64, 96 and 128.
-using BackwardKernel = void (*)(Backward, Forest, AttentionShape, WorkList, uint8_t*);
-
-// Null, and nothing is enqueued, where a block may not have the shared memory.
-template <class T>
-const uint8_t* enqueue(const BackwardKernel (&kernels)[3], int64_t items, const Backward& backward,
-                       const Forest& forest, const AttentionShape& shape, const WorkList& work, Launch& on) {
-  constexpr size_t kShared[] = {sizeof(BackwardShared<T, 64>), sizeof(BackwardShared<T, 96>),
-                                sizeof(BackwardShared<T, 128>)};
-  const int64_t widest = shape.D > shape.E ? shape.D : shape.E;
-  const int which = widest <= 64 ? 0 : widest <= 96 ? 1 : 2;
-  if (static_cast<int64_t>(kShared[which]) > on.device.shared_limit) {
-    on.because("the GPU lets a block have less shared memory than this head size takes");
-    return nullptr;
-  }
-  uint8_t* again = on.scratch<uint8_t>(items);
-  on(kernels[which], {blocks_for(items, 2, on), kMatrixThreads, kShared[which]}, backward, forest, shape, work, again);
-  return again;
+  };
+  if (to.type == Float::kBf16) store(static_cast<bf16*>(to.data));
+  else if (to.type == Float::kF16) store(static_cast<f16*>(to.data));
+  else store(static_cast<float*>(to.data));
+  return trap == 0;
 }
 
 }  // namespace grpo::cuda

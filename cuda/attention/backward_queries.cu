@@ -13,7 +13,7 @@ __device__ void grad_queries(const Backward& on, const Forest& forest, const Att
   const int32_t count = tile.end - tile.begin;
   const Rows<T> q = rows_of<T>(on.q, tile.begin, head, D, count);
   const Rows<T> grad_out = rows_of<T>(on.grad_out, tile.begin, head, E, count);
-  float origin[4], delta[4];
+  float origin[4];
   PlainSum sum;
   clear(sum);
   for (int i = 0; i < 4; ++i) {
@@ -59,10 +59,14 @@ __global__ void __launch_bounds__(kPlainThreads)
   DYN_SMEM(PlainShared, shared);
   const int64_t count = *work.count;
   if (count < 0) return fill_nan(on.grad_q.data, on.grad_q.type, shape.P * shape.H * shape.D);
-  for (int64_t item = blockIdx.x; item < count * shape.H; item += gridDim.x) {
-    if (!again.wants(item / shape.H, item % shape.H, shape.H)) continue;
+  const int parts = parts_of(work);
+  for (int64_t item = blockIdx.x; item < count * parts * shape.H; item += gridDim.x) {
+    const int64_t i = item / shape.H / parts, head = item % shape.H;
+    if (!again.wants(i, head, shape.H)) continue;
+    const TokenTile tile = part_of(forest, work.tiles[i], static_cast<int>(item / shape.H % parts));
+    if (tile.begin == tile.end) continue;
     for (int64_t first = 0; first < shape.D; first += kPlainColumns)
-      grad_queries<T>(on, forest, shape, work.tiles[item / shape.H], item % shape.H, first, shared);
+      grad_queries<T>(on, forest, shape, tile, head, first, shared);
   }
 }
 
@@ -74,7 +78,7 @@ void grad_queries_plainly(const Backward& backward, const Forest& forest, const 
   const auto kernel = backward.type == Float::kF32    ? grad_queries_kernel<float>
                       : backward.type == Float::kBf16 ? grad_queries_kernel<bf16>
                                                       : grad_queries_kernel<f16>;
-  const int64_t items = work.bound > 0 ? work.bound * shape.H : 1;
+  const int64_t items = work.bound > 0 ? work.bound * parts_of(work) * shape.H : 1;
   on(kernel, {blocks_for(items, 3, on), kPlainThreads, sizeof(PlainShared)}, backward, forest, shape, work, again);
 }
 

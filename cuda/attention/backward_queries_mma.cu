@@ -1,107 +1,201 @@
-// gradQ by matrix instructions: the same owners and the same order of sums as in backward_queries.cu.
+// gradQ by matrix instructions: a block owns 64 rows of queries, of up to four heads of one key head, and runs over the
+// keys of their paths.
 #include "attention/backward_mma.cuh"
 
 namespace grpo::cuda {
 namespace {
 
-// Whether all results are finite.
-template <class T, int kWidth>
-__device__ bool grad_queries(const Backward& on, const Forest& forest, const AttentionShape& shape,
-                             const TokenTile& tile, int64_t head, BackwardShared<T, kWidth>& shared) {
-  const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, key_head = head / (H / K);
-  const int32_t count = tile.end - tile.begin;
-  const auto begin_copy = [&](const KeyTile& keys, int stage) {
-    fetch<T, kWidth>(shared.others_d[stage], rows_of<T>(on.k, keys.key, key_head, D, keys.keys), D);
-    fetch<T, kWidth>(shared.others_e[stage], rows_of<T>(on.v, keys.key, key_head, E, keys.keys), E);
-    cp_async_commit();
+// Of a row: score = scale times the product of the copies, slope = p (grad times that of gradOut and v - delta).
+struct RowNumbers {
+  float scale, logsumexp, grad, delta;
+};
+
+template <int kD, int kE>
+struct QueriesShared {
+  static constexpr int kStages = BackwardShapes<kD, kE>::kStages;
+  alignas(16) f16 q[kTileTokens * kD];
+  alignas(16) f16 grad_out[kTileTokens * kE];
+  alignas(16) f16 k[kStages][kTileTokens * kD];
+  alignas(16) f16 v[kStages][kTileTokens * kE];
+  RowNumbers numbers[kTileTokens];
+  Steps steps;
+  TokenTile tile;
+  int32_t first_head;
+  const f16 *own_k, *own_v;  // of the key head
+  uint32_t item;
+};
+
+// Whether all results are finite, and no tile of keys was marked.
+template <int kD, int kE, int kTerms>
+__device__ bool grad_queries(const Matrices& on, const Forest& forest, const AttentionShape& shape, int log_tokens,
+                             QueriesShared<kD, kE>& shared) {
+  constexpr int kStages = BackwardShapes<kD, kE>::kStages, kThreads = kBackwardThreads;
+  const TokenTile& tile = shared.tile;
+  const int64_t P = shape.P;
+  const auto walk_on = [&](int turn) {
+    const int64_t row = shared.first_head / static_cast<int32_t>(shape.H / shape.K) * P;
+    shared.steps.walk_on(turn, forest, on.k.power + row, on.v.power + row);
   };
-  float logsumexp[2], delta[2];
+  const auto begin_copy = [&](const KeyTile& keys, int stage) {
+    copy_rows<kD, kTileTokens, kThreads>(shared.k[stage], shared.own_k + keys.key * int64_t{kD}, keys.keys);
+    copy_rows<kE, kTileTokens, kThreads>(shared.v[stage], shared.own_v + keys.key * int64_t{kE}, keys.keys);
+  };
+
+  if (threadIdx.x == 0) shared.steps.walk.begin(forest, tile);
+  walk_on(0);  // a query sees itself at least
+  walk_on(1);
+  __syncthreads();
+  const int count = tile.end - tile.begin;
+  const int64_t first_row = shared.first_head * P + tile.begin;
+  copy_heads<kD, kTileTokens, kThreads>(shared.q, on.q.data + first_row * kD, P * kD, log_tokens, count);
+  copy_heads<kE, kTileTokens, kThreads>(shared.grad_out, on.grad_out.data + first_row * kE, P * kE, log_tokens, count);
+  if (threadIdx.x < kTileTokens) {
+    const int token = threadIdx.x & ((1 << log_tokens) - 1);
+    RowNumbers& own = shared.numbers[threadIdx.x];
+    if (token < count) {
+      const int64_t head = shared.first_head + (threadIdx.x >> log_tokens), t = tile.begin + token;
+      const int64_t copied = head * P + t, row = t * shape.H + head;
+      own = {fabsf(shape.scale) * size_of_power(on.q.power[copied]), origin_of(on.backward.logsumexp[row]),
+             size_of_power(on.grad_out.power[copied]), on.backward.delta[row]};
+    } else {
+      own = {0, 0, 0, 0};
+    }
+  }
+  begin_copy(shared.steps.step[0].keys, 0);
+  cp_async_commit();
+
+  // The 16 rows of this warp are tokens of one head.
+  const int warp_row = warp_index() * 16;
+  const int32_t first = tile.begin + (warp_row & ((1 << log_tokens) - 1)), token = first + quad_row();
+  const RowNumbers* numbers = shared.numbers + warp_row + quad_row();
+  float sum[kD / 8][4], unit[2] = {kLeastUnit, kLeastUnit};
+#pragma unroll
+  for (auto& x : sum)
+#pragma unroll
+    for (float& y : x) y = 0;
+  bool good = true;
+  for (int turn = 0, stage = 0;; turn = turn_after(turn, 1), stage = kStages == 2 ? stage ^ 1 : 0) {
+    cp_async_wait<0>();
+    __syncthreads();  // the tile is there, and nobody reads the one before
+    const Step &now = shared.steps.step[turn], &following = shared.steps.step[turn_after(turn, 1)];
+    const bool more = following.there;
+    if (kStages == 2 && more) begin_copy(following.keys, stage ^ 1);
+    walk_on(turn_after(turn, 2));
+    cp_async_commit();
+    const KeyTile keys = now.keys;
+    if (first + 16 > keys.key && first < keys.token_end && first < tile.end) {
+      good = good && now.power_k != kMarked && now.power_v != kMarked;
+      const float size_k = size_of_power(now.power_k), size_v = size_of_power(now.power_v);
+      float score[kFragments][4], slope[kFragments][4], inverse[2], rescale[2];
+      multiply_rows<kD, 1>(score, shared.q, warp_row, shared.k[stage]);
+#pragma unroll
+      for (int which = 0; which < 2; ++which) {
+        const float scale = numbers[which * 8].scale * size_k, logsumexp = numbers[which * 8].logsumexp;
+#pragma unroll
+        for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 2; ++c) {
+            float& x = score[i][which * 2 + c];
+            x = probability(x, scale, logsumexp);
+          }
+      }
+      if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end) {
+#pragma unroll
+        for (int which = 0; which < 2; ++which) {
+          const int visible = visible_keys(keys, token + which * 8) - quad_column(0);
+#pragma unroll
+          for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+            for (int c = 0; c < 2; ++c)
+              if (i * 8 + c >= visible) score[i][which * 2 + c] = 0;
+        }
+      }
+      multiply_rows<kE, 1>(slope, shared.grad_out, warp_row, shared.v[stage]);
+#pragma unroll
+      for (int which = 0; which < 2; ++which) {
+        const float size = numbers[which * 8].grad * size_v * size_k, delta = numbers[which * 8].delta * size_k;
+#pragma unroll
+        for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 2; ++c) {
+            float& x = slope[i][which * 2 + c];
+            x = score[i][which * 2 + c] * fmaf(x, size, -delta);
+          }
+      }
+      find_units(slope, unit, inverse, rescale);
+      Weights<kTerms> weights;
+      take_weights<kTerms>(weights, slope, inverse);
+      add_rows<kD, kTerms>(sum, weights, rescale, shared.k[stage]);
+    }
+    if (!more) break;
+    if (kStages == 1) {
+      __syncthreads();  // nobody reads the tile
+      begin_copy(following.keys, 0);
+      cp_async_commit();
+    }
+  }
+
+  const Gradient& to = on.backward.grad_q;
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
-    const bool inside = matrix_row(which) < count;
-    const int64_t at = (tile.begin + matrix_row(which)) * H + head;
-    logsumexp[which] = inside ? on.logsumexp[at] : 0;
-    delta[which] = inside ? on.delta[at] : 0;
+    const int64_t t = token + which * 8;
+    if (t < tile.end)
+      good &= store_row(sum, which, unit[which] * (shape.scale * to.scale), to,
+                        t * to.stride + (shared.first_head + (warp_row >> log_tokens)) * shape.D,
+                        static_cast<int>(shape.D));
   }
-  WeightedSum<T, kWidth> sum;
-  KeyWalk walk;
-  walk.begin(forest, tile);
-  KeyTile keys{}, following{};
-  bool more = walk.next(forest, keys);  // a query sees itself at least
-  fetch<T, kWidth>(shared.d, rows_of<T>(on.q, tile.begin, head, D, count), D);
-  fetch<T, kWidth>(shared.e, rows_of<T>(on.grad_out, tile.begin, head, E, count), E);
-  begin_copy(keys, 0);
-  for (int stage = 0; more; stage ^= 1) {
-    more = walk.next(forest, following);
-    if (more) {
-      begin_copy(following, stage ^ 1);
-      cp_async_wait<1>();
-    } else {
-      cp_async_wait<0>();
+  return good;
+}
+
+// Grid: tiles of queries x H / heads, at most 2 per multiprocessor. Block: 128. Shared: 50,352 to 132,272. Work: 64 x 64
+// x (2 D + E) products per pair of tiles, those of the sum once more where they take two terms. Bound: matrix units.
+template <int kD, int kE, int kTerms>
+__global__ void __launch_bounds__(kBackwardThreads, 2)
+    grad_queries_mma_kernel(Matrices on, Forest forest, AttentionShape shape, WorkList work, int log_tokens,
+                            uint8_t* again) {  // [bound, H / heads], receives whether an item is to be done again
+  using Shared = QueriesShared<kD, kE>;
+  DYN_SMEM(Shared, shared);
+  const uint32_t heads = kTileTokens >> log_tokens, groups = static_cast<uint32_t>(shape.H) / heads;
+  for (;;) {
+    const uint32_t item = draw(work, shared.item);
+    if (item >= *work.count * int64_t{groups}) return;
+    if (threadIdx.x == 0) {
+      shared.tile = work.tiles[item / groups];
+      shared.first_head = static_cast<int32_t>(item % groups * heads);
+      const int64_t row = shared.first_head / (shape.H / shape.K) * shape.P;
+      shared.own_k = on.k.data + row * kD;
+      shared.own_v = on.v.data + row * kE;
     }
     __syncthreads();
-    const int visible[2] = {visible_keys(keys, tile.begin + matrix_row(0)),
-                            visible_keys(keys, tile.begin + matrix_row(1))};
-#pragma unroll 1
-    for (int half = 0; half < keys.keys; half += kHalf) {
-      float score[kHalfFragments][4], slope[kHalfFragments][4];
-      row_products<kHalfFragments, T, kWidth>(score, shared.d, shared.others_d[stage], half, D);
-      row_products<kHalfFragments, T, kWidth>(slope, shared.e, shared.others_e[stage], half, E);
-#pragma unroll
-      for (int i = 0; i < kHalfFragments; ++i)
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          const bool sees = half + matrix_column(i) + c % 2 < visible[c / 2];
-          const float p = exp_approx(scaled(score[i][c], shape.scale) - logsumexp[c / 2]);
-          slope[i][c] = sees ? shape.scale * (p * (slope[i][c] - delta[c / 2])) : 0;
-        }
-      sum.add(slope, shared.others_d[stage], half, D);
-    }
-    __syncthreads();  // the copies of the round after next go where this round's were
-    keys = following;
+    const bool good = grad_queries<kD, kE, kTerms>(on, forest, shape, log_tokens, shared);
+    const bool bad = __syncthreads_or(!good);
+    if (threadIdx.x == 0) again[shared.item] = bad;
   }
-  bool finite = true;
-#pragma unroll
-  for (int which = 0; which < 2; ++which)
-    if (matrix_row(which) < count)
-      finite &= sum.store(which, on.grad_q, ((tile.begin + matrix_row(which)) * H + head) * D, D);
-  return finite;
-}
-
-// Grid: tiles of queries x H, at most 2 per multiprocessor. Block: 128. Shared: 56,320, 80,896 or 105,472. Work: 64 x
-// 64 x (4 D + E) products per pair of tiles, 3 D + E in f16. Bound: issue.
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kMatrixThreads, 2)
-    grad_queries_mma_kernel(Backward on, Forest forest, AttentionShape shape, WorkList work,
-                            uint8_t* again) {  // [bound, H], receives whether an item is to be done again
-  using Shared = BackwardShared<T, kWidth>;
-  DYN_SMEM(Shared, shared);
-  const int64_t count = *work.count;
-  for (int64_t item = blockIdx.x; item < count * shape.H; item += gridDim.x) {
-    const bool finite =
-        grad_queries<T, kWidth>(on, forest, shape, work.tiles[item / shape.H], item % shape.H, shared);
-    const bool bad = __syncthreads_or(!finite);
-    if (threadIdx.x == 0) again[item] = bad;
-  }
-}
-
-template <class T>
-const uint8_t* by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                           const WorkList& work, Launch& on) {
-  return enqueue<T>({grad_queries_mma_kernel<T, 64>, grad_queries_mma_kernel<T, 96>, grad_queries_mma_kernel<T, 128>},
-                    work.bound * shape.H, backward, forest, shape, work, on);
 }
 
 }  // namespace
 
-Again grad_queries_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                                        const WorkList& work, Launch& on) {
-  if (!fit_matrices(backward.type, shape.D, shape.E, on, backward.q.data, backward.k.data, backward.v.data, backward.grad_out.data))
+int32_t query_tile_tokens(const AttentionShape& shape) { return kTileTokens / heads_of_tile(shape); }
+
+Again grad_queries_by_matrices(const Matrices& on, const Forest& forest, const AttentionShape& shape,
+                               const WorkList& work, Launch& enqueue) {
+  const int heads = heads_of_tile(shape), log_tokens = heads == 4 ? 4 : heads == 2 ? 5 : 6;
+  const int64_t items = work.bound * (shape.H / heads);
+  uint8_t* again = enqueue.scratch<uint8_t>(items);
+  const bool two = terms_of(on.backward.grad_q, on.backward.type) == 2;
+  const bool done = with_widths(shape, [&]<int kD, int kE>() {
+    constexpr size_t kShared = sizeof(QueriesShared<kD, kE>);
+    if (static_cast<int64_t>(kShared) > enqueue.device.shared_limit) return false;
+    enqueue(two ? grad_queries_mma_kernel<kD, kE, 2> : grad_queries_mma_kernel<kD, kE, 1>,
+            {blocks_for(items, 2, enqueue), kBackwardThreads, kShared}, on, forest, shape, work, log_tokens, again);
+    return true;
+  });
+  if (!done) {
+    enqueue.because("the GPU lets a block have less shared memory than this head size takes");
     return {nullptr, 1};
-  const uint8_t* again = backward.type == Float::kBf16 ? by_matrices<bf16>(backward, forest, shape, work, on)
-                                                       : by_matrices<f16>(backward, forest, shape, work, on);
-  if (again != nullptr) on.runs("grad_queries_mma_kernel");
-  return {again, 1};
+  }
+  enqueue.runs("grad_queries_mma_kernel");
+  return {again, heads};
 }
 
 }  // namespace grpo::cuda

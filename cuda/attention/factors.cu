@@ -85,7 +85,8 @@ __device__ void copy_tile(const Copied& copied, int64_t P, const TokenTile& tile
   marked = __syncthreads_or(marked);
   for (int row = threadIdx.x; row < count; row += kThreads)
     copied.to.power[head * P + tile.begin + row] =
-        marked ? kMarked : copied.by_row ? power_for(shared.largest[row]) : most == 0 ? kZeros : of_tile;
+        marked ? kMarked : (copied.by_row ? shared.largest[row] : most) == 0 ? kZeros
+                         : copied.by_row ? power_for(shared.largest[row]) : of_tile;
   __syncthreads();  // the next tile's rows go where this one's were
 }
 

@@ -15,7 +15,7 @@
 
 namespace grpo::cuda {
 
-// In place of a power: of a marked tile, and of one in which there are zeros alone (or what is not finite).
+// In place of a power: of a marked tile, and of a tile or row in which there are zeros alone (or what is not finite).
 constexpr int32_t kMarked = 1 << 20, kZeros = 1 << 21;
 
 struct Factor {

@@ -6,10 +6,9 @@
 //
 // One term in each product: scores from f16 copies (factors.cuh), probabilities as 2^15 p in f16 relative to the running
 // maximum. They are rounded to 11 digits, a bf16 result to 8: root mean square error 1.01 times that of rounding alone.
-#include "attention/factors.cuh"
 #include "attention/forward.cuh"
+#include "attention/steps.cuh"
 #include "attention/tiles.cuh"
-#include "blocks/powers.cuh"
 
 namespace grpo::cuda {
 namespace {
@@ -32,14 +31,7 @@ template <int kD, int kE>
 struct Shapes {
   static constexpr int kWidest = kD > kE ? kD : kE, kWarps = kWidest <= 128 ? 8 : 4, kThreads = kWarps * kWarp;
   static constexpr int kRows = kWarps * 16, kStages = kWidest <= 128 ? 3 : 2;
-};
-
-// A tile of keys of a walk, and the powers of two of its copies. One thread walks, two tiles ahead of the others: who
-// walks has no registers left for sums.
-struct Step {
-  KeyTile keys;
-  int32_t power_k, power_v;
-  bool there;
+  static constexpr int kUnroll = kWidest <= 128 ? kD / 16 : 1;
 };
 
 template <int kD, int kE>
@@ -47,8 +39,7 @@ struct MatrixShared {
   alignas(16) f16 q[Shapes<kD, kE>::kRows * kD];
   alignas(16) f16 ring[Shapes<kD, kE>::kStages][kTileTokens * Shapes<kD, kE>::kWidest];
   float unit[Shapes<kD, kE>::kRows];  // of the copies of q
-  Step steps[3];
-  KeyWalk walk;
+  Steps steps;
   // What every round needs lies here: sums take all registers.
   TokenTile tile;
   int32_t first_head;
@@ -73,7 +64,7 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
   float* const unit = shared.unit + warp_row + quad_row();
   if (lane_index() < 16) {
     const int32_t t = first + lane_index();
-    shared.unit[warp_row + lane_index()] = PowerOfTwo::exactly(t < tile.end ? -inputs.q.power[head() * P + t] : 0);
+    shared.unit[warp_row + lane_index()] = t < tile.end ? size_of_power(inputs.q.power[head() * P + t]) : 1;
   }
   float highest[2], total[2], rescale[2], sum[kE / 8][4];
 #pragma unroll
@@ -87,13 +78,8 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
     for (int c = 0; c < 4; ++c) sum[i][c] = 0;
 
   const auto walk_on = [&](int turn) {
-    if (threadIdx.x != 0) return;
-    Step& step = shared.steps[turn];
-    step.there = shared.walk.next(forest, step.keys);
-    if (!step.there) return;
-    const int64_t at = shared.first_head / static_cast<int32_t>(shape.H / shape.K) * P + step.keys.key;
-    cp_async4(&step.power_k, inputs.k.power + at, true);
-    cp_async4(&step.power_v, inputs.v.power + at, true);
+    const int64_t row = shared.first_head / static_cast<int32_t>(shape.H / shape.K) * P;
+    shared.steps.walk_on(turn, forest, inputs.k.power + row, inputs.v.power + row);
   };
   const auto copy_k = [&](const KeyTile& keys, int slot) {
     copy_rows<kD, kTileTokens, kThreads>(shared.ring[slot], shared.k + keys.key * int64_t{kD}, keys.keys);
@@ -101,39 +87,32 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
   const auto copy_v = [&](const KeyTile& keys, int slot) {
     copy_rows<kE, kTileTokens, kThreads>(shared.ring[slot], shared.v + keys.key * int64_t{kE}, keys.keys);
   };
-  const auto three = [](int x) { return x < 3 ? x : x - 3; };
   // Keys and values of the tile of a turn follow each other around the ring.
-  const auto slot_of_keys = [&](int turn) { return kStages == 2 ? 0 : three(3 - turn); };
-  const auto slot_of_values = [&](int turn) { return kStages == 2 ? 1 : three(4 - turn); };
+  const auto slot_of_keys = [&](int turn) { return kStages == 2 ? 0 : turn_after(3 - turn, 0); };
+  const auto slot_of_values = [&](int turn) { return kStages == 2 ? 1 : turn_after(4 - turn, 0); };
 
-  if (threadIdx.x == 0) shared.walk.begin(forest, tile);
+  if (threadIdx.x == 0) shared.steps.walk.begin(forest, tile);
   walk_on(0);  // a query sees itself at least
   walk_on(1);
   __syncthreads();
-  for (int i = 0; i < heads; ++i) {
-    const int count = tile.end - tile.begin;
-    const f16* rows = inputs.q.data + ((shared.first_head + i) * P + tile.begin) * kD;
-    if (tokens == 128) copy_rows<kD, S::kRows, kThreads>(shared.q, rows, count);
-    else if (tokens == 64) copy_rows<kD, 64, kThreads>(shared.q + i * 64 * kD, rows, count);
-    else if (tokens == 32) copy_rows<kD, 32, kThreads>(shared.q + i * 32 * kD, rows, count);
-    else copy_rows<kD, 16, kThreads>(shared.q + i * 16 * kD, rows, count);
-  }
-  copy_k(shared.steps[0].keys, 0);
+  copy_heads<kD, S::kRows, kThreads>(shared.q, inputs.q.data + (shared.first_head * P + tile.begin) * kD, P * kD,
+                                     31 - __clz(tokens), tile.end - tile.begin);
+  copy_k(shared.steps.step[0].keys, 0);
   cp_async_commit();
   if (kStages == 3) {
-    copy_v(shared.steps[0].keys, 1);
+    copy_v(shared.steps.step[0].keys, 1);
     cp_async_commit();
   }
   bool good = true;
   int power_v = kZeros;  // of the sums
-  for (int turn = 0;; turn = three(turn + 1)) {
+  for (int turn = 0;; turn = turn_after(turn, 1)) {
     cp_async_wait<kStages - 2>();
     __syncthreads();  // the keys are there, and nobody reads the values before
-    const Step &now = shared.steps[turn], &following = shared.steps[three(turn + 1)];
+    const Step &now = shared.steps.step[turn], &following = shared.steps.step[turn_after(turn, 1)];
     const bool more = following.there;
     if (kStages == 2) copy_v(now.keys, 1);
-    else if (more) copy_k(following.keys, slot_of_keys(three(turn + 1)));
-    walk_on(three(turn + 2));
+    else if (more) copy_k(following.keys, slot_of_keys(turn_after(turn, 1)));
+    walk_on(turn_after(turn, 2));
     cp_async_commit();
     // Rows past the tile's end come out as anything: they are not stored.
     const KeyTile keys = now.keys;
@@ -141,9 +120,9 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
     Weights<kTerms> weights;
     if (sees) {
       good = good && now.power_k != kMarked && now.power_v != kMarked;
-      const float unit_k = PowerOfTwo::exactly(now.power_k == kZeros ? 0 : -now.power_k);
+      const float unit_k = size_of_power(now.power_k);
       float score[kFragments][4];
-      multiply_rows<kD>(score, shared.q, warp_row, shared.ring[slot_of_keys(turn)]);
+      multiply_rows<kD, S::kUnroll>(score, shared.q, warp_row, shared.ring[slot_of_keys(turn)]);
       if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end) {
 #pragma unroll
         for (int which = 0; which < 2; ++which) {
@@ -176,12 +155,12 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
             float& x = score[i][which * 2 + c];
             x = exp2_approx(fmaf(x, factor, -from));  // 0 where hidden
             part += x;
-            x *= kUnit;
           }
         total[which] = fmaf(total[which], fade, part);
         rescale[which] = fade;
       }
-      take_weights<kTerms>(weights, score);
+      constexpr float kUnits[] = {kUnit, kUnit};
+      take_weights<kTerms>(weights, score, kUnits);
       if (now.power_v != power_v && now.power_v != kZeros) {
         const PowerOfTwo change(power_v == kZeros ? 0 : now.power_v - power_v);
         power_v = now.power_v;
@@ -193,7 +172,7 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
     __syncthreads();  // the values are there, and nobody reads the keys
     if (more) {
       if (kStages == 2) copy_k(following.keys, 0);
-      else copy_v(following.keys, slot_of_values(three(turn + 1)));
+      else copy_v(following.keys, slot_of_values(turn_after(turn, 1)));
     }
     cp_async_commit();
     if (sees) add_rows<kE, kTerms>(sum, weights, rescale, shared.ring[slot_of_values(turn)]);
@@ -262,34 +241,11 @@ __global__ void __launch_bounds__(Shapes<kD, kE>::kThreads, 1)
   }
 }
 
-// Query heads of a tile: as many of one key head as fit evenly, up to four.
-int heads_of_tile(const AttentionShape& shape) {
-  const int64_t group = shape.H / shape.K;
-  return group % 4 == 0 ? 4 : group % 2 == 0 ? 2 : 1;
-}
-
-// then(kernel's widths): the narrowest that D and E fit in.
-template <class Then>
-auto with_widths(const AttentionShape& shape, Then then) {
-  const int64_t D = shape.D, E = shape.E, widest = D > E ? D : E;
-  if (widest <= 64) return then.template operator()<64, 64>();
-  if (widest <= 80) return then.template operator()<80, 80>();
-  if (widest <= 96) return then.template operator()<96, 96>();
-  if (widest <= 128) return then.template operator()<128, 128>();
-  if (widest <= 192 && E <= 128) return then.template operator()<192, 128>();
-  if (widest <= 192) return then.template operator()<192, 192>();
-  return then.template operator()<256, 256>();
-}
-
 }  // namespace
 
 int32_t query_tile_tokens(const Forward& forward, const AttentionShape& shape, Launch& on) {
-  if (forward.type == Float::kF32) on.because("matrix instructions take bf16 and f16, not f32");
-  else if (shape.D == 0 || shape.E == 0 || shape.D > 256 || shape.E > 256)
-    on.because("matrix instructions take head sizes from 1 to 256");
-  else
-    return with_widths(shape, []<int kD, int kE>() { return Shapes<kD, kE>::kRows; }) / heads_of_tile(shape);
-  return 0;
+  if (!fit_matrices(forward.type, shape, on)) return 0;
+  return with_widths(shape, []<int kD, int kE>() { return Shapes<kD, kE>::kRows; }) / heads_of_tile(shape);
 }
 
 Again attend_by_matrices(const Forward& forward, const Forest& forest, const AttentionShape& shape,

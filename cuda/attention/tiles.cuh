@@ -40,6 +40,24 @@ __device__ __forceinline__ void copy_rows(f16* tile, const f16* rows, int count)
   }
 }
 
+// The same where rows are those of several heads, 2^log_tokens tokens of each, of which `count` are there: heads lie
+// `apart` numbers apart in memory.
+template <int kWidth, int kRows, int kThreads>
+__device__ __forceinline__ void copy_heads(f16* tile, const f16* rows, int64_t apart, int log_tokens, int count) {
+  constexpr int kGroup = Swizzle<kWidth>::kGroup, kAtOnce = kThreads / kGroup, kSteps = (kRows + kAtOnce - 1) / kAtOnce;
+  const int row = threadIdx.x / kGroup, piece = threadIdx.x % kGroup;
+  f16* to = tile + row * kWidth + (piece ^ Swizzle<kWidth>::flip(row)) * 8;
+#pragma unroll
+  for (int i = 0; i < kSteps; ++i) {
+    const int own = row + i * kAtOnce, token = own & ((1 << log_tokens) - 1);
+    if (kRows % kAtOnce != 0 && own >= kRows) break;
+    const f16* from = rows + (own >> log_tokens) * apart + token * kWidth + piece * 8;
+#pragma unroll
+    for (int group = 0; group < kWidth / 8 / kGroup; ++group)
+      cp_async16(to + i * kAtOnce * kWidth + group * kGroup * 8, from + group * kGroup * 8, token < count);
+  }
+}
+
 // Where a lane reads matrices of a tile: rows `row` and columns `column` of it are multiples of 16.
 template <int kWidth>
 class Reader {
@@ -65,15 +83,16 @@ __device__ __forceinline__ Reader<kWidth> by_columns() {
   return {lane_index() / 16 * 8 + lane_index() % 8, lane_index() / 8 % 2};
 }
 
-// product = 16 rows of a from `row` on, times the 64 rows of b.
-template <int kWidth>
+// product = 16 rows of a from `row` on, times the 64 rows of b. Where sums take most registers not all steps are unrolled:
+// what the compiler loads early would take the rest.
+template <int kWidth, int kUnroll>
 __device__ __forceinline__ void multiply_rows(float (&product)[kFragments][4], const f16* a, int row, const f16* b) {
   const Reader<kWidth> left_at = by_terms<kWidth>(), right_at = by_columns<kWidth>();
 #pragma unroll
   for (int i = 0; i < kFragments; ++i)
 #pragma unroll
     for (int c = 0; c < 4; ++c) product[i][c] = 0;
-#pragma unroll
+#pragma unroll kUnroll
   for (int column = 0; column < kWidth; column += 16) {
     uint32_t left[4];
     ldmatrix_x4(left, left_at(a, row, column));
@@ -86,21 +105,22 @@ __device__ __forceinline__ void multiply_rows(float (&product)[kFragments][4], c
   }
 }
 
-// 64 weights of a row for each of the 64 rows of a tile, as left factors of kTerms terms.
+// 64 weights of a row, times its factor, for the 64 rows of a tile: as left factors of kTerms terms.
 template <int kTerms>
 using Weights = uint32_t[kTerms][kTileTokens / 16][4];
 
 template <int kTerms>
-__device__ __forceinline__ void take_weights(Weights<kTerms>& to, float (&weights)[kFragments][4]) {
+__device__ __forceinline__ void take_weights(Weights<kTerms>& to, const float (&weights)[kFragments][4],
+                                             const float (&factor)[2]) {
 #pragma unroll
   for (int i = 0; i < kFragments; ++i)
 #pragma unroll
-    for (int which = 0; which < 2; ++which)
+    for (int which = 0; which < 2; ++which) {
+      float low = weights[i][which * 2] * factor[which], high = weights[i][which * 2 + 1] * factor[which];
 #pragma unroll
       for (int term = 0; term < kTerms; ++term)
-        to[term][i / 2][i % 2 * 2 + which] =
-            term + 1 < kTerms ? take_term<f16>(weights[i][which * 2], weights[i][which * 2 + 1])
-                              : pack2<f16>(weights[i][which * 2], weights[i][which * 2 + 1]);
+        to[term][i / 2][i % 2 * 2 + which] = term + 1 < kTerms ? take_term<f16>(low, high) : pack2<f16>(low, high);
+    }
 }
 
 // sum = sum * rescale + weighted rows of the tile. What the matrix unit adds up is a part of 64 rows: it cuts digits off
@@ -135,6 +155,30 @@ __device__ __forceinline__ float quad_reduce(float value, F combine) {
   value = combine(value, __shfl_xor_sync(kAllLanes, value, 1));
   return combine(value, __shfl_xor_sync(kAllLanes, value, 2));
 }
+
+// Weights of any size, of rows of which each has a unit of its own, a power of two: it grows with the weights, and the
+// sum of the row is in it. f16 ends at 65504.
+// `inverse`: what weights are multiplied by.
+__device__ __forceinline__ void find_units(const float (&weights)[kFragments][4], float (&unit)[2], float (&inverse)[2],
+                                           float (&rescale)[2]) {
+  constexpr uint32_t kExponent = 1u << 23;
+#pragma unroll
+  for (int which = 0; which < 2; ++which) {
+    float most = 0;
+#pragma unroll
+    for (int i = 0; i < kFragments; ++i)
+      most = fmaxf(most, fmaxf(fabsf(weights[i][which * 2]), fabsf(weights[i][which * 2 + 1])));
+    most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
+    // From 2^e to below 2^(e+1): in units of 2^(e-14).
+    const uint32_t bits = __builtin_bit_cast(uint32_t, most) & 0xffu * kExponent;
+    const float own = __builtin_bit_cast(float, (bits < 15 * kExponent ? 15 * kExponent : bits) - 14 * kExponent);
+    const float next = fmaxf(unit[which], own);
+    inverse[which] = __builtin_bit_cast(float, 254 * kExponent - __builtin_bit_cast(uint32_t, next));
+    rescale[which] = unit[which] * inverse[which];
+    unit[which] = next;
+  }
+}
+constexpr float kLeastUnit = 0x1p-126f;
 
 // Columns of fragment i: this one and the next. Rows of a fragment: quad_row(), and 8 on.
 __device__ __forceinline__ int quad_column(int fragment) { return fragment * 8 + lane_index() % 4 * 2; }
