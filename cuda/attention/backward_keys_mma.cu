@@ -5,6 +5,9 @@
 namespace grpo::cuda {
 namespace {
 
+// Queries of a round are taken in halves, which leaves registers for both sums.
+constexpr int kHalf = kTileTokens / 2, kHalfFragments = kHalf / 8;
+
 // v is there only where gradK is wanted.
 template <int kD, int kE, bool kSlopes>
 struct KeysShared {
@@ -89,59 +92,63 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
       cp_async_wait<0>();
     }
     __syncthreads();
-    const QueryNumbers* numbers = shared.numbers[stage];
-    float score[kFragments][4], inverse[2], rescale[2];
-    multiply_rows<kD, 1>(score, shared.k, warp_row, shared.q[stage]);
+#pragma unroll 1
+    for (int half = 0; half < kTileTokens; half += kHalf) {
+      const QueryNumbers* numbers = shared.numbers[stage] + half;
+      const f16 *q = shared.q[stage] + half * kD, *grad_out = shared.grad_out[stage] + half * kE;
+      float score[kHalfFragments][4], inverse[2], rescale[2];
+      multiply_rows<kD, 1>(score, shared.k, warp_row, q);
 #pragma unroll
-    for (int i = 0; i < kFragments; ++i)
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        const QueryNumbers& query = numbers[quad_column(i) + c];
-        const float scale = query.scale * size_k, logsumexp = query.logsumexp;
-#pragma unroll
-        for (int which = 0; which < 2; ++which) {
-          float& x = score[i][which * 2 + c];
-          x = probability(x, scale, logsumexp);
-        }
-      }
-    if (now.token < tile.begin + count - 1 || now.token + tokens > token_end) {
-#pragma unroll
-      for (int i = 0; i < kFragments; ++i)
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          const int32_t query = now.token + ((quad_column(i) + c % 2) & (tokens - 1));
-          if (query >= token_end || query < seen_from[c / 2]) score[i][c] = 0;
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < kFragments; ++i)
-#pragma unroll
-      for (int c = 0; c < 4; ++c) score[i][c] *= numbers[quad_column(i) + c % 2].grad;
-    if constexpr (kTermsV > 0) {
-      find_units(score, unit_v, inverse, rescale);
-      Weights<kTermsV> weights;
-      take_weights<kTermsV>(weights, score, inverse);
-      add_rows<kE, kTermsV>(sum_v, weights, rescale, shared.grad_out[stage]);
-    }
-    if constexpr (kTermsK > 0) {
-      float slope[kFragments][4];
-      multiply_rows<kE, 1>(slope, shared.v, warp_row, shared.grad_out[stage]);
-#pragma unroll
-      for (int i = 0; i < kFragments; ++i)
+      for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
           const QueryNumbers& query = numbers[quad_column(i) + c];
-          const float scale = query.scale * size_v, less = query.slope;
+          const float scale = query.scale * size_k, logsumexp = query.logsumexp;
 #pragma unroll
           for (int which = 0; which < 2; ++which) {
-            float& x = slope[i][which * 2 + c];
-            x = score[i][which * 2 + c] * fmaf(x, scale, -less);
+            float& x = score[i][which * 2 + c];
+            x = probability(x, scale, logsumexp);
           }
         }
-      find_units(slope, unit_k, inverse, rescale);
-      Weights<kTermsK> weights;
-      take_weights<kTermsK>(weights, slope, inverse);
-      add_rows<kD, kTermsK>(sum_k, weights, rescale, shared.q[stage]);
+      if (now.token < tile.begin + count - 1 || now.token + tokens > token_end) {
+#pragma unroll
+        for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            const int32_t query = now.token + ((half + quad_column(i) + c % 2) & (tokens - 1));
+            if (query >= token_end || query < seen_from[c / 2]) score[i][c] = 0;
+          }
+      }
+#pragma unroll
+      for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+        for (int c = 0; c < 4; ++c) score[i][c] *= numbers[quad_column(i) + c % 2].grad;
+      if constexpr (kTermsV > 0) {
+        find_units(score, unit_v, inverse, rescale);
+        Weights<kTermsV, kHalfFragments> weights;
+        take_weights<kTermsV>(weights, score, inverse);
+        add_rows<kE>(sum_v, weights, rescale, grad_out);
+      }
+      if constexpr (kTermsK > 0) {
+        float slope[kHalfFragments][4];
+        multiply_rows<kE, 1>(slope, shared.v, warp_row, grad_out);
+#pragma unroll
+        for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 2; ++c) {
+            const QueryNumbers& query = numbers[quad_column(i) + c];
+            const float scale = query.scale * size_v, less = query.slope;
+#pragma unroll
+            for (int which = 0; which < 2; ++which) {
+              float& x = slope[i][which * 2 + c];
+              x = score[i][which * 2 + c] * fmaf(x, scale, -less);
+            }
+          }
+        find_units(slope, unit_k, inverse, rescale);
+        Weights<kTermsK, kHalfFragments> weights;
+        take_weights<kTermsK>(weights, slope, inverse);
+        add_rows<kD>(sum_k, weights, rescale, q);
+      }
     }
     __syncthreads();  // the copies of the round after next go where this round's were
     if (kStages == 1 && following.head < last_head) begin_copy(following, 0);

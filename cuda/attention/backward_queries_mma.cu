@@ -30,6 +30,7 @@ template <int kD, int kE, int kTerms>
 __device__ bool grad_queries(const Matrices& on, const Forest& forest, const AttentionShape& shape, int log_tokens,
                              QueriesShared<kD, kE>& shared) {
   constexpr int kStages = BackwardShapes<kD, kE>::kStages, kThreads = kBackwardThreads;
+  constexpr int kCount = kTerms == 1 ? kFragments : kFragments / 2;  // two terms are taken by halves of a tile
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
   const auto walk_on = [&](int turn) {
@@ -86,46 +87,50 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
     if (first + 16 > keys.key && first < keys.token_end && first < tile.end) {
       good = good && now.power_k != kMarked && now.power_v != kMarked;
       const float size_k = size_of_power(now.power_k), size_v = size_of_power(now.power_v);
-      float score[kFragments][4], slope[kFragments][4], inverse[2], rescale[2];
-      multiply_rows<kD, 1>(score, shared.q, warp_row, shared.k[stage]);
-#pragma unroll
-      for (int which = 0; which < 2; ++which) {
-        const float scale = numbers[which * 8].scale * size_k, logsumexp = numbers[which * 8].logsumexp;
-#pragma unroll
-        for (int i = 0; i < kFragments; ++i)
-#pragma unroll
-          for (int c = 0; c < 2; ++c) {
-            float& x = score[i][which * 2 + c];
-            x = probability(x, scale, logsumexp);
-          }
-      }
-      if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end) {
+#pragma unroll 1
+      for (int half = 0; half < kTileTokens; half += kCount * 8) {
+        const f16 *k = shared.k[stage] + half * kD, *v = shared.v[stage] + half * kE;
+        float score[kCount][4], slope[kCount][4], inverse[2], rescale[2];
+        multiply_rows<kD, 1>(score, shared.q, warp_row, k);
 #pragma unroll
         for (int which = 0; which < 2; ++which) {
-          const int visible = visible_keys(keys, token + which * 8) - quad_column(0);
+          const float scale = numbers[which * 8].scale * size_k, logsumexp = numbers[which * 8].logsumexp;
 #pragma unroll
-          for (int i = 0; i < kFragments; ++i)
+          for (int i = 0; i < kCount; ++i)
 #pragma unroll
-            for (int c = 0; c < 2; ++c)
-              if (i * 8 + c >= visible) score[i][which * 2 + c] = 0;
+            for (int c = 0; c < 2; ++c) {
+              float& x = score[i][which * 2 + c];
+              x = probability(x, scale, logsumexp);
+            }
         }
-      }
-      multiply_rows<kE, 1>(slope, shared.grad_out, warp_row, shared.v[stage]);
+        if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end) {
 #pragma unroll
-      for (int which = 0; which < 2; ++which) {
-        const float size = numbers[which * 8].grad * size_v * size_k, delta = numbers[which * 8].delta * size_k;
+          for (int which = 0; which < 2; ++which) {
+            const int visible = visible_keys(keys, token + which * 8) - quad_column(0) - half;
 #pragma unroll
-        for (int i = 0; i < kFragments; ++i)
+            for (int i = 0; i < kCount; ++i)
 #pragma unroll
-          for (int c = 0; c < 2; ++c) {
-            float& x = slope[i][which * 2 + c];
-            x = score[i][which * 2 + c] * fmaf(x, size, -delta);
+              for (int c = 0; c < 2; ++c)
+                if (i * 8 + c >= visible) score[i][which * 2 + c] = 0;
           }
+        }
+        multiply_rows<kE, 1>(slope, shared.grad_out, warp_row, v);
+#pragma unroll
+        for (int which = 0; which < 2; ++which) {
+          const float size = numbers[which * 8].grad * size_v * size_k, delta = numbers[which * 8].delta * size_k;
+#pragma unroll
+          for (int i = 0; i < kCount; ++i)
+#pragma unroll
+            for (int c = 0; c < 2; ++c) {
+              float& x = slope[i][which * 2 + c];
+              x = score[i][which * 2 + c] * fmaf(x, size, -delta);
+            }
+        }
+        find_units(slope, unit, inverse, rescale);
+        Weights<kTerms, kCount> weights;
+        take_weights<kTerms>(weights, slope, inverse);
+        add_rows<kD>(sum, weights, rescale, k);
       }
-      find_units(slope, unit, inverse, rescale);
-      Weights<kTerms> weights;
-      take_weights<kTerms>(weights, slope, inverse);
-      add_rows<kD, kTerms>(sum, weights, rescale, shared.k[stage]);
     }
     if (!more) break;
     if (kStages == 1) {

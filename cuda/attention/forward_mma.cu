@@ -117,7 +117,7 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
     // Rows past the tile's end come out as anything: they are not stored.
     const KeyTile keys = now.keys;
     const bool sees = first + 16 > keys.key && first < keys.token_end && first < tile.end;
-    Weights<kTerms> weights;
+    Weights<kTerms, kFragments> weights;
     if (sees) {
       good = good && now.power_k != kMarked && now.power_v != kMarked;
       const float unit_k = size_of_power(now.power_k);
@@ -175,7 +175,7 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
       else copy_v(following.keys, slot_of_values(turn_after(turn, 1)));
     }
     cp_async_commit();
-    if (sees) add_rows<kE, kTerms>(sum, weights, rescale, shared.ring[slot_of_values(turn)]);
+    if (sees) add_rows<kE>(sum, weights, rescale, shared.ring[slot_of_values(turn)]);
     if (!more) break;
   }
 

@@ -83,13 +83,13 @@ __device__ __forceinline__ Reader<kWidth> by_columns() {
   return {lane_index() / 16 * 8 + lane_index() % 8, lane_index() / 8 % 2};
 }
 
-// product = 16 rows of a from `row` on, times the 64 rows of b. Where sums take most registers not all steps are unrolled:
+// product = 16 rows of a from `row` on, times the first 8 kCount rows of b. Where sums take most registers not all steps are unrolled:
 // what the compiler loads early would take the rest.
-template <int kWidth, int kUnroll>
-__device__ __forceinline__ void multiply_rows(float (&product)[kFragments][4], const f16* a, int row, const f16* b) {
+template <int kWidth, int kUnroll, int kCount>
+__device__ __forceinline__ void multiply_rows(float (&product)[kCount][4], const f16* a, int row, const f16* b) {
   const Reader<kWidth> left_at = by_terms<kWidth>(), right_at = by_columns<kWidth>();
 #pragma unroll
-  for (int i = 0; i < kFragments; ++i)
+  for (int i = 0; i < kCount; ++i)
 #pragma unroll
     for (int c = 0; c < 4; ++c) product[i][c] = 0;
 #pragma unroll kUnroll
@@ -97,7 +97,7 @@ __device__ __forceinline__ void multiply_rows(float (&product)[kFragments][4], c
     uint32_t left[4];
     ldmatrix_x4(left, left_at(a, row, column));
 #pragma unroll
-    for (int i = 0; i < kFragments; i += 2) {
+    for (int i = 0; i < kCount; i += 2) {
       uint32_t right[4];
       ldmatrix_x4(right, right_at(b, i * 8, column));
       multiply_add<f16>(product[i], product[i + 1], left, right);
@@ -105,15 +105,15 @@ __device__ __forceinline__ void multiply_rows(float (&product)[kFragments][4], c
   }
 }
 
-// 64 weights of a row, times its factor, for the 64 rows of a tile: as left factors of kTerms terms.
-template <int kTerms>
-using Weights = uint32_t[kTerms][kTileTokens / 16][4];
+// 8 kCount weights of a row, times its factor, for as many rows of a tile: as left factors of kTerms terms.
+template <int kTerms, int kCount>
+using Weights = uint32_t[kTerms][kCount / 2][4];
 
-template <int kTerms>
-__device__ __forceinline__ void take_weights(Weights<kTerms>& to, const float (&weights)[kFragments][4],
+template <int kTerms, int kCount>
+__device__ __forceinline__ void take_weights(Weights<kTerms, kCount>& to, const float (&weights)[kCount][4],
                                              const float (&factor)[2]) {
 #pragma unroll
-  for (int i = 0; i < kFragments; ++i)
+  for (int i = 0; i < kCount; ++i)
 #pragma unroll
     for (int which = 0; which < 2; ++which) {
       float low = weights[i][which * 2] * factor[which], high = weights[i][which * 2 + 1] * factor[which];
@@ -123,17 +123,17 @@ __device__ __forceinline__ void take_weights(Weights<kTerms>& to, const float (&
     }
 }
 
-// sum = sum * rescale + weighted rows of the tile. What the matrix unit adds up is a part of 64 rows: it cuts digits off
-// where an addition rounds.
-template <int kWidth, int kTerms>
-__device__ __forceinline__ void add_rows(float (&sum)[kWidth / 8][4], const Weights<kTerms>& weights,
+// sum = sum * rescale + weighted rows of the tile. What the matrix unit adds up is a part of as many rows as have
+// weights: it cuts digits off where an addition rounds.
+template <int kWidth, int kTerms, int kSteps>
+__device__ __forceinline__ void add_rows(float (&sum)[kWidth / 8][4], const uint32_t (&weights)[kTerms][kSteps][4],
                                          const float (&rescale)[2], const f16* tile) {
   const Reader<kWidth> at = by_terms<kWidth>();
 #pragma unroll
   for (int column = 0; column < kWidth; column += 16) {
     float part[2][4] = {};
 #pragma unroll
-    for (int step = 0; step < kTileTokens / 16; ++step) {
+    for (int step = 0; step < kSteps; ++step) {
       uint32_t right[4];
       ldmatrix_x4_trans(right, at(tile, step * 16, column));
 #pragma unroll
@@ -159,14 +159,15 @@ __device__ __forceinline__ float quad_reduce(float value, F combine) {
 // Weights of any size, of rows of which each has a unit of its own, a power of two: it grows with the weights, and the
 // sum of the row is in it. f16 ends at 65504.
 // `inverse`: what weights are multiplied by.
-__device__ __forceinline__ void find_units(const float (&weights)[kFragments][4], float (&unit)[2], float (&inverse)[2],
+template <int kCount>
+__device__ __forceinline__ void find_units(const float (&weights)[kCount][4], float (&unit)[2], float (&inverse)[2],
                                            float (&rescale)[2]) {
   constexpr uint32_t kExponent = 1u << 23;
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
     float most = 0;
 #pragma unroll
-    for (int i = 0; i < kFragments; ++i)
+    for (int i = 0; i < kCount; ++i)
       most = fmaxf(most, fmaxf(fabsf(weights[i][which * 2]), fabsf(weights[i][which * 2 + 1])));
     most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
     // From 2^e to below 2^(e+1): in units of 2^(e-14).
