@@ -22,33 +22,38 @@ constexpr int kThreads = 256;
 // Without columns all scores are 0: the logarithm of how many tokens each one sees.
 // Grid: ceil(P / 256). Block: 256. Shared: 0. Work: 4 bytes per query and head, 8 per ancestor. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
-    count_seen_kernel(Forest forest, WorkList work, float* logsumexp, int64_t H) {  // [P,H]
+    count_seen_kernel(Forest forest, WorkList work,
+                      float* logsumexp,   // [P,H]
+                      const float* sink,  // [H], may be null
+                      int64_t H) {
   const int64_t t = thread_index();
   if (t >= forest.P) return;
-  float seen = NAN;
+  int64_t seen = -1;
   if (*work.count >= 0) {
     const int64_t own = last_at_most(forest.start, 0, forest.B - 1, t);
     int64_t count = t - forest.start[own] + 1;
     for (int64_t b = forest.parent[own]; b >= 0; b = forest.parent[b]) count += forest.start[b + 1] - forest.start[b];
-    seen = static_cast<float>(log(static_cast<double>(count)));
+    seen = count < forest.window ? count : forest.window;
   }
-  for (int64_t h = 0; h < H; ++h) logsumexp[t * H + h] = seen;
+  for (int64_t h = 0; h < H; ++h) {
+    const float* own = sink == nullptr ? nullptr : sink + h;
+    logsumexp[t * H + h] = seen < 0 ? NAN : softmax_of_row(0, static_cast<double>(seen), own).logsumexp;
+  }
 }
 
 using Args = grpo_prefix_attention_args;
 
 int run(const Args& args, const Axes& axes, Launch& on) {
   if (const int status = check_attention(args, axes)) return status;
-  if (const int status = check_options_of_today(args)) return status;
   const AttentionShape shape = shape_of(args, axes);
-  const Forward forward{heads_of(args.q), heads_of(args.k), heads_of(args.v), data<void>(args.out),
-                        data<float>(args.logsumexp), float_type(args.q)};
+  const Forward forward{heads_of(args.q), heads_of(args.k), heads_of(args.v), data<float>(args.sink),
+                        data<void>(args.out), data<void>(args.out_low), data<float>(args.logsumexp), float_type(args.q)};
   const bool values = forward.out != nullptr && shape.E > 0;
   if (shape.H == 0 || shape.P == 0 || (!values && forward.logsumexp == nullptr)) return GRPO_OK;
-  const Forest forest = forest_of(args, axes);
+  const Forest forest = forest_of(args, axes, on);
   if (shape.D == 0 && !values) {
     on(count_seen_kernel, {ceil_div(shape.P, kThreads), kThreads}, forest, list_query_tiles(forest, kTileTokens, on),
-       forward.logsumexp, shape.H);
+       forward.logsumexp, forward.sink, shape.H);
     return GRPO_OK;
   }
   const int32_t tokens = query_tile_tokens(forward, shape, on);

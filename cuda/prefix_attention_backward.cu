@@ -22,11 +22,7 @@ using Args = grpo_prefix_attention_backward_args;
 
 int run(const Args& args, const Axes& axes, Launch& on) {
   if (const int status = check_attention(args, axes)) return status;
-  if (const int status = check_options_of_today(args)) return status;
   const AttentionShape shape = shape_of(args, axes);
-  // Gradients without elements need no pass over the pairs of tokens.
-  const bool columns = shape.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
-  if (shape.H == 0 || shape.P == 0 || !(columns || (shape.E > 0 && args.grad_v != nullptr))) return GRPO_OK;
   const auto gradient = [&](DLTensor* x) {
     const Float type = x == nullptr ? Float::kF32 : float_type(x);
     return Gradient{data<void>(x), heads_of(x).stride, type, static_cast<float>(args.grad_scale)};
@@ -36,14 +32,22 @@ int run(const Args& args, const Axes& axes, Launch& on) {
                           heads_of(args.v),
                           heads_of(args.grad_out),
                           heads_of(args.out),
+                          data<void>(args.out_low),
+                          data<float>(args.sink),
                           data<float>(args.logsumexp),
                           on.scratch<float>(shape.P * shape.H),
                           gradient(args.grad_q),
                           gradient(args.grad_k),
                           gradient(args.grad_v),
+                          data<float>(args.grad_sink),
                           float_type(args.q)};
-  const Forest forest = forest_of(args, axes);
-  form_delta(backward, shape, on);
+  if (shape.H == 0) return GRPO_OK;
+  // Gradients without elements need no pass over the pairs of tokens.
+  const bool columns = shape.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
+  const bool pairs = shape.P > 0 && (columns || (shape.E > 0 && args.grad_v != nullptr));
+  if (pairs || args.grad_sink != nullptr) form_delta(backward, shape, on);
+  if (!pairs) return GRPO_OK;
+  const Forest forest = forest_of(args, axes, on);
   const bool fast = fit_matrices(backward, shape, on);
   const WorkList keys = list_key_tiles(forest, on);
   const Matrices matrices = fast ? prepare_matrices(backward, shape, keys, on) : Matrices{};

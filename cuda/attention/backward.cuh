@@ -16,9 +16,12 @@ struct Gradient {
 
 struct Backward {
   Heads q, k, v, grad_out, out;
+  const void* out_low;     // [P,H,E]  may be null
+  const float* sink;       // [H]  may be null
   const float* logsumexp;  // [P,H]
   float* delta;            // [P,H]  scratch
   Gradient grad_q, grad_k, grad_v;
+  float* grad_sink;  // [H]  may be null
   Float type;  // of q, k, v, grad_out, out
 };
 
@@ -26,6 +29,7 @@ struct Backward {
 // its weights are 0, and not NaN.
 __device__ __forceinline__ float origin_of(float logsumexp) { return logsumexp == -INFINITY ? INFINITY : logsumexp; }
 
+// gradOut . out, with what rounding lost of out where that is given; gradSink where it is wanted.
 void form_delta(const Backward& backward, const AttentionShape& shape, Launch& on);
 
 // What grad_keys_by_matrices needs of a query, besides its rows. The weights of a key's sums are w = p grad for gradOut and

@@ -1,6 +1,7 @@
 // What the slopes of all scores of a query have in common: one thread per query and head.
 #include "attention/backward.cuh"
 #include "attention/steps.cuh"
+#include "blocks/reduce.cuh"
 
 namespace grpo::cuda {
 namespace {
@@ -8,8 +9,8 @@ namespace {
 constexpr int kThreads = 256;
 
 // gradOut . out by the very chain of products that multiply() forms gradOut . v with: where out is v (a token that sees
-// only itself) the two cancel to exactly 0.
-// Grid: ceil(P H / 256). Block: 256. Shared: 0. Work: 2 E elements and 4 bytes per query and head. Bound: memory.
+// only itself) the two cancel to exactly 0. What rounding lost of out has a chain of its own.
+// Grid: ceil(P H / 256). Block: 256. Shared: 0. Work: 2 or 3 E elements and 4 bytes per query and head. Bound: memory.
 template <class T>
 __global__ void __launch_bounds__(kThreads) delta_kernel(Backward on, int64_t rows, int64_t E) {
   const int64_t i = thread_index();
@@ -17,7 +18,34 @@ __global__ void __launch_bounds__(kThreads) delta_kernel(Backward on, int64_t ro
   const T *grad_out = static_cast<const T*>(on.grad_out.data) + i * E, *out = static_cast<const T*>(on.out.data) + i * E;
   float sum = 0;
   for (int64_t e = 0; e < E; ++e) sum = fmaf(to_float(grad_out[e]), to_float(out[e]), sum);
+  if (on.out_low != nullptr) {
+    const T* low = static_cast<const T*>(on.out_low) + i * E;
+    float rest = 0;
+    for (int64_t e = 0; e < E; ++e) rest = fmaf(to_float(grad_out[e]), to_float(low[e]), rest);
+    sum += rest;
+  }
   on.delta[i] = sum;
+}
+
+// gradSink[h] = -sum_p exp(sink[h] - logsumexp[p,h]) delta[p,h], in float64: a block for each head, whose threads add up
+// every 256th token.
+// Grid: H. Block: 256. Shared: 64. Work: 8 bytes per query and head. Bound: memory.
+struct SinkShared {
+  double partial[kThreads / kWarp];
+};
+__global__ void __launch_bounds__(kThreads) grad_sink_kernel(Backward on, int64_t P, int64_t H, float grad_scale) {
+  DYN_SMEM(SinkShared, shared);
+  const int64_t h = blockIdx.x;
+  const float sink = on.sink[h];
+  double sum = 0;
+  for (int64_t p = threadIdx.x; p < P; p += kThreads) {
+    const float logsumexp = on.logsumexp[p * H + h];
+    // A sink of -inf has no weight, whatever the row; one of +inf has all of it.
+    const double weight = sink == -INFINITY ? 0 : sink == logsumexp ? 1 : exp(static_cast<double>(sink) - logsumexp);
+    sum -= weight * on.delta[p * H + h];
+  }
+  sum = block_sum(sum, shared.partial);
+  if (threadIdx.x == 0) on.grad_sink[h] = static_cast<float>(sum * grad_scale);
 }
 
 // Grid: ceil(P H / 256). Block: 256. Shared: 0. Work: 32 bytes per query and head. Bound: memory.
@@ -62,6 +90,8 @@ void form_delta(const Backward& backward, const AttentionShape& shape, Launch& o
                       : backward.type == Float::kBf16 ? delta_kernel<bf16>
                                                       : delta_kernel<f16>;
   on(kernel, {ceil_div(rows, kThreads), kThreads}, backward, rows, shape.E);
+  if (backward.grad_sink != nullptr)
+    on(grad_sink_kernel, {shape.H, kThreads, sizeof(SinkShared)}, backward, shape.P, shape.H, backward.grad_q.scale);
 }
 
 }  // namespace grpo::cuda

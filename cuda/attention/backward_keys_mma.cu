@@ -8,6 +8,12 @@ namespace {
 // Queries of a round are taken in halves, which leaves registers for both sums.
 constexpr int kHalf = kTileTokens / 2, kHalfFragments = kHalf / 8;
 
+// The queries of a round: up to 2^log_tokens tokens of each of some heads.
+struct alignas(16) Round {
+  int32_t token, end, head;
+  bool there;
+};
+
 // v is there only where gradK is wanted.
 template <int kD, int kE, bool kSlopes>
 struct KeysShared {
@@ -17,13 +23,10 @@ struct KeysShared {
   alignas(16) f16 q[kStages][kTileTokens * kD];
   alignas(16) f16 grad_out[kStages][kTileTokens * kE];
   QueryNumbers numbers[kStages][kTileTokens];
+  QueryWalk walk;
+  Round round[3];  // one thread walks, two rounds ahead
   TokenTile tile;
   uint32_t item;
-};
-
-// The queries of a round: 2^log_tokens tokens of each of some heads.
-struct Round {
-  int32_t token, head;
 };
 
 // Whether all results are finite, and the tile is not marked. kTermsK, kTermsV: 0 where a gradient is not formed.
@@ -34,18 +37,27 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
   const int32_t group = static_cast<int32_t>(shape.H / shape.K), tokens = 1 << log_tokens;
-  const int32_t token_end = forest.start[forest.end[tile.segment]], count = tile.end - tile.begin;
+  const int32_t count = tile.end - tile.begin;
   const int64_t row = key_head * P + tile.begin;
   const int32_t power_k = on.k.power[row], power_v = on.v.power[row];
   const float size_k = size_of_power(power_k), size_v = size_of_power(power_v);
 
-  const auto after = [&](Round round) {
-    round.token += tokens;
-    if (round.token >= token_end) round = {tile.begin, round.head + (kTileTokens >> log_tokens)};
-    return round;
+  const auto walk_on = [&](int turn) {
+    if (threadIdx.x != 0) return;
+    Round next = shared.round[turn_after(turn, 2)];  // the one before
+    next.token += tokens;
+    if (next.there && next.token >= shared.walk.end && shared.walk.next(forest)) next.token = shared.walk.token;
+    if (next.there && next.token >= shared.walk.end) {
+      next.head += kTileTokens >> log_tokens;
+      next.there = next.head < (key_head + 1) * group;
+      shared.walk.begin(forest, tile);
+      next.token = shared.walk.token;
+    }
+    next.end = shared.walk.end;
+    shared.round[turn] = next;
   };
   const auto begin_copy = [&](const Round& round, int stage) {
-    const int queries = token_end - round.token;
+    const int queries = round.end - round.token;
     const int64_t first = round.head * P + round.token;
     copy_heads<kD, kTileTokens, kThreads>(shared.q[stage], on.q.data + first * kD, P * kD, log_tokens, queries);
     copy_heads<kE, kTileTokens, kThreads>(shared.grad_out[stage], on.grad_out.data + first * kE, P * kE, log_tokens,
@@ -64,7 +76,7 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
     const int own = warp_row + quad_row() + which * 8;
-    seen_from[which] = own < count ? tile.begin + own : token_end;
+    seen_from[which] = own < count ? tile.begin + own : INT32_MAX;
   }
   float sum_k[kTermsK > 0 ? kD / 8 : 1][4], sum_v[kTermsV > 0 ? kE / 8 : 1][4];
   float unit_k[2] = {kLeastUnit, kLeastUnit}, unit_v[2] = {kLeastUnit, kLeastUnit};
@@ -79,50 +91,80 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
 
   copy_rows<kD, kTileTokens, kThreads>(shared.k, on.k.data + row * kD, count);
   if constexpr (kTermsK > 0) copy_rows<kE, kTileTokens, kThreads>(shared.v, on.v.data + row * kE, count);
-  const int32_t last_head = (key_head + 1) * group;
-  Round now{tile.begin, key_head * group};
-  begin_copy(now, 0);
-  for (int stage = 0; now.head < last_head; stage = kStages == 2 ? stage ^ 1 : 0) {
-    const Round following = after(now);
+  if (threadIdx.x == 0) {
+    shared.walk.begin(forest, tile);
+    shared.round[0] = {shared.walk.token, shared.walk.end, key_head * group, true};
+  }
+  walk_on(1);
+  __syncthreads();
+  begin_copy(shared.round[0], 0);
+  for (int turn = 0, stage = 0;; turn = turn_after(turn, 1), stage = kStages == 2 ? stage ^ 1 : 0) {
+    const Round &now = shared.round[turn], &following = shared.round[turn_after(turn, 1)];
+    const bool more = following.there;
     if (kStages == 2) {
-      if (following.head < last_head) begin_copy(following, stage ^ 1);
+      if (more) begin_copy(following, stage ^ 1);
       else cp_async_commit();
       cp_async_wait<1>();
     } else {
       cp_async_wait<0>();
     }
     __syncthreads();
+    walk_on(turn_after(turn, 2));
 #pragma unroll 1
     for (int half = 0; half < kTileTokens; half += kHalf) {
       const QueryNumbers* numbers = shared.numbers[stage] + half;
       const f16 *q = shared.q[stage] + half * kD, *grad_out = shared.grad_out[stage] + half * kE;
-      float score[kHalfFragments][4], inverse[2], rescale[2];
+      float score[kHalfFragments][4], slope[kHalfFragments][4], inverse[2], rescale[2];
       multiply_rows<kD, 1>(score, shared.k, warp_row, q);
+      if constexpr (kTermsK > 0) multiply_rows<kE, 1>(slope, shared.v, warp_row, grad_out);
 #pragma unroll
       for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
           const QueryNumbers& query = numbers[quad_column(i) + c];
-          const float scale = query.scale * size_k, logsumexp = query.logsumexp;
+          const float scale = query.scale * size_k, by = query.scale * size_v, less = query.slope;
 #pragma unroll
           for (int which = 0; which < 2; ++which) {
-            float& x = score[i][which * 2 + c];
-            x = probability(x, scale, logsumexp);
+            float &x = score[i][which * 2 + c], &y = slope[i][which * 2 + c];
+            x = __fmul_rn(x, scale);
+            if (kTermsK > 0) y = fmaf(y, by, -less);
           }
         }
-      if (now.token < tile.begin + count - 1 || now.token + tokens > token_end) {
+      if (shape.softcap > 0) {
 #pragma unroll
         for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
-            const int32_t query = now.token + ((half + quad_column(i) + c % 2) & (tokens - 1));
-            if (query >= token_end || query < seen_from[c / 2]) score[i][c] = 0;
+            float steepness;
+            score[i][c] = capped(score[i][c], shape, steepness);
+            if (kTermsK > 0) slope[i][c] *= steepness;
           }
       }
 #pragma unroll
       for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
-        for (int c = 0; c < 4; ++c) score[i][c] *= numbers[quad_column(i) + c % 2].grad;
+        for (int c = 0; c < 4; ++c) {
+          const QueryNumbers& query = numbers[quad_column(i) + c % 2];
+          score[i][c] = probability(score[i][c], query.logsumexp) * query.grad;
+        }
+      if (now.token < tile.begin + count - 1 || now.token + tokens > now.end || forest.position != nullptr) {
+#pragma unroll
+        for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            const int32_t query = now.token + ((half + quad_column(i) + c % 2) & (tokens - 1));
+            bool sees = query < now.end && query >= seen_from[c / 2];
+            if (sees && forest.position != nullptr)
+              sees = forest.position[query] - forest.window < forest.position[seen_from[c / 2]];
+            if (!sees) score[i][c] = 0;
+          }
+      }
+      if constexpr (kTermsK > 0) {
+#pragma unroll
+        for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) slope[i][c] *= score[i][c];
+      }
       if constexpr (kTermsV > 0) {
         find_units(score, unit_v, inverse, rescale);
         Weights<kTermsV, kHalfFragments> weights;
@@ -130,20 +172,6 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
         add_rows<kE>(sum_v, weights, rescale, grad_out);
       }
       if constexpr (kTermsK > 0) {
-        float slope[kHalfFragments][4];
-        multiply_rows<kE, 1>(slope, shared.v, warp_row, grad_out);
-#pragma unroll
-        for (int i = 0; i < kHalfFragments; ++i)
-#pragma unroll
-          for (int c = 0; c < 2; ++c) {
-            const QueryNumbers& query = numbers[quad_column(i) + c];
-            const float scale = query.scale * size_v, less = query.slope;
-#pragma unroll
-            for (int which = 0; which < 2; ++which) {
-              float& x = slope[i][which * 2 + c];
-              x = score[i][which * 2 + c] * fmaf(x, scale, -less);
-            }
-          }
         find_units(slope, unit_k, inverse, rescale);
         Weights<kTermsK, kHalfFragments> weights;
         take_weights<kTermsK>(weights, slope, inverse);
@@ -151,8 +179,8 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
       }
     }
     __syncthreads();  // the copies of the round after next go where this round's were
-    if (kStages == 1 && following.head < last_head) begin_copy(following, 0);
-    now = following;
+    if (!more) break;
+    if (kStages == 1) begin_copy(following, 0);
   }
 
   bool good = power_k != kMarked && power_v != kMarked;

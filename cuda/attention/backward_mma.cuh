@@ -30,10 +30,9 @@ struct BackwardShapes {
   static constexpr int kWidest = kD > kE ? kD : kE, kStages = kWidest <= 128 ? 2 : 1;
 };
 
-// exp(score - logsumexp). Scores are rounded as in the forward pass: where one key has all the weight, its score is
-// logsumexp to the last bit.
-__device__ __forceinline__ float probability(float product, float scale, float logsumexp) {
-  return exp2_approx((__fmul_rn(product, scale) - logsumexp) * kLog2E);
+// Of a score that was rounded as in the forward pass: where one key has all the weight, it is logsumexp to the last bit.
+__device__ __forceinline__ float probability(float score, float logsumexp) {
+  return exp2_approx((score - logsumexp) * kLog2E);
 }
 
 // A row of sums times `factor`, from `at` on; whether all are finite.

@@ -29,24 +29,27 @@ __device__ void grad_queries(const Backward& on, const Forest& forest, const Att
     int low[4], visible[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      low[i] = 0;
       const int32_t t = tile.begin + own_row() + i;
+      low[i] = hidden_keys(forest, keys, t);
       visible[i] = visible_keys(keys, t);
       const float delta = visible[i] > 0 ? on.delta[t * H + head] : 0;  // here: no register before
       for (int j = 0; j < 4; ++j) {
-        const bool sees = own_column() + j < visible[i];
+        const bool sees = own_column() + j >= low[i] && own_column() + j < visible[i];
+        float steepness = 1;
+        if (shape.softcap > 0) score[i][j] = capped(score[i][j], shape, steepness);
         const float p = sees ? expf(score[i][j] - origin[i]) : 0;
-        slope[i][j] = sees ? shape.scale * (p * (slope[i][j] - delta)) : 0;
+        slope[i][j] = sees ? shape.scale * (p * (slope[i][j] - delta)) * steepness : 0;
       }
     }
     __syncthreads();  // the weights before may still be read
     put_transposed(shared.weights, slope);
-    add_rows(sum, shared.tiles, shared.weights, k, first, D, low, visible);
+    add_rows(sum, shared.tiles, shared.weights, k, first, D, [&](int i, int j) { return j >= low[i] && j < visible[i]; });
   });
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int64_t t = tile.begin + own_row() + i;
-    if (t < tile.end) store_sum(sum[i], on.grad_q.scale, on.grad_q.data, on.grad_q.type, (t * H + head) * D, first, D);
+    if (t < tile.end) store_sum(sum[i], on.grad_q.scale, on.grad_q.data, on.grad_q.type,
+                  t * on.grad_q.stride + head * D, first, D);
   }
 }
 
@@ -58,7 +61,7 @@ __global__ void __launch_bounds__(kPlainThreads)
                         Again again) {
   DYN_SMEM(PlainShared, shared);
   const int64_t count = *work.count;
-  if (count < 0) return fill_nan(on.grad_q.data, on.grad_q.type, shape.P * shape.H * shape.D);
+  if (count < 0) return fill_nan(on.grad_q.data, on.grad_q.type, shape.P, shape.H * shape.D, on.grad_q.stride);
   const int parts = parts_of(work);
   for (int64_t item = blockIdx.x; item < count * parts * shape.H; item += gridDim.x) {
     const int64_t i = item / shape.H / parts, head = item % shape.H;

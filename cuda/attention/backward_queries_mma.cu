@@ -92,40 +92,52 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
         const f16 *k = shared.k[stage] + half * kD, *v = shared.v[stage] + half * kE;
         float score[kCount][4], slope[kCount][4], inverse[2], rescale[2];
         multiply_rows<kD, 1>(score, shared.q, warp_row, k);
+        multiply_rows<kE, 1>(slope, shared.grad_out, warp_row, v);
 #pragma unroll
         for (int which = 0; which < 2; ++which) {
-          const float scale = numbers[which * 8].scale * size_k, logsumexp = numbers[which * 8].logsumexp;
+          const RowNumbers& row = numbers[which * 8];
+          const float scale = row.scale * size_k, size = row.grad * size_v * size_k, delta = row.delta * size_k;
 #pragma unroll
           for (int i = 0; i < kCount; ++i)
 #pragma unroll
             for (int c = 0; c < 2; ++c) {
-              float& x = score[i][which * 2 + c];
-              x = probability(x, scale, logsumexp);
+              float &x = score[i][which * 2 + c], &y = slope[i][which * 2 + c];
+              x = __fmul_rn(x, scale);
+              y = fmaf(y, size, -delta);
             }
         }
-        if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end) {
+        if (shape.softcap > 0) {
+#pragma unroll
+          for (int i = 0; i < kCount; ++i)
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+              float steepness;
+              score[i][c] = capped(score[i][c], shape, steepness);
+              slope[i][c] *= steepness;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kCount; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) score[i][c] = probability(score[i][c], numbers[c / 2 * 8].logsumexp);
+        if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end ||
+            forest.position != nullptr) {
 #pragma unroll
           for (int which = 0; which < 2; ++which) {
-            const int visible = visible_keys(keys, token + which * 8) - quad_column(0) - half;
+            const int32_t t = token + which * 8;
+          const int hidden = (t < tile.end ? hidden_keys(forest, keys, t) : 0) - quad_column(0) - half;
+          const int visible = visible_keys(keys, t) - quad_column(0) - half;
 #pragma unroll
             for (int i = 0; i < kCount; ++i)
 #pragma unroll
               for (int c = 0; c < 2; ++c)
-                if (i * 8 + c >= visible) score[i][which * 2 + c] = 0;
+                if (i * 8 + c >= visible || i * 8 + c < hidden) score[i][which * 2 + c] = 0;
           }
         }
-        multiply_rows<kE, 1>(slope, shared.grad_out, warp_row, v);
 #pragma unroll
-        for (int which = 0; which < 2; ++which) {
-          const float size = numbers[which * 8].grad * size_v * size_k, delta = numbers[which * 8].delta * size_k;
+        for (int i = 0; i < kCount; ++i)
 #pragma unroll
-          for (int i = 0; i < kCount; ++i)
-#pragma unroll
-            for (int c = 0; c < 2; ++c) {
-              float& x = slope[i][which * 2 + c];
-              x = score[i][which * 2 + c] * fmaf(x, size, -delta);
-            }
-        }
+          for (int c = 0; c < 4; ++c) slope[i][c] *= score[i][c];
         find_units(slope, unit, inverse, rescale);
         Weights<kTerms, kCount> weights;
         take_weights<kTerms>(weights, slope, inverse);

@@ -22,20 +22,26 @@ __device__ void attend(const Forward& on, const Forest& forest, const AttentionS
     float score[4][4];
     const Rows<T> k = rows_of<T>(on.k, keys.key, key_head, D, keys.keys);
     multiply(score, shared.tiles, queries, shape.scale, k, 1, D);
+    if (shape.softcap > 0) {
+      float slope;
+#pragma unroll
+      for (int i = 0; i < 16; ++i) score[i / 4][i % 4] = capped(score[i / 4][i % 4], shape, slope);
+    }
     int low[4], visible[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      low[i] = 0;
-      visible[i] = visible_keys(keys, tile.begin + own_row() + i);
+      const int32_t t = tile.begin + own_row() + i;
+      low[i] = hidden_keys(forest, keys, t);
+      visible[i] = visible_keys(keys, t);
       float most = -INFINITY;
       for (int j = 0; j < 4; ++j)
-        if (own_column() + j < visible[i]) most = fmaxf(most, score[i][j]);
+        if (own_column() + j >= low[i] && own_column() + j < visible[i]) most = fmaxf(most, score[i][j]);
       most = fmaxf(highest[i], row_reduce(most, [](float a, float b) { return fmaxf(a, b); }));
       const float rescale = most == highest[i] ? 1 : expf(highest[i] - most), from = most == -INFINITY ? 0 : most;
       highest[i] = most;
       float part = 0;
       for (int j = 0; j < 4; ++j) {
-        score[i][j] = own_column() + j < visible[i] ? expf(score[i][j] - from) : 0;
+        score[i][j] = own_column() + j >= low[i] && own_column() + j < visible[i] ? expf(score[i][j] - from) : 0;
         part += score[i][j];
       }
       total[i] = total[i] * rescale + row_reduce(part, Add{});
@@ -46,15 +52,19 @@ __device__ void attend(const Forward& on, const Forest& forest, const AttentionS
     __syncthreads();  // the weights before may still be read
     put_transposed(shared.weights, score);
     const Rows<T> v = rows_of<T>(on.v, keys.key, key_head, E, keys.keys);
-    add_rows(sum, shared.tiles, shared.weights, v, first, E, low, visible);
+    add_rows(sum, shared.tiles, shared.weights, v, first, E, [&](int i, int j) { return j >= low[i] && j < visible[i]; });
   });
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int64_t t = tile.begin + own_row() + i;
     if (t >= tile.end) continue;
-    if (on.out != nullptr) store_sum(sum[i], 1 / total[i], on.out, on.type, (t * H + head) * E, first, E);
-    if (on.logsumexp != nullptr && first == 0 && own_column() == 0)
-      on.logsumexp[t * H + head] = static_cast<float>(highest[i] + log(static_cast<double>(total[i])));
+    const RowSoftmax row = softmax_of_row(highest[i], total[i], on.sink == nullptr ? nullptr : on.sink + head);
+    const int64_t at = t * H + head;
+    if (on.out != nullptr) {
+      store_sum(sum[i], row.factor, on.out, on.type, at * E, first, E);
+      if (on.out_low != nullptr) store_rest(sum[i], row.factor, on.out_low, on.type, at * E, first, E);
+    }
+    if (on.logsumexp != nullptr && first == 0 && own_column() == 0) on.logsumexp[at] = row.logsumexp;
   }
 }
 
@@ -68,8 +78,10 @@ __global__ void __launch_bounds__(kPlainThreads, 1)
   DYN_SMEM(PlainShared, shared);
   const int64_t count = *work.count;
   if (count < 0) {
-    fill_nan(on.out, on.type, shape.P * shape.H * shape.E);
-    fill_nan(on.logsumexp, Float::kF32, shape.P * shape.H);
+    const int64_t rows = shape.P * shape.H;
+    fill_nan(on.out, on.type, rows, shape.E, shape.E);
+    fill_nan(on.out_low, on.type, rows, shape.E, shape.E);
+    fill_nan(on.logsumexp, Float::kF32, rows, 1, 1);
     return;
   }
   const int parts = parts_of(work);

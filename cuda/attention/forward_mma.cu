@@ -17,7 +17,6 @@ constexpr float kUnit = 0x1p15f;  // probabilities are in units of its inverse
 // A result of which no number exceeds it, 2^-22 of the largest value: those with the weight have values of nearly 0, and
 // of what others add digits may be lost.
 constexpr float kFaint = 0x1p-8f;
-constexpr double kLogOf2 = 0.693147180559945309;
 
 struct Inputs {
   Factor q, k, v;
@@ -123,15 +122,25 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
       const float unit_k = size_of_power(now.power_k);
       float score[kFragments][4];
       multiply_rows<kD, S::kUnroll>(score, shared.q, warp_row, shared.ring[slot_of_keys(turn)]);
-      if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end) {
+      if (shape.softcap > 0) {
+#pragma unroll
+        for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c)
+            score[i][c] = softcapped(score[i][c] * (unit[c / 2 * 8] * unit_k * fabsf(shape.scale)), shape.inverse);
+      }
+      if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end ||
+          forest.position != nullptr) {
 #pragma unroll
         for (int which = 0; which < 2; ++which) {
-          const int visible = visible_keys(keys, token + which * 8) - quad_column(0);
+          const int32_t t = token + which * 8;
+          const int visible = visible_keys(keys, t) - quad_column(0);
+          const int hidden = t < tile.end ? hidden_keys(forest, keys, t) - quad_column(0) : -kTileTokens;
 #pragma unroll
           for (int i = 0; i < kFragments; ++i)
 #pragma unroll
             for (int c = 0; c < 2; ++c)
-              if (i * 8 + c >= visible) score[i][which * 2 + c] = -INFINITY;
+              if (i * 8 + c >= visible || i * 8 + c < hidden) score[i][which * 2 + c] = -INFINITY;
         }
       }
 #pragma unroll
@@ -141,12 +150,12 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
         for (int i = 0; i < kFragments; ++i)
           most = fmaxf(most, fmaxf(score[i][which * 2], score[i][which * 2 + 1]));
         most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
-        const float own = unit[which * 8] * unit_k, before = highest[which];
+        const float own = shape.softcap > 0 ? 1 : unit[which * 8] * unit_k, before = highest[which];
         most = fmaxf(before, most * own);
         highest[which] = most;
-        const float from = most == -INFINITY ? 0 : most * shape.per_score;
-        const float fade = most == before ? 1 : exp2_approx(before * shape.per_score - from);
-        const float factor = own * shape.per_score;
+        const float from = most == -INFINITY ? 0 : most * shape.per_score2;
+        const float fade = most == before ? 1 : exp2_approx(before * shape.per_score2 - from);
+        const float factor = own * shape.per_score2;
         float part = 0;
 #pragma unroll
         for (int i = 0; i < kFragments; ++i)
@@ -180,10 +189,17 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
   }
 
   const PowerOfTwo back(power_v == kZeros ? 0 : -power_v);
-  const bool paired = shape.E % 2 == 0 && reinterpret_cast<uintptr_t>(on.out) % 4 == 0;
+  const bool paired = shape.E % 2 == 0 && (reinterpret_cast<uintptr_t>(on.out) | reinterpret_cast<uintptr_t>(on.out_low)) % 4 == 0;
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
-    const float all = quad_reduce(total[which], Add{}), inverse = 1 / (all * kUnit);
+    // The highest score was taken times a rounded logarithm: what that changed is taken back. It is rounded as in the
+    // backward pass: where one key has all the weight, logsumexp is its score to the last bit.
+    const float rounded = highest[which] * shape.per_score2;
+    const double turned = rounded - static_cast<double>(highest[which]) * shape.per_score2;
+    const double all = static_cast<double>(quad_reduce(total[which], Add{})) * exp2(turned);
+    const RowSoftmax softmax =
+        softmax_of_row(highest[which] * shape.per_score, all, on.sink == nullptr ? nullptr : on.sink + head());
+    const float inverse = softmax.factor * static_cast<float>(exp2(turned)) / kUnit;
     float most = 0, trap = 0;
 #pragma unroll
     for (int i = 0; i < kE / 8; ++i)
@@ -198,19 +214,18 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
     const int32_t t = token + which * 8;
     if (t >= tile.end) continue;
     const int64_t row = t * shape.H + head();
-    // The highest score was taken times a rounded logarithm: what that changed is taken back. It is rounded as in the
-    // backward pass: where one key has all the weight, logsumexp is its score to the last bit.
-    const float rounded = highest[which] * shape.per_score, score = highest[which] * fabsf(shape.scale);
-    const double logsumexp = score + log(static_cast<double>(all)) +
-                             (rounded - static_cast<double>(highest[which]) * shape.per_score) * kLogOf2;
-    good = good && isfinite(logsumexp) && trap == 0 && (power_v == kZeros || most > kFaint);
-    if (on.logsumexp != nullptr && lane_index() % 4 == 0) on.logsumexp[row] = static_cast<float>(logsumexp);
+    good = good && isfinite(softmax.logsumexp) && trap == 0 && (power_v == kZeros || most > kFaint);
+    if (on.logsumexp != nullptr && lane_index() % 4 == 0) on.logsumexp[row] = softmax.logsumexp;
     if (on.out == nullptr) continue;
-    T* out = static_cast<T*>(on.out) + row * shape.E;
+    const auto store = [&](void* to, auto&& number) {
+      T* own = static_cast<T*>(to) + row * shape.E;
 #pragma unroll
-    for (int i = 0; i < kE / 8; ++i)
-      store_pair(out + quad_column(i), back.times(sum[i][which * 2]), back.times(sum[i][which * 2 + 1]),
-                 quad_column(i), static_cast<int>(shape.E), paired);
+      for (int i = 0; i < kE / 8; ++i)
+        store_pair(own + quad_column(i), number(back.times(sum[i][which * 2])), number(back.times(sum[i][which * 2 + 1])),
+                   quad_column(i), static_cast<int>(shape.E), paired);
+    };
+    store(on.out, [](float x) { return x; });
+    if (on.out_low != nullptr) store(on.out_low, [](float x) { return rest_of<T>(x); });
   }
   return good;
 }

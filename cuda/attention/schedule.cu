@@ -4,6 +4,8 @@
 // Also here, and once per list: whether the arrays describe a forest of P tokens at all. A bad one has no tiles.
 #include "attention/schedule.cuh"
 
+#include "attention/attention.cuh"
+#include "blocks/offsets.cuh"
 #include "blocks/scan.cuh"
 
 namespace grpo::cuda {
@@ -40,7 +42,7 @@ struct QueryTiles {
   template <class F>
   static __device__ void for_each(const Forest& forest, int64_t b, int32_t tokens, F&& f) {
     if (forest.parent[b] >= 0) return;
-    TokenTile tile{0, 0, 0, 0};
+    TokenTile tile{0, 0, 0, 0, 0};
     for (const int64_t last = forest.end[b]; b < last; ++b) {
       const int32_t stop = forest.start[b + 1];
       if (tile.end > tile.begin && tile.end - tile.begin + (stop - forest.start[b]) > tokens) {
@@ -48,7 +50,7 @@ struct QueryTiles {
         tile.begin = tile.end;
       }
       for (int32_t at = forest.start[b]; at < stop; at = tile.end) {
-        if (tile.begin == tile.end) tile = {static_cast<int32_t>(b), at, at, 0};
+        if (tile.begin == tile.end) tile = {static_cast<int32_t>(b), at, at, 0, 0};
         tile.end = smaller(stop, at + tokens - (tile.end - tile.begin));
         if (tile.end - tile.begin < tokens) continue;
         f(tile);
@@ -57,7 +59,14 @@ struct QueryTiles {
     }
     if (tile.end > tile.begin) f(tile);
   }
+  static __device__ int32_t least_position(const Forest& forest, const TokenTile& tile) {
+    int32_t least = forest.position[tile.begin];
+    for (int64_t b = tile.segment + 1; b < forest.B && forest.start[b] < tile.end; ++b)
+      if (forest.start[b] < forest.start[b + 1]) least = smaller(least, forest.position[forest.start[b]]);
+    return least;
+  }
   static __device__ int32_t cost(const Forest& forest, const TokenTile& tile) {
+    if (forest.position != nullptr) return key_tiles(smaller(forest.position[tile.end - 1], forest.window));
     int32_t cost = 0;
     int64_t b = tile.segment;
     for (; b + 1 < forest.B && forest.start[b + 1] < tile.end; ++b)
@@ -70,11 +79,14 @@ struct QueryTiles {
 };
 
 struct KeyTiles {
+  static __device__ int32_t least_position(const Forest& forest, const TokenTile& tile) {
+    return forest.position[tile.begin];
+  }
   template <class F>
   static __device__ void for_each(const Forest& forest, int64_t b, int32_t tokens, F&& f) {
     const int32_t stop = forest.start[b + 1];
     for (int32_t at = forest.start[b]; at < stop; at += tokens)
-      f(TokenTile{static_cast<int32_t>(b), at, smaller(stop, at + tokens), 0});
+      f(TokenTile{static_cast<int32_t>(b), at, smaller(stop, at + tokens), 0, 0});
   }
   static __device__ int32_t cost(const Forest& forest, const TokenTile& tile) {
     return key_tiles(forest.start[forest.end[tile.segment]] - tile.begin);
@@ -117,6 +129,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int64_t i = threadIdx.x; i < count; i += kThreads) {
     const int32_t cost = Tiles::cost(forest, unsorted[i]);
     unsorted[i].cost = cost;
+    if (forest.position != nullptr) unsorted[i].position = Tiles::least_position(forest, unsorted[i]);
     longest = cost > longest ? cost : longest;
   }
   atomicMax(&shared.longest, longest);
@@ -147,6 +160,20 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) *count_out = count;
 }
 
+// The places of tokens on their paths. Of what is no forest they are not read.
+// Grid: ceil(P / 256). Block: 256. Shared: 0. Work: 4 bytes per token, 8 per ancestor. Bound: latency.
+__global__ void __launch_bounds__(kThreads) positions_kernel(Forest forest, int32_t* position) {  // [P]
+  const int64_t t = thread_index();
+  if (t >= forest.P) return;
+  const int64_t own = last_at_most(forest.start, 0, forest.B - 1, t);
+  int64_t before = t - forest.start[own], above = own;
+  for (int64_t b = forest.parent[own]; b >= 0 && b < above; b = forest.parent[above]) {
+    before += forest.start[b + 1] - forest.start[b];
+    above = b;
+  }
+  position[t] = static_cast<int32_t>(before);
+}
+
 template <class Tiles>
 WorkList list_tiles(const Forest& forest, int32_t tokens, Launch& on) {
   const int64_t bound = forest.P / tokens + forest.B;
@@ -159,6 +186,12 @@ WorkList list_tiles(const Forest& forest, int32_t tokens, Launch& on) {
 }
 
 }  // namespace
+
+int32_t* find_positions(const Forest& forest, Launch& on) {
+  int32_t* position = on.scratch<int32_t>(forest.P);
+  on(positions_kernel, {ceil_div(forest.P, kThreads), kThreads}, forest, position);
+  return position;
+}
 
 WorkList list_query_tiles(const Forest& forest, int32_t tokens, Launch& on) {
   return list_tiles<QueryTiles>(forest, tokens, on);

@@ -41,7 +41,7 @@ __host__ __device__ inline int parts_of(const WorkList& work) { return (work.tok
 __device__ __forceinline__ TokenTile part_of(const Forest& forest, const TokenTile& tile, int part) {
   TokenTile own = tile;
   own.begin += part * kTileTokens;
-  if (own.begin >= own.end) return {own.segment, own.end, own.end, 0};
+  if (own.begin >= own.end) return {own.segment, own.end, own.end, 0, own.position};
   if (own.end - own.begin > kTileTokens) own.end = own.begin + kTileTokens;
   while (forest.start[own.segment + 1] <= own.begin) ++own.segment;
   return own;
