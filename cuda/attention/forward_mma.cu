@@ -6,9 +6,11 @@
 //
 // One term in each product: scores from f16 copies (factors.cuh), probabilities as 2^15 p in f16 relative to the running
 // maximum. They are rounded to 11 digits, a bf16 result to 8: root mean square error 1.01 times that of rounding alone.
+// A result in f16, and one whose rounded-off digits are wanted too, is as fine as that: there they go in as two terms.
 #include "attention/forward.cuh"
 #include "attention/steps.cuh"
 #include "attention/tiles.cuh"
+#include "blocks/exp2.cuh"
 
 namespace grpo::cuda {
 namespace {
@@ -21,10 +23,6 @@ constexpr float kFaint = 0x1p-8f;
 struct Inputs {
   Factor q, k, v;
 };
-
-// A result in f16 is as fine as a probability in f16: there they go in as two terms.
-template <class T>
-constexpr int kTermsOf = std::is_same_v<T, f16> ? 2 : 1;
 
 template <int kD, int kE>
 struct Shapes {
@@ -47,11 +45,11 @@ struct MatrixShared {
 };
 
 // Whether all results are finite, no tile of keys was marked and no result is faint.
-template <class T, int kD, int kE>
+template <class T, int kTerms, int kD, int kE>
 __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& forest, const AttentionShape& shape,
                        int heads, MatrixShared<kD, kE>& shared) {
   using S = Shapes<kD, kE>;
-  constexpr int kStages = S::kStages, kThreads = S::kThreads, kTerms = kTermsOf<T>;
+  constexpr int kStages = S::kStages, kThreads = S::kThreads;
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
   const int tokens = S::kRows / heads;
@@ -162,7 +160,9 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
 #pragma unroll
           for (int c = 0; c < 2; ++c) {
             float& x = score[i][which * 2 + c];
-            x = exp2_approx(fmaf(x, factor, -from));  // 0 where hidden
+            x = fmaf(x, factor, -from);  // -inf where hidden
+            // Capped scores lie near each other, and what ex2.approx errs by does not cancel in logsumexp.
+            x = shape.softcap > 0 ? exp2_accurate(fmaxf(x, kFar)) : exp2_approx(x);
             part += x;
           }
         total[which] = fmaf(total[which], fade, part);
@@ -232,7 +232,7 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
 
 // Grid: tiles of queries x H / heads, at most 2 per multiprocessor. Block: 128. Shared: 40,976 to 98,320. Work: rows x 64
 // x (D + E) products per pair of tiles. Bound: matrix units.
-template <class T, int kD, int kE>
+template <class T, int kTerms, int kD, int kE>
 __global__ void __launch_bounds__(Shapes<kD, kE>::kThreads, 1)
     prefix_attention_mma_kernel(Forward on, Inputs inputs, Forest forest, AttentionShape shape, WorkList work, int heads,
                                 uint8_t* again) {  // [bound, H / heads], receives whether an item is to be done again
@@ -250,7 +250,7 @@ __global__ void __launch_bounds__(Shapes<kD, kE>::kThreads, 1)
       shared.v = inputs.v.data + row * kE;
     }
     __syncthreads();
-    const bool good = attend<T, kD, kE>(on, inputs, forest, shape, heads, shared);
+    const bool good = attend<T, kTerms, kD, kE>(on, inputs, forest, shape, heads, shared);
     const bool bad = __syncthreads_or(!good);
     if (threadIdx.x == 0) again[shared.item] = bad;
   }
@@ -277,8 +277,9 @@ Again attend_by_matrices(const Forward& forward, const Forest& forest, const Att
                        copy(forward.v, shape.K, shape.E, kE, false)};
     copies[0].negative = shape.scale < 0;
     make_copies(copies, 3, shape.P, list_key_tiles(forest, on), on);
-    const auto kernel = forward.type == Float::kBf16 ? prefix_attention_mma_kernel<bf16, kD, kE>
-                                                     : prefix_attention_mma_kernel<f16, kD, kE>;
+    const auto kernel = forward.type == Float::kF16      ? prefix_attention_mma_kernel<f16, 2, kD, kE>
+                        : forward.out_low != nullptr ? prefix_attention_mma_kernel<bf16, 2, kD, kE>
+                                                     : prefix_attention_mma_kernel<bf16, 1, kD, kE>;
     on(kernel, {blocks_for(items, 2, on), Shapes<kD, kE>::kThreads, sizeof(MatrixShared<kD, kE>)}, forward,
        Inputs{copies[0].to, copies[1].to, copies[2].to}, forest, shape, work, heads, again);
   });
