@@ -83,7 +83,7 @@ cpuDescribe('window', () => {
   test.each([1, 3, 9])('many short responses, %i tokens', (window) =>
     check(
       { length: [20, ...Array(50).fill(3)], parent: [-1, ...Array(50).fill(0)] },
-      { H: 2, K: 2, D: 3, E: 2 },
+      { H: 8, K: 8, D: 3, E: 2 },
       'f32',
       {
         window,

@@ -54,9 +54,14 @@ AttentionShape shape_of(const Args& args, const Axes& axes) {
           inverse_cap({1, nullptr, cap}), worth, worth * 1.44269504f};
 }
 
+// tanh(score / softcap), of -infinity too: nothing is masked here.
+__device__ __forceinline__ float tangent_of(float score, const AttentionShape& shape) {
+  return softcapped(score == -INFINITY ? -3e38f : score, shape.inverse);
+}
+
 // A score before its soft-cap, capped; `slope`: the derivative.
 __device__ __forceinline__ float capped(float score, const AttentionShape& shape, float& slope) {
-  const float tangent = softcapped(score, shape.inverse);
+  const float tangent = tangent_of(score, shape);
   slope = softcap_slope(tangent);
   return shape.softcap * tangent;
 }

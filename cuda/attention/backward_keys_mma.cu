@@ -34,6 +34,7 @@ template <int kD, int kE, int kTermsK, int kTermsV>
 __device__ bool grad_keys(const Matrices& on, const Forest& forest, const AttentionShape& shape, int32_t key_head,
                           int log_tokens, KeysShared<kD, kE, (kTermsK > 0)>& shared) {
   constexpr int kStages = BackwardShapes<kD, kE>::kStages, kThreads = kBackwardThreads;
+  constexpr bool kBoth = kTermsK > 0 && kTermsV > 0;  // which leaves no registers for a window or a soft-cap
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
   const int32_t group = static_cast<int32_t>(shape.H / shape.K), tokens = 1 << log_tokens;
@@ -116,21 +117,23 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
       const f16 *q = shared.q[stage] + half * kD, *grad_out = shared.grad_out[stage] + half * kE;
       float score[kHalfFragments][4], slope[kHalfFragments][4], inverse[2], rescale[2];
       multiply_rows<kD, 1>(score, shared.k, warp_row, q);
-      if constexpr (kTermsK > 0) multiply_rows<kE, 1>(slope, shared.v, warp_row, grad_out);
 #pragma unroll
       for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          const QueryNumbers& query = numbers[quad_column(i) + c];
-          const float scale = query.scale * size_k, by = query.scale * size_v, less = query.slope;
+        for (int c = 0; c < 4; ++c)
+          score[i][c] = __fmul_rn(score[i][c], numbers[quad_column(i) + c % 2].scale * size_k);
+      const auto form_slopes = [&] {
+        multiply_rows<kE, 1>(slope, shared.v, warp_row, grad_out);
 #pragma unroll
-          for (int which = 0; which < 2; ++which) {
-            float &x = score[i][which * 2 + c], &y = slope[i][which * 2 + c];
-            x = __fmul_rn(x, scale);
-            if (kTermsK > 0) y = fmaf(y, by, -less);
+        for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            const QueryNumbers& query = numbers[quad_column(i) + c % 2];
+            slope[i][c] = fmaf(slope[i][c], query.scale * size_v, -query.slope);
           }
-        }
-      if (shape.softcap > 0) {
+      };
+      if constexpr (kTermsK > 0 && !kBoth) form_slopes();
+      if (!kBoth && shape.softcap > 0) {
 #pragma unroll
         for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
@@ -147,23 +150,18 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
           const QueryNumbers& query = numbers[quad_column(i) + c % 2];
           score[i][c] = probability(score[i][c], query.logsumexp) * query.grad;
         }
-      if (now.token < tile.begin + count - 1 || now.token + tokens > now.end || forest.position != nullptr) {
+      if (now.token < tile.begin + count - 1 || now.token + tokens > now.end ||
+          (!kBoth && forest.position != nullptr)) {
 #pragma unroll
         for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
             const int32_t query = now.token + ((half + quad_column(i) + c % 2) & (tokens - 1));
             bool sees = query < now.end && query >= seen_from[c / 2];
-            if (sees && forest.position != nullptr)
+            if (!kBoth && sees && forest.position != nullptr)
               sees = forest.position[query] - forest.window < forest.position[seen_from[c / 2]];
             if (!sees) score[i][c] = 0;
           }
-      }
-      if constexpr (kTermsK > 0) {
-#pragma unroll
-        for (int i = 0; i < kHalfFragments; ++i)
-#pragma unroll
-          for (int c = 0; c < 4; ++c) slope[i][c] *= score[i][c];
       }
       if constexpr (kTermsV > 0) {
         find_units(score, unit_v, inverse, rescale);
@@ -172,6 +170,11 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
         add_rows<kE>(sum_v, weights, rescale, grad_out);
       }
       if constexpr (kTermsK > 0) {
+        if constexpr (kBoth) form_slopes();
+#pragma unroll
+        for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) slope[i][c] *= score[i][c];
         find_units(slope, unit_k, inverse, rescale);
         Weights<kTermsK, kHalfFragments> weights;
         take_weights<kTermsK>(weights, slope, inverse);
@@ -246,8 +249,7 @@ Again grad_keys_by_matrices(const Matrices& on, const Forest& forest, const Atte
       return launch<kD, kE, kTermsK, kTermsV>(on, forest, shape, work, anew, again, enqueue);
     };
     if constexpr (kD <= 128 && kE <= 128)
-      if (terms_k == 1 && terms_v == 1) return run.template operator()<1, 1>(true);
-    // Registers do not hold both sums.
+      if (terms_k == 1 && terms_v == 1 && shape.softcap == 0 && forest.position == nullptr) return run.template operator()<1, 1>(true);
     bool good = true;
     if (k) good = terms_k == 1 ? run.template operator()<1, 0>(true) : run.template operator()<2, 0>(true);
     if (v && good) good = terms_v == 1 ? run.template operator()<0, 1>(!k) : run.template operator()<0, 2>(!k);

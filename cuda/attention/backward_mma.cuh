@@ -8,7 +8,12 @@
 //
 //   p (gradOut.v - delta)
 //
-// carries the sizes of the copies with it. An item with a result that is not finite, or whose tiles have a mark, is
+// carries the sizes of the copies with it.
+//
+// Instructions of a warp for 16 rows and 64 columns of head size 128, counted in machine code for sm_90a: gradK and gradV
+// about 1,900 for 256 matrix instructions, gradQ 1,450 for 192. They were 3,360 for 512 and 2,310 for 320 where weights
+// went in as three bf16 terms.
+// An item with a result that is not finite, or whose tiles have a mark, is
 // marked, and done again without matrix instructions.
 #pragma once
 

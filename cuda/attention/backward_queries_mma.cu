@@ -30,7 +30,7 @@ template <int kD, int kE, int kTerms>
 __device__ bool grad_queries(const Matrices& on, const Forest& forest, const AttentionShape& shape, int log_tokens,
                              QueriesShared<kD, kE>& shared) {
   constexpr int kStages = BackwardShapes<kD, kE>::kStages, kThreads = kBackwardThreads;
-  constexpr int kCount = kTerms == 1 ? kFragments : kFragments / 2;  // two terms are taken by halves of a tile
+  constexpr int kCount = kFragments / 2;  // a tile is taken in halves, which leaves registers
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
   const auto walk_on = [&](int turn) {

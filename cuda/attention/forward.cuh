@@ -19,7 +19,7 @@ struct Forward {
 // and in float64: a large one takes no digits from the scores, and where it outweighs them all nothing overflows.
 struct RowSoftmax {
   float logsumexp;
-  float factor;  // of a sum of exp(score - highest) v
+  double factor;  // of a sum of exp(score - highest) v
 };
 __device__ __forceinline__ RowSoftmax softmax_of_row(double highest, double sum, const float* sink) {
   double logsumexp = highest + log(sum), share = 1;
@@ -28,7 +28,7 @@ __device__ __forceinline__ RowSoftmax softmax_of_row(double highest, double sum,
     logsumexp = fmax(own, static_cast<double>(*sink)) + log1p(exp(-distance));  // NaN of either is one of the distance
     share = exp(own - logsumexp);
   }
-  return {static_cast<float>(logsumexp), static_cast<float>(share / sum)};
+  return {static_cast<float>(logsumexp), share / sum};
 }
 
 // By matrix instructions, on a list of tiles of query_tile_tokens().

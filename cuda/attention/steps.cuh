@@ -62,8 +62,8 @@ auto with_widths(const AttentionShape& shape, Then then) {
 // Dtypes and head sizes that have such kernels.
 inline bool fit_matrices(Float type, const AttentionShape& shape, Launch& on) {
   if (type == Float::kF32) on.because("matrix instructions take bf16 and f16, not f32");
-  else if (shape.D == 0 || shape.E == 0 || shape.D > 256 || shape.E > 256)
-    on.because("matrix instructions take head sizes from 1 to 256");
+  else if (shape.D < 8 || shape.E < 8 || shape.D > 256 || shape.E > 256)
+    on.because("matrix instructions take head sizes from 8 to 256");
   else return true;
   return false;
 }

@@ -116,22 +116,23 @@ __device__ __forceinline__ void add_rows(PlainSum& sum, PlainTiles& tiles,
 }
 
 // Row i of a sum times `factor`, to columns first .. of a row of n numbers.
-__device__ __forceinline__ void store_sum(const float (&row)[8], float factor, void* data, Float type, int64_t at,
+template <class Factor>
+__device__ __forceinline__ void store_sum(const float (&row)[8], Factor factor, void* data, Float type, int64_t at,
                                           int64_t first, int64_t n) {
 #pragma unroll
   for (int c = 0; c < 8; ++c) {
     const int64_t column = first + own_column() + c % 4 + c / 4 * 64;
-    if (column < n) store_float(data, type, at + column, row[c] * factor);
+    if (column < n) store_float(data, type, at + column, static_cast<float>(row[c] * factor));
   }
 }
 
 // What rounding lost of it.
-__device__ __forceinline__ void store_rest(const float (&row)[8], float factor, void* data, Float type, int64_t at,
+__device__ __forceinline__ void store_rest(const float (&row)[8], double factor, void* data, Float type, int64_t at,
                                            int64_t first, int64_t n) {
 #pragma unroll
   for (int c = 0; c < 8; ++c) {
     const int64_t column = first + own_column() + c % 4 + c / 4 * 64;
-    if (column < n) store_float(data, type, at + column, rest_of(row[c] * factor, type));
+    if (column < n) store_float(data, type, at + column, rest_of(static_cast<float>(row[c] * factor), type));
   }
 }
 
