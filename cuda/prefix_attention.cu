@@ -47,7 +47,8 @@ int run(const Args& args, const Axes& axes, Launch& on) {
   if (const int status = check_attention(args, axes)) return status;
   const AttentionShape shape = shape_of(args, axes);
   const Forward forward{heads_of(args.q), heads_of(args.k), heads_of(args.v), data<float>(args.sink),
-                        data<void>(args.out), data<void>(args.out_low), data<float>(args.logsumexp), float_type(args.q)};
+                        data<void>(args.out), data<void>(args.out_low), data<float>(args.logsumexp),
+                        float_type(args.q)};
   const bool values = forward.out != nullptr && shape.E > 0;
   if (shape.H == 0 || shape.P == 0 || (!values && forward.logsumexp == nullptr)) return GRPO_OK;
   const Forest forest = forest_of(args, axes, on);

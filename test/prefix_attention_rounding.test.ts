@@ -1,5 +1,5 @@
-// One term of f16 in each product: on a device the error of bf16 results is that of rounding them, to 5 %. (bf16 factors, as
-// FlashAttention and cuDNN have them, would be 1.4 times that.)
+// One term of f16 in each product: on a device the error of bf16 results is that of rounding them, to 5 %. (bf16
+// factors, as FlashAttention and cuDNN have them, would be 1.4 times that.)
 import { expect, test } from 'vitest'
 import { prefixAttention, prefixAttentionBackward } from '../lib/index.js'
 import { attentionGradients, attentionReference } from './references/attention.js'

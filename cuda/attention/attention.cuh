@@ -1,5 +1,5 @@
-// What the operations of shared-prefix attention and their kernels agree on: the shape of a call, its tensors, the forest
-// of its arguments, and outputs where that is none.
+// What the operations of shared-prefix attention and their kernels agree on: the shape of a call, its tensors, the
+// forest of its arguments, and outputs where that is none.
 #pragma once
 
 #include "attention/forest.cuh"
@@ -34,7 +34,8 @@ __device__ __forceinline__ Rows<T> rows_of(const Heads& x, int64_t token, int64_
   return {static_cast<const T*>(x.data) + token * x.stride + head * n, x.stride, count};
 }
 
-// Items that have to be done again without matrix instructions: tile by tile, `heads` heads at a time. Without marks all.
+// Items that have to be done again without matrix instructions: tile by tile, `heads` heads at a time. Without marks
+// all.
 struct Again {
   const uint8_t* marks;  // [tiles, H / heads], may be null
   int32_t heads;

@@ -32,9 +32,9 @@ __device__ __forceinline__ float origin_of(float logsumexp) { return logsumexp =
 // gradOut . out, with what rounding lost of out where that is given; gradSink where it is wanted.
 void form_delta(const Backward& backward, const AttentionShape& shape, Launch& on);
 
-// What grad_keys_by_matrices needs of a query, besides its rows. The weights of a key's sums are w = p grad for gradOut and
-// w (scale gradOut.v - slope) for q, v being in its size and both copies as they are. A query without q or gradOut has
-// no weight.
+// What grad_keys_by_matrices needs of a query, besides its rows. The weights of a key's sums are w = p grad for gradOut
+// and w (scale gradOut.v - slope) for q, v being in its size and both copies as they are. A query without q or gradOut
+// has no weight.
 struct alignas(16) QueryNumbers {
   float scale;  // that of scores, without its sign, times the size of a number of the copy of q
   float logsumexp;

@@ -15,7 +15,8 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) delta_kernel(Backward on, int64_t rows, int64_t E) {
   const int64_t i = thread_index();
   if (i >= rows) return;
-  const T *grad_out = static_cast<const T*>(on.grad_out.data) + i * E, *out = static_cast<const T*>(on.out.data) + i * E;
+  const T* grad_out = static_cast<const T*>(on.grad_out.data) + i * E;
+  const T* out = static_cast<const T*>(on.out.data) + i * E;
   float sum = 0;
   for (int64_t e = 0; e < E; ++e) sum = fmaf(to_float(grad_out[e]), to_float(out[e]), sum);
   if (on.out_low != nullptr) {
@@ -27,8 +28,8 @@ __global__ void __launch_bounds__(kThreads) delta_kernel(Backward on, int64_t ro
   on.delta[i] = sum;
 }
 
-// gradSink[h] = -sum_p exp(sink[h] - logsumexp[p,h]) delta[p,h], in float64: a block for each head, whose threads add up
-// every 256th token.
+// gradSink[h] = -sum_p exp(sink[h] - logsumexp[p,h]) delta[p,h], in float64: a block for each head, whose threads add
+// up every 256th token.
 // Grid: H. Block: 256. Shared: 64. Work: 8 bytes per query and head. Bound: memory.
 struct SinkShared {
   double partial[kThreads / kWarp];

@@ -203,8 +203,8 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
   return good;
 }
 
-// Grid: tiles of keys x K, at most 2 per multiprocessor. Block: 128. Shared: 51,232 to 198,688. Work: 64 x 64 x 2 (D + E)
-// products per pair of tiles, those of sums once more where they take two terms. Bound: matrix units.
+// Grid: tiles of keys x K, at most 2 per multiprocessor. Block: 128. Shared: 51,232 to 198,688. Work: 64 x 64 x 2 (D +
+// E) products per pair of tiles, those of sums once more where they take two terms. Bound: matrix units.
 template <int kD, int kE, int kTermsK, int kTermsV>
 __global__ void __launch_bounds__(kBackwardThreads, 2)
     grad_keys_mma_kernel(Matrices on, Forest forest, AttentionShape shape, WorkList work, int log_tokens, bool anew,
@@ -230,8 +230,8 @@ bool launch(const Matrices& on, const Forest& forest, const AttentionShape& shap
   int log_tokens = 6;
   for (int heads = heads_of_tile(shape); heads > 1; heads /= 2) --log_tokens;
   enqueue(grad_keys_mma_kernel<kD, kE, kTermsK, kTermsV>,
-          {blocks_for(work.bound * shape.K, 2, enqueue), kBackwardThreads, kShared}, on, forest, shape, work, log_tokens,
-          anew, again);
+          {blocks_for(work.bound * shape.K, 2, enqueue), kBackwardThreads, kShared}, on, forest, shape, work,
+          log_tokens, anew, again);
   return true;
 }
 
@@ -249,7 +249,8 @@ Again grad_keys_by_matrices(const Matrices& on, const Forest& forest, const Atte
       return launch<kD, kE, kTermsK, kTermsV>(on, forest, shape, work, anew, again, enqueue);
     };
     if constexpr (kD <= 128 && kE <= 128)
-      if (terms_k == 1 && terms_v == 1 && shape.softcap == 0 && forest.position == nullptr) return run.template operator()<1, 1>(true);
+      if (terms_k == 1 && terms_v == 1 && shape.softcap == 0 && forest.position == nullptr)
+        return run.template operator()<1, 1>(true);
     bool good = true;
     if (k) good = terms_k == 1 ? run.template operator()<1, 0>(true) : run.template operator()<2, 0>(true);
     if (v && good) good = terms_v == 1 ? run.template operator()<0, 1>(!k) : run.template operator()<0, 2>(!k);

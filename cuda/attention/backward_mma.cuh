@@ -1,20 +1,19 @@
-// What the two passes of the gradients have in common where they go through matrix instructions: bf16 and f16, head sizes
-// up to 256.
+// What the two passes of the gradients have in common where they go through matrix instructions: bf16 and f16, head
+// sizes up to 256.
 //
-// A block of four warps has 64 keys (or 64 queries, of up to four heads) in shared memory for as long as it owns them, and
-// one or two stages of what it runs over: while one is at work the next is copied. Scores and their slopes are formed of
-// f16 copies (factors.cuh); the weights of a sum, probabilities or slopes, go in as f16 in units of their row that grow
-// with them: one term where the sum is rounded to bf16, two where it is rounded to f16 or not at all. A slope
+// A block of four warps has 64 keys (or 64 queries, of up to four heads) in shared memory for as long as it owns them,
+// and one or two stages of what it runs over: while one is at work the next is copied. Scores and their slopes are
+// formed of f16 copies (factors.cuh); the weights of a sum, probabilities or slopes, go in as f16 in units of their row
+// that grow with them: one term where the sum is rounded to bf16, two where it is rounded to f16 or not at all. A slope
 //
 //   p (gradOut.v - delta)
 //
 // carries the sizes of the copies with it.
 //
-// Instructions of a warp for 16 rows and 64 columns of head size 128, counted in machine code for sm_90a: gradK and gradV
-// about 1,900 for 256 matrix instructions, gradQ 1,450 for 192. They were 3,360 for 512 and 2,310 for 320 where weights
-// went in as three bf16 terms.
-// An item with a result that is not finite, or whose tiles have a mark, is
-// marked, and done again without matrix instructions.
+// Instructions of a warp for 16 rows and 64 columns of head size 128, counted in machine code for sm_90a: gradK and
+// gradV about 1,900 for 256 matrix instructions, gradQ 1,450 for 192. They were 3,360 for 512 and 2,310 for 320 where
+// weights went in as three bf16 terms. An item with a result that is not finite, or whose tiles have a mark, is marked,
+// and done again without matrix instructions.
 #pragma once
 
 #include "attention/backward.cuh"
@@ -35,7 +34,8 @@ struct BackwardShapes {
   static constexpr int kWidest = kD > kE ? kD : kE, kStages = kWidest <= 128 ? 2 : 1;
 };
 
-// Of a score that was rounded as in the forward pass: where one key has all the weight, it is logsumexp to the last bit.
+// Of a score that was rounded as in the forward pass: where one key has all the weight, it is logsumexp to the last
+// bit.
 __device__ __forceinline__ float probability(float score, float logsumexp) {
   return exp2_approx((score - logsumexp) * kLog2E);
 }

@@ -43,7 +43,8 @@ __device__ void grad_queries(const Backward& on, const Forest& forest, const Att
     }
     __syncthreads();  // the weights before may still be read
     put_transposed(shared.weights, slope);
-    add_rows(sum, shared.tiles, shared.weights, k, first, D, [&](int i, int j) { return j >= low[i] && j < visible[i]; });
+    const auto sees = [&](int i, int j) { return j >= low[i] && j < visible[i]; };
+    add_rows(sum, shared.tiles, shared.weights, k, first, D, sees);
   });
 #pragma unroll
   for (int i = 0; i < 4; ++i) {

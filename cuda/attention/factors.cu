@@ -90,8 +90,8 @@ __device__ void copy_tile(const Copied& copied, int64_t P, const TokenTile& tile
   __syncthreads();  // the next tile's rows go where this one's were
 }
 
-// Grid: tiles of keys x heads, at most 8 per multiprocessor. Block: 128. Shared: 272. Work: 6 bytes per number, 4 of them
-// from memory. Bound: memory.
+// Grid: tiles of keys x heads, at most 8 per multiprocessor. Block: 128. Shared: 272. Work: 6 bytes per number, 4 of
+// them from memory. Bound: memory.
 __global__ void __launch_bounds__(kThreads, 8) attention_factors_kernel(Copies copies, WorkList tiles) {
   DYN_SMEM(Shared, shared);
   const int64_t count = *tiles.count;

@@ -6,8 +6,8 @@
 //   k, v         a power for the 64 keys of a tile. A row whose largest number is below 2^-28 of the tile's would lose
 //                digits: such a tile is marked, and who sees it is done without matrix instructions
 //
-// So powers, and with them bits, depend on nothing outside a tree. Rows of a copy follow each other by head, padded with
-// zeros to a width that the kernels know: a tile is one range of memory, whatever the strides of the call.
+// So powers, and with them bits, depend on nothing outside a tree. Rows of a copy follow each other by head, padded
+// with zeros to a width that the kernels know: a tile is one range of memory, whatever the strides of the call.
 #pragma once
 
 #include "attention/attention.cuh"

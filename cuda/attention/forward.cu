@@ -52,7 +52,8 @@ __device__ void attend(const Forward& on, const Forest& forest, const AttentionS
     __syncthreads();  // the weights before may still be read
     put_transposed(shared.weights, score);
     const Rows<T> v = rows_of<T>(on.v, keys.key, key_head, E, keys.keys);
-    add_rows(sum, shared.tiles, shared.weights, v, first, E, [&](int i, int j) { return j >= low[i] && j < visible[i]; });
+    const auto sees = [&](int i, int j) { return j >= low[i] && j < visible[i]; };
+    add_rows(sum, shared.tiles, shared.weights, v, first, E, sees);
   });
 #pragma unroll
   for (int i = 0; i < 4; ++i) {

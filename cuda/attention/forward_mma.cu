@@ -4,13 +4,15 @@
 // four heads of one key head: short responses fill a tile, and a key that is copied serves all of them. Keys and values
 // go through a ring of tiles in shared memory, filled while others are at work.
 //
-// Instructions of a warp for its 16 rows and 64 keys of head size 128, counted in machine code for sm_90a: about 720 for
-// 128 matrix instructions, 5.6 each, where all of the tile is seen. They were 2,360 for 256 where probabilities went in
-// as three bf16 terms, and copies found each row anew. 32 rows of a warp took 4.5 each, and more registers than there are.
+// Instructions of a warp for its 16 rows and 64 keys of head size 128, counted in machine code for sm_90a: about 720
+// for 128 matrix instructions, 5.6 each, where all of the tile is seen. They were 2,360 for 256 where probabilities
+// went in as three bf16 terms, and copies found each row anew. 32 rows of a warp took 4.5 each, and more registers than
+// there are.
 //
-// One term in each product: scores from f16 copies (factors.cuh), probabilities as 2^15 p in f16 relative to the running
-// maximum. They are rounded to 11 digits, a bf16 result to 8: root mean square error 1.01 times that of rounding alone.
-// A result in f16, and one whose rounded-off digits are wanted too, is as fine as that: there they go in as two terms.
+// One term in each product: scores from f16 copies (factors.cuh), probabilities as 2^15 p in f16 relative to the
+// running maximum. They are rounded to 11 digits, a bf16 result to 8: root mean square error 1.01 times that of
+// rounding alone. A result in f16, and one whose rounded-off digits are wanted too, is as fine as that: there they go
+// in as two terms.
 #include "attention/forward.cuh"
 #include "attention/steps.cuh"
 #include "attention/tiles.cuh"
@@ -20,8 +22,8 @@ namespace grpo::cuda {
 namespace {
 
 constexpr float kUnit = 0x1p15f;  // probabilities are in units of its inverse
-// A result of which no number exceeds it, 2^-22 of the largest value: those with the weight have values of nearly 0, and
-// of what others add digits may be lost.
+// A result of which no number exceeds it, 2^-22 of the largest value: those with the weight have values of nearly 0,
+// and of what others add digits may be lost.
 constexpr float kFaint = 0x1p-8f;
 
 struct Inputs {
@@ -193,7 +195,8 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
   }
 
   const PowerOfTwo back(power_v == kZeros ? 0 : -power_v);
-  const bool paired = shape.E % 2 == 0 && (reinterpret_cast<uintptr_t>(on.out) | reinterpret_cast<uintptr_t>(on.out_low)) % 4 == 0;
+  const auto address = reinterpret_cast<uintptr_t>(on.out) | reinterpret_cast<uintptr_t>(on.out_low);
+  const bool paired = shape.E % 2 == 0 && address % 4 == 0;
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
     // The highest score was taken times a rounded logarithm: what that changed is taken back. It is rounded as in the
@@ -225,8 +228,8 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
       T* own = static_cast<T*>(to) + row * shape.E;
 #pragma unroll
       for (int i = 0; i < kE / 8; ++i)
-        store_pair(own + quad_column(i), number(back.times(sum[i][which * 2])), number(back.times(sum[i][which * 2 + 1])),
-                   quad_column(i), static_cast<int>(shape.E), paired);
+        store_pair(own + quad_column(i), number(back.times(sum[i][which * 2])),
+                   number(back.times(sum[i][which * 2 + 1])), quad_column(i), static_cast<int>(shape.E), paired);
     };
     store(on.out, [](float x) { return x; });
     if (on.out_low != nullptr) store(on.out_low, [](float x) { return rest_of<T>(x); });
@@ -238,7 +241,8 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
 // rows x 64 x (D + E) products per pair of tiles. Bound: matrix units.
 template <class T, int kTerms, int kD, int kE>
 __global__ void __launch_bounds__(Shapes<kD, kE>::kThreads, 1)
-    prefix_attention_mma_kernel(Forward on, Inputs inputs, Forest forest, AttentionShape shape, WorkList work, int heads,
+    prefix_attention_mma_kernel(Forward on, Inputs inputs, Forest forest, AttentionShape shape, WorkList work,
+                                int heads,
                                 uint8_t* again) {  // [bound, H / heads], receives whether an item is to be done again
   using Shared = MatrixShared<kD, kE>;
   DYN_SMEM(Shared, shared);

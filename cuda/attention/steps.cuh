@@ -1,5 +1,5 @@
-// The tiles of keys that a block runs over, one after the other, and the powers of two of their copies. One thread walks,
-// two tiles ahead of the others: who walks has no registers left for sums.
+// The tiles of keys that a block runs over, one after the other, and the powers of two of their copies. One thread
+// walks, two tiles ahead of the others: who walks has no registers left for sums.
 #pragma once
 
 #include "attention/factors.cuh"
@@ -39,8 +39,8 @@ __device__ __forceinline__ float size_of_power(int32_t power) {
   return PowerOfTwo::exactly(power == kZeros || power == kMarked ? 0 : -power);
 }
 
-// Query heads of a tile: as many of one key head as fit evenly, up to four. Short responses fill a tile then, and what is
-// copied serves all of them.
+// Query heads of a tile: as many of one key head as fit evenly, up to four. Short responses fill a tile then, and what
+// is copied serves all of them.
 inline int heads_of_tile(const AttentionShape& shape) {
   const int64_t group = shape.H / shape.K;
   return group % 4 == 0 ? 4 : group % 2 == 0 ? 2 : 1;

@@ -1,7 +1,7 @@
 // Tiles of f16 in shared memory for matrix instructions, and what both passes of attention do with them.
 //
-// Rows lie without padding. Pieces of 16 bytes of a row are permuted, by what its number says, so that the eight rows of
-// an 8 x 8 matrix lie in different banks; how is the same for rows 16 apart, so that a lane finds its place once and
+// Rows lie without padding. Pieces of 16 bytes of a row are permuted, by what its number says, so that the eight rows
+// of an 8 x 8 matrix lie in different banks; how is the same for rows 16 apart, so that a lane finds its place once and
 // everything else is a constant offset.
 #pragma once
 
@@ -83,8 +83,8 @@ __device__ __forceinline__ Reader<kWidth> by_columns() {
   return {lane_index() / 16 * 8 + lane_index() % 8, lane_index() / 8 % 2};
 }
 
-// product = 16 rows of a from `row` on, times the first 8 kCount rows of b. Where sums take most registers not all steps are unrolled:
-// what the compiler loads early would take the rest.
+// product = 16 rows of a from `row` on, times the first 8 kCount rows of b. Where sums take most registers not all
+// steps are unrolled: what the compiler loads early would take the rest.
 template <int kWidth, int kUnroll, int kCount>
 __device__ __forceinline__ void multiply_rows(float (&product)[kCount][4], const f16* a, int row, const f16* b) {
   const Reader<kWidth> left_at = by_terms<kWidth>(), right_at = by_columns<kWidth>();

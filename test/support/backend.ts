@@ -1,5 +1,5 @@
-// The operations on device arrays in place of host arrays: the same functions, which upload the host arrays that they are
-// given, compute on the device, and read the results back. i32 arrays stay on the host, as they may. In the runs on
+// The operations on device arrays in place of host arrays: the same functions, which upload the host arrays that they
+// are given, compute on the device, and read the results back. i32 arrays stay on the host, as they may. In the runs on
 // device arrays vitest.config.mts puts them in the place of lib/index.js and lib/promises.js, whatever those export.
 import type { TypedArray } from '../../lib/addon/dtypes.js'
 import type { Operation } from '../../lib/call/run.js'
@@ -24,7 +24,7 @@ function hostOf(value: unknown): Host | undefined {
   return undefined
 }
 
-/** The arrays of one call on the device; what shares memory on the host, a slice of rows or one array twice, does there. */
+/** The arrays of one call on the device; what shares memory on the host does there. */
 class Uploads {
   private readonly memories = new Map<ArrayBufferLike, { whole: Host; memory: lib.DeviceArray }>()
   private readonly made: { host: Host; view: lib.DeviceArray }[] = []
