@@ -1,15 +1,14 @@
 // Attention over packed segments that share prefixes.
 //
-// A block owns a tile of 64 queries of one head and runs over the keys of their paths with a running softmax: nothing
-// is shared between blocks, and no scores leave the chip. Queries and outputs move once, keys and values once per tile
-// of queries, mostly from the L2 cache: the heads that share keys stand next to each other in the order of work. The
-// work list is made on the device, see attention/schedule.cu.
+// A block owns a tile of queries and runs over the keys of their paths with a running softmax: nothing is shared between
+// blocks, and no scores leave the chip. Queries and outputs move once, keys and values once per tile of queries, mostly
+// from the L2 cache: the heads that share keys stand next to each other in the order of work. The work list is made on
+// the device, see attention/schedule.cu.
 //
-// bf16 and f16 of head sizes up to 128 (multiples of 8, aligned to 16 bytes) go through matrix instructions, a warp per
-// 16 queries, keys and values copied while the tile before is at work. There a hidden value has the weight 0, and 0
-// times infinity is NaN: a tile with a result that is not finite is done again by the other kernel, which leaves hidden
-// values out. That is the kernel of all other inputs: float32 sums by 256 threads, any head sizes. Both stand in
-// attention/.
+// bf16 and f16 of head sizes from 8 to 256 go through matrix instructions, as copies in f16: attention/factors.cuh. There
+// a hidden value has the weight 0, and 0 times infinity is NaN: a tile with a result that is not finite, or whose numbers
+// f16 does not hold, is done again by the other kernel, which leaves hidden values out. That is the kernel of all other
+// inputs: float32 sums by 256 threads, any head sizes. Both stand in attention/.
 #include "attention/attention.cuh"
 #include "attention/forward.cuh"
 #include "blocks/offsets.cuh"

@@ -10,8 +10,8 @@
 // through matrix instructions where they can, and what came out of these without being finite is done again without.
 // The kernels stand in attention/, a file for each pass and each kind of arithmetic.
 //
-// Which kernel runs: the same as forward, also by the alignment of gradOut, and only if the GPU lets a block have the
-// shared memory that a head size takes. All other inputs take float32 sums without matrix instructions.
+// Which kernel runs: the same as forward, and only if the GPU lets a block have the shared memory that a head size takes
+// (above 192 more than 99 KB). All other inputs take float32 sums without matrix instructions.
 #include "attention/attention.cuh"
 #include "attention/backward.cuh"
 

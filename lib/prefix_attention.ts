@@ -96,8 +96,8 @@ function withSegments<Inputs extends PrefixAttentionInputs>(operation: string, n
  * error of the plain float32 formula, plus the last digit of their dtype; scores of thousands are tested. With precision
  * 'standard' probabilities may be rounded once to the dtype of q, as PyTorch and other trainers do, where that is faster:
  * bf16 on a CPU that multiplies bf16 itself ('avx512_bf16', 'amx'). Elsewhere, and on CUDA devices, it changes nothing.
- * There numbers and products of bf16 below 1.2e-38 count as 0. The kernels of a CUDA device refuse what they do not take
- * yet: window, softcap, sink, outLow, and rows that lie apart.
+ * There numbers and products of bf16 below 1.2e-38 count as 0. On CUDA devices out and gradients of bf16 have the error
+ * of rounding them, root mean square, to 5 %.
  *
  * @param inputs.q       [P,H,D]  f32, bf16 or f16; positions (RoPE) are applied by the caller, from layout.position
  * @param inputs.k       [P,K,D]  the dtype of q

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { array, type HostArray, prefixAttention, prefixAttentionBackward, prefixLayout } from '../lib/index.js'
 import { check, floats, problem, sideBySide } from './support/attention_cases.js'
-import { cpuDescribe, cpuTest } from './support/backend_kind.js'
+import { cpuTest } from './support/backend_kind.js'
 import { exactly, refuses } from './support/compare.js'
 
 const {
@@ -151,7 +151,7 @@ describe('rows that lie apart', () => {
     const q = { ...inputs.q, stride: 15 }
     refuses(() => prefixAttention({ ...inputs, q }), { error: RangeError, code: 'ERR_GRPO_SHAPE', argument: 'q' })
   })
-  cpuTest('views that overlap', () => {
+  test('views that overlap', () => {
     const before = views.whole.slice()
     const { gradQ, gradK } = views.views
     // gradK would begin in the last head of gradQ.
