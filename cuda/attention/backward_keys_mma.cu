@@ -5,9 +5,6 @@
 namespace grpo::cuda {
 namespace {
 
-// Queries of a round are taken in halves, which leaves registers for both sums.
-constexpr int kHalf = kTileTokens / 2, kHalfFragments = kHalf / 8;
-
 // The queries of a round: up to 2^log_tokens tokens of each of some heads.
 struct alignas(16) Round {
   int32_t token, end, head;
@@ -15,13 +12,16 @@ struct alignas(16) Round {
 };
 
 // v is there only where gradK is wanted.
-template <int kD, int kE, bool kSlopes>
+template <int kD, int kE, int kTermsK, int kTermsV>
 struct KeysShared {
   static constexpr int kStages = BackwardShapes<kD, kE>::kStages;
+  static constexpr int kParts = BackwardShapes<kD, kE>::kParts;
   alignas(16) f16 k[kTileTokens * kD];
-  alignas(16) f16 v[kSlopes ? kTileTokens * kE : 8];
+  alignas(16) f16 v[kTermsK > 0 ? kTileTokens * kE : 8];
   alignas(16) f16 q[kStages][kTileTokens * kD];
   alignas(16) f16 grad_out[kStages][kTileTokens * kE];
+  SharedWeights<kParts, kTermsK> slopes;
+  SharedWeights<kParts, kTermsV> weights;
   QueryNumbers numbers[kStages][kTileTokens];
   QueryWalk walk;
   Round round[3];  // one thread walks, two rounds ahead
@@ -32,8 +32,9 @@ struct KeysShared {
 // Whether all results are finite, and the tile is not marked. kTermsK, kTermsV: 0 where a gradient is not formed.
 template <int kD, int kE, int kTermsK, int kTermsV>
 __device__ bool grad_keys(const Matrices& on, const Forest& forest, const AttentionShape& shape, int32_t key_head,
-                          int log_tokens, KeysShared<kD, kE, (kTermsK > 0)>& shared) {
-  constexpr int kStages = BackwardShapes<kD, kE>::kStages, kThreads = kBackwardThreads;
+                          int log_tokens, KeysShared<kD, kE, kTermsK, kTermsV>& shared) {
+  using S = BackwardShapes<kD, kE>;
+  constexpr int kStages = S::kStages, kThreads = S::kThreads, kParts = S::kParts;
   constexpr bool kBoth = kTermsK > 0 && kTermsV > 0;  // which leaves no registers for a window or a soft-cap
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
@@ -71,15 +72,8 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
     cp_async_commit();
   };
 
-  // The first query that sees the key of a row. None sees a row past the end, which would spoil its unit.
-  const int warp_row = warp_index() * 16;
-  int32_t seen_from[2];
-#pragma unroll
-  for (int which = 0; which < 2; ++which) {
-    const int own = warp_row + quad_row() + which * 8;
-    seen_from[which] = own < count ? tile.begin + own : INT32_MAX;
-  }
-  float sum_k[kTermsK > 0 ? kD / 8 : 1][4], sum_v[kTermsV > 0 ? kE / 8 : 1][4];
+  const Pair<kParts> pair;
+  float sum_k[kTermsK > 0 ? kD / kParts / 8 : 1][4], sum_v[kTermsV > 0 ? kE / kParts / 8 : 1][4];
   float unit_k[2] = {kLeastUnit, kLeastUnit}, unit_v[2] = {kLeastUnit, kLeastUnit};
 #pragma unroll
   for (auto& x : sum_k)
@@ -112,18 +106,19 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
     __syncthreads();
     walk_on(turn_after(turn, 2));
 #pragma unroll 1
-    for (int half = 0; half < kTileTokens; half += kHalf) {
+    for (int i = 0; i < 2 / kParts; ++i) {
+      const int half = (kParts == 2 ? pair.part : i) * kHalf;
       const QueryNumbers* numbers = shared.numbers[stage] + half;
       const f16 *q = shared.q[stage] + half * kD, *grad_out = shared.grad_out[stage] + half * kE;
-      float score[kHalfFragments][4], slope[kHalfFragments][4], inverse[2], rescale[2];
-      multiply_rows<kD, 1>(score, shared.k, warp_row, q);
+      float score[kHalfFragments][4], slope[kHalfFragments][4];
+      multiply_rows<kD, 1>(score, shared.k, pair.rows, q);
 #pragma unroll
       for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
         for (int c = 0; c < 4; ++c)
           score[i][c] = __fmul_rn(score[i][c], numbers[quad_column(i) + c % 2].scale * size_k);
       const auto form_slopes = [&] {
-        multiply_rows<kE, 1>(slope, shared.v, warp_row, grad_out);
+        multiply_rows<kE, 1>(slope, shared.v, pair.rows, grad_out);
 #pragma unroll
         for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
@@ -157,28 +152,23 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
             const int32_t query = now.token + ((half + quad_column(i) + c % 2) & (tokens - 1));
-            bool sees = query < now.end && query >= seen_from[c / 2];
+            const int own = pair.rows + quad_row() + c / 2 * 8;
+            // Nobody sees a row past the end, which would spoil its unit.
+            bool sees = own < count && query >= tile.begin + own && query < now.end;
             if (!kBoth && sees && forest.position != nullptr)
-              sees = forest.position[query] - forest.window < forest.position[seen_from[c / 2]];
+              sees = forest.position[query] - forest.window < forest.position[tile.begin + own];
             if (!sees) score[i][c] = 0;
           }
       }
-      if constexpr (kTermsV > 0) {
-        find_units(score, unit_v, inverse, rescale);
-        Weights<kTermsV, kHalfFragments> weights;
-        take_weights<kTermsV>(weights, score, inverse);
-        add_rows<kE>(sum_v, weights, rescale, grad_out);
-      }
+      if constexpr (kTermsV > 0)
+        add_weighted<kE, kParts, kTermsV>(sum_v, unit_v, score, shared.grad_out[stage], half, shared.weights, pair);
       if constexpr (kTermsK > 0) {
         if constexpr (kBoth) form_slopes();
 #pragma unroll
         for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
           for (int c = 0; c < 4; ++c) slope[i][c] *= score[i][c];
-        find_units(slope, unit_k, inverse, rescale);
-        Weights<kTermsK, kHalfFragments> weights;
-        take_weights<kTermsK>(weights, slope, inverse);
-        add_rows<kD>(sum_k, weights, rescale, q);
+        add_weighted<kD, kParts, kTermsK>(sum_k, unit_k, slope, shared.q[stage], half, shared.slopes, pair);
       }
     }
     __syncthreads();  // the copies of the round after next go where this round's were
@@ -189,16 +179,16 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
   bool good = power_k != kMarked && power_v != kMarked;
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
-    const int own = warp_row + quad_row() + which * 8;
+    const int own = pair.rows + quad_row() + which * 8;
     if (own >= count) continue;
     const int64_t token = tile.begin + own;
     const Gradient &to_k = on.backward.grad_k, &to_v = on.backward.grad_v;
     if (kTermsK > 0 && to_k.data != nullptr)
-      good &= store_row(sum_k, which, unit_k[which] * to_k.scale, to_k, token * to_k.stride + key_head * shape.D,
-                        static_cast<int>(shape.D));
+      good &= store_row<kParts>(sum_k, pair.part, which, unit_k[which] * to_k.scale, to_k,
+                                token * to_k.stride + key_head * shape.D, static_cast<int>(shape.D));
     if (kTermsV > 0 && to_v.data != nullptr)
-      good &= store_row(sum_v, which, unit_v[which] * to_v.scale, to_v, token * to_v.stride + key_head * shape.E,
-                        static_cast<int>(shape.E));
+      good &= store_row<kParts>(sum_v, pair.part, which, unit_v[which] * to_v.scale, to_v,
+                                token * to_v.stride + key_head * shape.E, static_cast<int>(shape.E));
   }
   return good;
 }
@@ -206,10 +196,10 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
 // Grid: tiles of keys x K, at most 2 per multiprocessor. Block: 128. Shared: 51,232 to 198,688. Work: 64 x 64 x 2 (D +
 // E) products per pair of tiles, those of sums once more where they take two terms. Bound: matrix units.
 template <int kD, int kE, int kTermsK, int kTermsV>
-__global__ void __launch_bounds__(kBackwardThreads, 2)
+__global__ void __launch_bounds__(BackwardShapes<kD, kE>::kThreads, 2 / BackwardShapes<kD, kE>::kParts)
     grad_keys_mma_kernel(Matrices on, Forest forest, AttentionShape shape, WorkList work, int log_tokens, bool anew,
                          uint8_t* again) {  // [bound, K], receives whether an item is to be done again
-  using Shared = KeysShared<kD, kE, (kTermsK > 0)>;
+  using Shared = KeysShared<kD, kE, kTermsK, kTermsV>;
   DYN_SMEM(Shared, shared);
   const uint32_t heads = static_cast<uint32_t>(shape.K);
   for (int64_t item = blockIdx.x; item < *work.count * int64_t{heads}; item += gridDim.x) {
@@ -225,12 +215,12 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
 template <int kD, int kE, int kTermsK, int kTermsV>
 bool launch(const Matrices& on, const Forest& forest, const AttentionShape& shape, const WorkList& work, bool anew,
             uint8_t* again, Launch& enqueue) {
-  constexpr size_t kShared = sizeof(KeysShared<kD, kE, (kTermsK > 0)>);
+  constexpr size_t kShared = sizeof(KeysShared<kD, kE, kTermsK, kTermsV>);
   if (static_cast<int64_t>(kShared) > enqueue.device.shared_limit) return false;
   int log_tokens = 6;
   for (int heads = heads_of_tile(shape); heads > 1; heads /= 2) --log_tokens;
   enqueue(grad_keys_mma_kernel<kD, kE, kTermsK, kTermsV>,
-          {blocks_for(work.bound * shape.K, 2, enqueue), kBackwardThreads, kShared}, on, forest, shape, work,
+          {blocks_for(work.bound * shape.K, 2, enqueue), BackwardShapes<kD, kE>::kThreads, kShared}, on, forest, shape, work,
           log_tokens, anew, again);
   return true;
 }

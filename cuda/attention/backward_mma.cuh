@@ -17,12 +17,10 @@
 #pragma once
 
 #include "attention/backward.cuh"
+#include "attention/sharing.cuh"
 #include "attention/steps.cuh"
-#include "attention/tiles.cuh"
 
 namespace grpo::cuda {
-
-constexpr int kBackwardThreads = 128;
 
 // Terms of the weights of a gradient.
 inline int terms_of(const Gradient& gradient, Float type) {
@@ -32,7 +30,31 @@ inline int terms_of(const Gradient& gradient, Float type) {
 template <int kD, int kE>
 struct BackwardShapes {
   static constexpr int kWidest = kD > kE ? kD : kE, kStages = kWidest <= 128 ? 2 : 1;
+  static constexpr int kParts = kWidest <= 128 ? 1 : 2, kThreads = 4 * kParts * kWarp;  // warps that share 16 rows
 };
+
+// Tiles are taken in halves, which leaves registers; by warps that share rows one half each.
+constexpr int kHalf = kTileTokens / 2, kHalfFragments = kHalf / 8;
+
+// sum += weights times rows of the tile, the weights being those of one of its halves.
+template <int kWidth, int kParts, int kTerms>
+__device__ __forceinline__ void add_weighted(float (&sum)[kWidth / kParts / 8][4], float (&unit)[2],
+                                             const float (&weights)[kHalfFragments][4], const f16* tile, int half,
+                                             SharedWeights<kParts, kTerms>& shared, const Pair<kParts>& pair) {
+  float most[2], inverse[2], rescale[2];
+  find_most(weights, most);
+  if constexpr (kParts == 2) share_most(most, shared.most, pair);
+  grow_units(most, unit, inverse, rescale);
+  Weights<kTerms, kHalfFragments> own;
+  take_weights<kTerms>(own, weights, inverse);
+  if constexpr (kParts == 1) {
+    add_rows<kWidth, 1>(sum, own, rescale, tile + half * kWidth, 0);
+  } else {
+    Weights<kTerms, kFragments> all;
+    share_weights<kTerms>(all, own, shared, pair);
+    add_rows<kWidth, 2>(sum, all, rescale, tile, pair.part);
+  }
+}
 
 // Of a score that was rounded as in the forward pass: where one key has all the weight, it is logsumexp to the last
 // bit.
@@ -41,18 +63,19 @@ __device__ __forceinline__ float probability(float score, float logsumexp) {
 }
 
 // A row of sums times `factor`, from `at` on; whether all are finite.
-template <int kCount>
-__device__ __forceinline__ bool store_row(const float (&sum)[kCount][4], int which, float factor, const Gradient& to,
-                                          int64_t at, int N) {
+template <int kParts, int kCount>
+__device__ __forceinline__ bool store_row(const float (&sum)[kCount][4], int part, int which, float factor,
+                                          const Gradient& to, int64_t at, int N) {
   float trap = 0;
   const auto store = [&](auto* data) {
     auto* row = data + at;
     const bool paired = N % 2 == 0 && reinterpret_cast<uintptr_t>(row) % (2 * sizeof(*row)) == 0;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
+      const int column = column_of<kParts>(i, part);
       const float low = sum[i][which * 2] * factor, high = sum[i][which * 2 + 1] * factor;
       trap = fmaf(high, 0.0f, fmaf(low, 0.0f, trap));  // NaN where one is not finite
-      store_pair(row + quad_column(i), low, high, quad_column(i), N, paired);
+      store_pair(row + column, low, high, column, N, paired);
     }
   };
   if (to.type == Float::kBf16) store(static_cast<bf16*>(to.data));

@@ -10,13 +10,14 @@ struct RowNumbers {
   float scale, logsumexp, grad, delta;
 };
 
-template <int kD, int kE>
+template <int kD, int kE, int kTerms>
 struct QueriesShared {
   static constexpr int kStages = BackwardShapes<kD, kE>::kStages;
   alignas(16) f16 q[kTileTokens * kD];
   alignas(16) f16 grad_out[kTileTokens * kE];
   alignas(16) f16 k[kStages][kTileTokens * kD];
   alignas(16) f16 v[kStages][kTileTokens * kE];
+  SharedWeights<BackwardShapes<kD, kE>::kParts, kTerms> slopes;
   RowNumbers numbers[kTileTokens];
   Steps steps;
   TokenTile tile;
@@ -28,9 +29,9 @@ struct QueriesShared {
 // Whether all results are finite, and no tile of keys was marked.
 template <int kD, int kE, int kTerms>
 __device__ bool grad_queries(const Matrices& on, const Forest& forest, const AttentionShape& shape, int log_tokens,
-                             QueriesShared<kD, kE>& shared) {
-  constexpr int kStages = BackwardShapes<kD, kE>::kStages, kThreads = kBackwardThreads;
-  constexpr int kCount = kFragments / 2;  // a tile is taken in halves, which leaves registers
+                             QueriesShared<kD, kE, kTerms>& shared) {
+  using S = BackwardShapes<kD, kE>;
+  constexpr int kStages = S::kStages, kThreads = S::kThreads, kParts = S::kParts;
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
   const auto walk_on = [&](int turn) {
@@ -66,10 +67,10 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
   cp_async_commit();
 
   // The 16 rows of this warp are tokens of one head.
-  const int warp_row = warp_index() * 16;
-  const int32_t first = tile.begin + (warp_row & ((1 << log_tokens) - 1)), token = first + quad_row();
-  const RowNumbers* numbers = shared.numbers + warp_row + quad_row();
-  float sum[kD / 8][4], unit[2] = {kLeastUnit, kLeastUnit};
+  const Pair<kParts> pair;
+  const int32_t first = tile.begin + (pair.rows & ((1 << log_tokens) - 1)), token = first + quad_row();
+  const RowNumbers* numbers = shared.numbers + pair.rows + quad_row();
+  float sum[kD / kParts / 8][4], unit[2] = {kLeastUnit, kLeastUnit};
 #pragma unroll
   for (auto& x : sum)
 #pragma unroll
@@ -88,17 +89,18 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
       good = good && now.power_k != kMarked && now.power_v != kMarked;
       const float size_k = size_of_power(now.power_k), size_v = size_of_power(now.power_v);
 #pragma unroll 1
-      for (int half = 0; half < kTileTokens; half += kCount * 8) {
+      for (int i = 0; i < 2 / kParts; ++i) {
+        const int half = (kParts == 2 ? pair.part : i) * kHalf;
         const f16 *k = shared.k[stage] + half * kD, *v = shared.v[stage] + half * kE;
-        float score[kCount][4], slope[kCount][4], inverse[2], rescale[2];
-        multiply_rows<kD, 1>(score, shared.q, warp_row, k);
-        multiply_rows<kE, 1>(slope, shared.grad_out, warp_row, v);
+        float score[kHalfFragments][4], slope[kHalfFragments][4];
+        multiply_rows<kD, 1>(score, shared.q, pair.rows, k);
+        multiply_rows<kE, 1>(slope, shared.grad_out, pair.rows, v);
 #pragma unroll
         for (int which = 0; which < 2; ++which) {
           const RowNumbers& row = numbers[which * 8];
           const float scale = row.scale * size_k, size = row.grad * size_v * size_k, delta = row.delta * size_k;
 #pragma unroll
-          for (int i = 0; i < kCount; ++i)
+          for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
             for (int c = 0; c < 2; ++c) {
               float &x = score[i][which * 2 + c], &y = slope[i][which * 2 + c];
@@ -108,7 +110,7 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
         }
         if (shape.softcap > 0) {
 #pragma unroll
-          for (int i = 0; i < kCount; ++i)
+          for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
             for (int c = 0; c < 4; ++c) {
               float steepness;
@@ -117,7 +119,7 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
             }
         }
 #pragma unroll
-        for (int i = 0; i < kCount; ++i)
+        for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
           for (int c = 0; c < 4; ++c) score[i][c] = probability(score[i][c], numbers[c / 2 * 8].logsumexp);
         if (keys.keys < kTileTokens || keys.key + kTileTokens - 1 > first || keys.token_end < tile.end ||
@@ -125,23 +127,20 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
 #pragma unroll
           for (int which = 0; which < 2; ++which) {
             const int32_t t = token + which * 8;
-          const int hidden = (t < tile.end ? hidden_keys(forest, keys, t) : 0) - quad_column(0) - half;
-          const int visible = visible_keys(keys, t) - quad_column(0) - half;
+            const int hidden = (t < tile.end ? hidden_keys(forest, keys, t) : 0) - quad_column(0) - half;
+            const int visible = visible_keys(keys, t) - quad_column(0) - half;
 #pragma unroll
-            for (int i = 0; i < kCount; ++i)
+            for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
               for (int c = 0; c < 2; ++c)
                 if (i * 8 + c >= visible || i * 8 + c < hidden) score[i][which * 2 + c] = 0;
           }
         }
 #pragma unroll
-        for (int i = 0; i < kCount; ++i)
+        for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
           for (int c = 0; c < 4; ++c) slope[i][c] *= score[i][c];
-        find_units(slope, unit, inverse, rescale);
-        Weights<kTerms, kCount> weights;
-        take_weights<kTerms>(weights, slope, inverse);
-        add_rows<kD>(sum, weights, rescale, k);
+        add_weighted<kD, kParts, kTerms>(sum, unit, slope, shared.k[stage], half, shared.slopes, pair);
       }
     }
     if (!more) break;
@@ -157,8 +156,8 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
   for (int which = 0; which < 2; ++which) {
     const int64_t t = token + which * 8;
     if (t < tile.end)
-      good &= store_row(sum, which, unit[which] * (shape.scale * to.scale), to,
-                        t * to.stride + (shared.first_head + (warp_row >> log_tokens)) * shape.D,
+      good &= store_row<kParts>(sum, pair.part, which, unit[which] * (shape.scale * to.scale), to,
+                        t * to.stride + (shared.first_head + (pair.rows >> log_tokens)) * shape.D,
                         static_cast<int>(shape.D));
   }
   return good;
@@ -167,10 +166,10 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
 // Grid: tiles of queries x H / heads, at most 2 per multiprocessor. Block: 128. Shared: 50,352 to 132,272. Work: 64 x
 // 64 x (2 D + E) products per pair of tiles, those of the sum once more where they take two terms. Bound: matrix units.
 template <int kD, int kE, int kTerms>
-__global__ void __launch_bounds__(kBackwardThreads, 2)
+__global__ void __launch_bounds__(BackwardShapes<kD, kE>::kThreads, 2 / BackwardShapes<kD, kE>::kParts)
     grad_queries_mma_kernel(Matrices on, Forest forest, AttentionShape shape, WorkList work, int log_tokens,
                             uint8_t* again) {  // [bound, H / heads], receives whether an item is to be done again
-  using Shared = QueriesShared<kD, kE>;
+  using Shared = QueriesShared<kD, kE, kTerms>;
   DYN_SMEM(Shared, shared);
   const uint32_t heads = kTileTokens >> log_tokens, groups = static_cast<uint32_t>(shape.H) / heads;
   for (;;) {
@@ -199,13 +198,17 @@ Again grad_queries_by_matrices(const Matrices& on, const Forest& forest, const A
   const int heads = heads_of_tile(shape), log_tokens = heads == 4 ? 4 : heads == 2 ? 5 : 6;
   const int64_t items = work.bound * (shape.H / heads);
   uint8_t* again = enqueue.scratch<uint8_t>(items);
-  const bool two = terms_of(on.backward.grad_q, on.backward.type) == 2;
   const bool done = with_widths(shape, [&]<int kD, int kE>() {
-    constexpr size_t kShared = sizeof(QueriesShared<kD, kE>);
-    if (static_cast<int64_t>(kShared) > enqueue.device.shared_limit) return false;
-    enqueue(two ? grad_queries_mma_kernel<kD, kE, 2> : grad_queries_mma_kernel<kD, kE, 1>,
-            {blocks_for(items, 2, enqueue), kBackwardThreads, kShared}, on, forest, shape, work, log_tokens, again);
-    return true;
+    const auto run = [&]<int kTerms>() {
+      constexpr size_t kShared = sizeof(QueriesShared<kD, kE, kTerms>);
+      if (static_cast<int64_t>(kShared) > enqueue.device.shared_limit) return false;
+      enqueue(grad_queries_mma_kernel<kD, kE, kTerms>,
+              {blocks_for(items, 2, enqueue), BackwardShapes<kD, kE>::kThreads, kShared}, on, forest, shape, work,
+              log_tokens, again);
+      return true;
+    };
+    return terms_of(on.backward.grad_q, on.backward.type) == 2 ? run.template operator()<2>()
+                                                               : run.template operator()<1>();
   });
   if (!done) {
     enqueue.because("the GPU lets a block have less shared memory than this head size takes");

@@ -14,8 +14,8 @@
 // rounding alone. A result in f16, and one whose rounded-off digits are wanted too, is as fine as that: there they go
 // in as two terms.
 #include "attention/forward.cuh"
+#include "attention/sharing.cuh"
 #include "attention/steps.cuh"
-#include "attention/tiles.cuh"
 #include "blocks/exp2.cuh"
 
 namespace grpo::cuda {
@@ -32,8 +32,9 @@ struct Inputs {
 
 template <int kD, int kE>
 struct Shapes {
-  static constexpr int kWidest = kD > kE ? kD : kE, kWarps = kWidest <= 128 ? 8 : 4, kThreads = kWarps * kWarp;
-  static constexpr int kRows = kWarps * 16, kStages = kWidest <= 128 ? 3 : 2;
+  static constexpr int kWidest = kD > kE ? kD : kE, kRows = kWidest <= 128 ? 128 : 64;
+  static constexpr int kParts = kE <= 128 ? 1 : 2;  // warps that share 16 rows
+  static constexpr int kThreads = kRows / 16 * kParts * kWarp, kStages = kWidest <= 128 ? 3 : 2;
   static constexpr int kUnroll = kWidest <= 128 ? kD / 16 : 1;
 };
 
@@ -42,6 +43,7 @@ struct MatrixShared {
   alignas(16) f16 q[Shapes<kD, kE>::kRows * kD];
   alignas(16) f16 ring[Shapes<kD, kE>::kStages][kTileTokens * Shapes<kD, kE>::kWidest];
   float unit[Shapes<kD, kE>::kRows];  // of the copies of q
+  SharedMost most;
   Steps steps;
   // What every round needs lies here: sums take all registers.
   TokenTile tile;
@@ -55,28 +57,28 @@ template <class T, int kTerms, int kD, int kE>
 __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& forest, const AttentionShape& shape,
                        int heads, MatrixShared<kD, kE>& shared) {
   using S = Shapes<kD, kE>;
-  constexpr int kStages = S::kStages, kThreads = S::kThreads;
+  constexpr int kStages = S::kStages, kThreads = S::kThreads, kParts = S::kParts;
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
   const int tokens = S::kRows / heads;
 
   // The 16 rows of this warp are tokens of one head.
-  const int warp_row = warp_index() * 16;
-  const int32_t first = tile.begin + warp_row % tokens, token = first + quad_row();
-  const auto head = [&] { return shared.first_head + warp_row / tokens; };
-  float* const unit = shared.unit + warp_row + quad_row();
-  if (lane_index() < 16) {
+  const Pair<kParts> pair;
+  const int32_t first = tile.begin + pair.rows % tokens, token = first + quad_row();
+  const auto head = [&] { return shared.first_head + pair.rows / tokens; };
+  float* const unit = shared.unit + pair.rows + quad_row();
+  if (pair.part == 0 && lane_index() < 16) {
     const int32_t t = first + lane_index();
-    shared.unit[warp_row + lane_index()] = t < tile.end ? size_of_power(inputs.q.power[head() * P + t]) : 1;
+    shared.unit[pair.rows + lane_index()] = t < tile.end ? size_of_power(inputs.q.power[head() * P + t]) : 1;
   }
-  float highest[2], total[2], rescale[2], sum[kE / 8][4];
+  float highest[2], total[2], rescale[2], sum[kE / kParts / 8][4];
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
     highest[which] = -INFINITY;
     total[which] = 0;
   }
 #pragma unroll
-  for (int i = 0; i < kE / 8; ++i)
+  for (int i = 0; i < kE / kParts / 8; ++i)
 #pragma unroll
     for (int c = 0; c < 4; ++c) sum[i][c] = 0;
 
@@ -125,7 +127,7 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
       good = good && now.power_k != kMarked && now.power_v != kMarked;
       const float unit_k = size_of_power(now.power_k);
       float score[kFragments][4];
-      multiply_rows<kD, S::kUnroll>(score, shared.q, warp_row, shared.ring[slot_of_keys(turn)]);
+      multiply_rows<kD, S::kUnroll>(score, shared.q, pair.rows, shared.ring[slot_of_keys(turn)]);
       if (shape.softcap > 0) {
 #pragma unroll
         for (int i = 0; i < kFragments; ++i)
@@ -190,13 +192,14 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
       else copy_v(following.keys, slot_of_values(turn_after(turn, 1)));
     }
     cp_async_commit();
-    if (sees) add_rows<kE>(sum, weights, rescale, shared.ring[slot_of_values(turn)]);
+    if (sees) add_rows<kE, kParts>(sum, weights, rescale, shared.ring[slot_of_values(turn)], pair.part);
     if (!more) break;
   }
 
   const PowerOfTwo back(power_v == kZeros ? 0 : -power_v);
   const auto address = reinterpret_cast<uintptr_t>(on.out) | reinterpret_cast<uintptr_t>(on.out_low);
   const bool paired = shape.E % 2 == 0 && address % 4 == 0;
+  float most[2], logsumexp[2];
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
     // The highest score was taken times a rounded logarithm: what that changed is taken back. It is rounded as in the
@@ -206,30 +209,35 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
     const double all = static_cast<double>(quad_reduce(total[which], Add{})) * exp2(turned);
     const RowSoftmax softmax =
         softmax_of_row(highest[which] * shape.per_score, all, on.sink == nullptr ? nullptr : on.sink + head());
+    logsumexp[which] = softmax.logsumexp;
     const float inverse = static_cast<float>(softmax.factor * exp2(turned) / kUnit);
-    float most = 0, trap = 0;
 #pragma unroll
-    for (int i = 0; i < kE / 8; ++i)
+    for (int i = 0; i < kE / kParts / 8; ++i)
 #pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        float& x = sum[i][which * 2 + c];
-        x *= inverse;
-        most = fmaxf(most, fabsf(x));
-        trap = fmaf(x, 0.0f, trap);  // NaN where one is not finite
-      }
-    most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
+      for (int c = 0; c < 2; ++c) sum[i][which * 2 + c] *= inverse;
+  }
+  find_most(sum, most);
+  if constexpr (kParts == 2) share_most(most, shared.most, pair);
+#pragma unroll
+  for (int which = 0; which < 2; ++which) {
     const int32_t t = token + which * 8;
     if (t >= tile.end) continue;
     const int64_t row = t * shape.H + head();
-    good = good && isfinite(softmax.logsumexp) && trap == 0 && (power_v == kZeros || most > kFaint);
-    if (on.logsumexp != nullptr && lane_index() % 4 == 0) on.logsumexp[row] = softmax.logsumexp;
+    float trap = logsumexp[which] * 0.0f;  // NaN where one is not finite
+#pragma unroll
+    for (int i = 0; i < kE / kParts / 8; ++i)
+      trap = fmaf(sum[i][which * 2 + 1], 0.0f, fmaf(sum[i][which * 2], 0.0f, trap));
+    good = good && trap == 0 && (power_v == kZeros || most[which] > kFaint);
+    if (on.logsumexp != nullptr && pair.part == 0 && lane_index() % 4 == 0) on.logsumexp[row] = logsumexp[which];
     if (on.out == nullptr) continue;
     const auto store = [&](void* to, auto&& number) {
       T* own = static_cast<T*>(to) + row * shape.E;
 #pragma unroll
-      for (int i = 0; i < kE / 8; ++i)
-        store_pair(own + quad_column(i), number(back.times(sum[i][which * 2])),
-                   number(back.times(sum[i][which * 2 + 1])), quad_column(i), static_cast<int>(shape.E), paired);
+      for (int i = 0; i < kE / kParts / 8; ++i) {
+        const int column = column_of<kParts>(i, pair.part);
+        store_pair(own + column, number(back.times(sum[i][which * 2])), number(back.times(sum[i][which * 2 + 1])),
+                   column, static_cast<int>(shape.E), paired);
+      }
     };
     store(on.out, [](float x) { return x; });
     if (on.out_low != nullptr) store(on.out_low, [](float x) { return rest_of<T>(x); });
@@ -268,7 +276,9 @@ __global__ void __launch_bounds__(Shapes<kD, kE>::kThreads, 1)
 
 int32_t query_tile_tokens(const Forward& forward, const AttentionShape& shape, Launch& on) {
   if (!fit_matrices(forward.type, shape, on)) return 0;
-  return with_widths(shape, []<int kD, int kE>() { return Shapes<kD, kE>::kRows; }) / heads_of_tile(shape);
+  int32_t rows = 0;
+  with_widths(shape, [&]<int kD, int kE>() { rows = Shapes<kD, kE>::kRows; });
+  return rows / heads_of_tile(shape);
 }
 
 Again attend_by_matrices(const Forward& forward, const Forest& forest, const AttentionShape& shape,

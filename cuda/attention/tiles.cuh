@@ -72,10 +72,11 @@ class Reader {
   int at_, flip_;
 };
 
-// Of left factors, 16 rows and 16 terms, and of right factors of two products whose rows are terms.
+// Of left factors, 16 rows and 16 terms, and of right factors of two products whose rows are terms. Of a part: columns
+// are multiples of 32, and 16 further on for part 1.
 template <int kWidth>
-__device__ __forceinline__ Reader<kWidth> by_terms() {
-  return {lane_index() % 16, lane_index() / 16};
+__device__ __forceinline__ Reader<kWidth> by_terms(int part = 0) {
+  return {lane_index() % 16, lane_index() / 16 + part * 2};
 }
 // Of right factors of two products whose rows are columns of them.
 template <int kWidth>
@@ -123,14 +124,15 @@ __device__ __forceinline__ void take_weights(Weights<kTerms, kCount>& to, const 
     }
 }
 
-// sum = sum * rescale + weighted rows of the tile. What the matrix unit adds up is a part of as many rows as have
-// weights: it cuts digits off where an addition rounds.
-template <int kWidth, int kTerms, int kSteps>
-__device__ __forceinline__ void add_rows(float (&sum)[kWidth / 8][4], const uint32_t (&weights)[kTerms][kSteps][4],
-                                         const float (&rescale)[2], const f16* tile) {
-  const Reader<kWidth> at = by_terms<kWidth>();
+// sum = sum * rescale + weighted rows of the tile, of which a part has every kParts-th 16 columns. What the matrix unit
+// adds up is a part of as many rows as have weights: it cuts digits off where an addition rounds.
+template <int kWidth, int kParts, int kTerms, int kSteps>
+__device__ __forceinline__ void add_rows(float (&sum)[kWidth / kParts / 8][4],
+                                         const uint32_t (&weights)[kTerms][kSteps][4], const float (&rescale)[2],
+                                         const f16* tile, int part) {
+  const Reader<kWidth> at = by_terms<kWidth>(part);
 #pragma unroll
-  for (int column = 0; column < kWidth; column += 16) {
+  for (int column = 0; column < kWidth; column += 16 * kParts) {
     float part[2][4] = {};
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
@@ -143,7 +145,7 @@ __device__ __forceinline__ void add_rows(float (&sum)[kWidth / 8][4], const uint
     for (int i = 0; i < 2; ++i)
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
-        float& x = sum[column / 8 + i][c];
+        float& x = sum[column / kParts / 8 + i][c];
         x = fmaf(x, rescale[c / 2], part[i][c]);
       }
   }
@@ -156,22 +158,29 @@ __device__ __forceinline__ float quad_reduce(float value, F combine) {
   return combine(value, __shfl_xor_sync(kAllLanes, value, 2));
 }
 
+// The largest weight of each row.
+template <int kCount>
+__device__ __forceinline__ void find_most(const float (&weights)[kCount][4], float (&most)[2]) {
+#pragma unroll
+  for (int which = 0; which < 2; ++which) {
+    most[which] = 0;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i)
+      most[which] = fmaxf(most[which], fmaxf(fabsf(weights[i][which * 2]), fabsf(weights[i][which * 2 + 1])));
+    most[which] = quad_reduce(most[which], [](float a, float b) { return fmaxf(a, b); });
+  }
+}
+
 // Weights of any size, of rows of which each has a unit of its own, a power of two: it grows with the weights, and the
 // sum of the row is in it. f16 ends at 65504.
 // `inverse`: what weights are multiplied by.
-template <int kCount>
-__device__ __forceinline__ void find_units(const float (&weights)[kCount][4], float (&unit)[2], float (&inverse)[2],
+__device__ __forceinline__ void grow_units(const float (&most)[2], float (&unit)[2], float (&inverse)[2],
                                            float (&rescale)[2]) {
   constexpr uint32_t kExponent = 1u << 23;
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
-    float most = 0;
-#pragma unroll
-    for (int i = 0; i < kCount; ++i)
-      most = fmaxf(most, fmaxf(fabsf(weights[i][which * 2]), fabsf(weights[i][which * 2 + 1])));
-    most = quad_reduce(most, [](float a, float b) { return fmaxf(a, b); });
     // From 2^e to below 2^(e+1): in units of 2^(e-14).
-    const uint32_t bits = __builtin_bit_cast(uint32_t, most) & 0xffu * kExponent;
+    const uint32_t bits = __builtin_bit_cast(uint32_t, most[which]) & 0xffu * kExponent;
     const float own = __builtin_bit_cast(float, (bits < 15 * kExponent ? 15 * kExponent : bits) - 14 * kExponent);
     const float next = fmaxf(unit[which], own);
     inverse[which] = __builtin_bit_cast(float, 254 * kExponent - __builtin_bit_cast(uint32_t, next));
@@ -184,6 +193,11 @@ constexpr float kLeastUnit = 0x1p-126f;
 // Columns of fragment i: this one and the next. Rows of a fragment: quad_row(), and 8 on.
 __device__ __forceinline__ int quad_column(int fragment) { return fragment * 8 + lane_index() % 4 * 2; }
 __device__ __forceinline__ int quad_row() { return lane_index() / 4; }
+// The same of a part of a sum.
+template <int kParts>
+__device__ __forceinline__ int column_of(int fragment, int part) {
+  return (fragment / 2 * kParts + part) * 16 + fragment % 2 * 8 + lane_index() % 4 * 2;
+}
 
 constexpr float kLog2E = 1.4426950408889634f;
 
