@@ -25,33 +25,34 @@ struct KeysShared {
   QueryNumbers numbers[kStages][kTileTokens];
   QueryWalk walk;
   Round round[3];  // one thread walks, two rounds ahead
+  // What lies here and could be known: sums take all registers.
+  int64_t item;
   TokenTile tile;
-  uint32_t item;
+  int32_t key_head;
+  float size_k, size_v;  // of numbers of the copies
+  bool marked;           // one of the copies
+  int log_tokens;        // of a round, of each head
 };
 
 // Whether all results are finite, and the tile is not marked. kTermsK, kTermsV: 0 where a gradient is not formed.
 template <int kD, int kE, int kTermsK, int kTermsV>
-__device__ bool grad_keys(const Matrices& on, const Forest& forest, const AttentionShape& shape, int32_t key_head,
-                          int log_tokens, KeysShared<kD, kE, kTermsK, kTermsV>& shared) {
+__device__ bool grad_keys(const Matrices& on, const Forest& forest, const AttentionShape& shape,
+                          KeysShared<kD, kE, kTermsK, kTermsV>& shared) {
   using S = BackwardShapes<kD, kE>;
   constexpr int kStages = S::kStages, kThreads = S::kThreads, kParts = S::kParts;
   constexpr bool kBoth = kTermsK > 0 && kTermsV > 0;  // which leaves no registers for a window or a soft-cap
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
-  const int32_t group = static_cast<int32_t>(shape.H / shape.K), tokens = 1 << log_tokens;
-  const int32_t count = tile.end - tile.begin;
-  const int64_t row = key_head * P + tile.begin;
-  const int32_t power_k = on.k.power[row], power_v = on.v.power[row];
-  const float size_k = size_of_power(power_k), size_v = size_of_power(power_v);
 
   const auto walk_on = [&](int turn) {
     if (threadIdx.x != 0) return;
+    const int32_t group = static_cast<int32_t>(shape.H / shape.K);
     Round next = shared.round[turn_after(turn, 2)];  // the one before
-    next.token += tokens;
+    next.token += 1 << shared.log_tokens;
     if (next.there && next.token >= shared.walk.end && shared.walk.next(forest)) next.token = shared.walk.token;
     if (next.there && next.token >= shared.walk.end) {
-      next.head += kTileTokens >> log_tokens;
-      next.there = next.head < (key_head + 1) * group;
+      next.head += kTileTokens >> shared.log_tokens;
+      next.there = next.head < (shared.key_head + 1) * group;
       shared.walk.begin(forest, tile);
       next.token = shared.walk.token;
     }
@@ -59,13 +60,13 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
     shared.round[turn] = next;
   };
   const auto begin_copy = [&](const Round& round, int stage) {
-    const int queries = round.end - round.token;
+    const int queries = round.end - round.token, log_tokens = shared.log_tokens;
     const int64_t first = round.head * P + round.token;
     copy_heads<kD, kTileTokens, kThreads>(shared.q[stage], on.q.data + first * kD, P * kD, log_tokens, queries);
     copy_heads<kE, kTileTokens, kThreads>(shared.grad_out[stage], on.grad_out.data + first * kE, P * kE, log_tokens,
                                           queries);
     if (threadIdx.x < kTileTokens) {
-      const int token = threadIdx.x & (tokens - 1);
+      const int token = threadIdx.x & ((1 << log_tokens) - 1);
       cp_async16(&shared.numbers[stage][threadIdx.x], on.numbers + first + (threadIdx.x >> log_tokens) * P + token,
                  token < queries);
     }
@@ -84,11 +85,17 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
 #pragma unroll
     for (float& y : x) y = 0;
 
+  const int64_t row = shared.key_head * P + tile.begin;
+  const int count = tile.end - tile.begin;
   copy_rows<kD, kTileTokens, kThreads>(shared.k, on.k.data + row * kD, count);
   if constexpr (kTermsK > 0) copy_rows<kE, kTileTokens, kThreads>(shared.v, on.v.data + row * kE, count);
   if (threadIdx.x == 0) {
+    const int32_t power_k = on.k.power[row], power_v = on.v.power[row];
+    shared.size_k = size_of_power(power_k);
+    shared.size_v = size_of_power(power_v);
+    shared.marked = power_k == kMarked || power_v == kMarked;
     shared.walk.begin(forest, tile);
-    shared.round[0] = {shared.walk.token, shared.walk.end, key_head * group, true};
+    shared.round[0] = {shared.walk.token, shared.walk.end, shared.key_head * static_cast<int32_t>(shape.H / shape.K), true};
   }
   walk_on(1);
   __syncthreads();
@@ -116,7 +123,7 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
       for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
         for (int c = 0; c < 4; ++c)
-          score[i][c] = __fmul_rn(score[i][c], numbers[quad_column(i) + c % 2].scale * size_k);
+          score[i][c] = __fmul_rn(score[i][c], numbers[quad_column(i) + c % 2].scale * shared.size_k);
       const auto form_slopes = [&] {
         multiply_rows<kE, 1>(slope, shared.v, pair.rows, grad_out);
 #pragma unroll
@@ -124,7 +131,7 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
             const QueryNumbers& query = numbers[quad_column(i) + c % 2];
-            slope[i][c] = fmaf(slope[i][c], query.scale * size_v, -query.slope);
+            slope[i][c] = fmaf(slope[i][c], query.scale * shared.size_v, -query.slope);
           }
       };
       if constexpr (kTermsK > 0 && !kBoth) form_slopes();
@@ -145,7 +152,8 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
           const QueryNumbers& query = numbers[quad_column(i) + c % 2];
           score[i][c] = probability(score[i][c], query.logsumexp) * query.grad;
         }
-      if (now.token < tile.begin + count - 1 || now.token + tokens > now.end ||
+      const int32_t tokens = 1 << shared.log_tokens;
+      if (now.token < tile.end - 1 || now.token + tokens > now.end ||
           (!kBoth && forest.position != nullptr)) {
 #pragma unroll
         for (int i = 0; i < kHalfFragments; ++i)
@@ -154,7 +162,7 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
             const int32_t query = now.token + ((half + quad_column(i) + c % 2) & (tokens - 1));
             const int own = pair.rows + quad_row() + c / 2 * 8;
             // Nobody sees a row past the end, which would spoil its unit.
-            bool sees = own < count && query >= tile.begin + own && query < now.end;
+            bool sees = tile.begin + own < tile.end && query >= tile.begin + own && query < now.end;
             if (!kBoth && sees && forest.position != nullptr)
               sees = forest.position[query] - forest.window < forest.position[tile.begin + own];
             if (!sees) score[i][c] = 0;
@@ -176,19 +184,18 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
     if (kStages == 1) begin_copy(following, 0);
   }
 
-  bool good = power_k != kMarked && power_v != kMarked;
+  bool good = !shared.marked;
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
-    const int own = pair.rows + quad_row() + which * 8;
-    if (own >= count) continue;
-    const int64_t token = tile.begin + own;
+    const int64_t token = tile.begin + pair.rows + quad_row() + which * 8;
+    if (token >= tile.end) continue;
     const Gradient &to_k = on.backward.grad_k, &to_v = on.backward.grad_v;
     if (kTermsK > 0 && to_k.data != nullptr)
-      good &= store_row<kParts>(sum_k, pair.part, which, unit_k[which] * to_k.scale, to_k,
-                                token * to_k.stride + key_head * shape.D, static_cast<int>(shape.D));
+      good &= store_row<kTermsK, kParts>(sum_k, pair.part, which, unit_k[which] * to_k.scale, to_k,
+                                token * to_k.stride + shared.key_head * shape.D, static_cast<int>(shape.D));
     if (kTermsV > 0 && to_v.data != nullptr)
-      good &= store_row<kParts>(sum_v, pair.part, which, unit_v[which] * to_v.scale, to_v,
-                                token * to_v.stride + key_head * shape.E, static_cast<int>(shape.E));
+      good &= store_row<kTermsV, kParts>(sum_v, pair.part, which, unit_v[which] * to_v.scale, to_v,
+                                token * to_v.stride + shared.key_head * shape.E, static_cast<int>(shape.E));
   }
   return good;
 }
@@ -201,14 +208,25 @@ __global__ void __launch_bounds__(BackwardShapes<kD, kE>::kThreads, 2 / Backward
                          uint8_t* again) {  // [bound, K], receives whether an item is to be done again
   using Shared = KeysShared<kD, kE, kTermsK, kTermsV>;
   DYN_SMEM(Shared, shared);
-  const uint32_t heads = static_cast<uint32_t>(shape.K);
-  for (int64_t item = blockIdx.x; item < *work.count * int64_t{heads}; item += gridDim.x) {
-    if (threadIdx.x == 0) shared.tile = work.tiles[item / heads];
+  if (threadIdx.x == 0) {
+    shared.item = blockIdx.x;
+    shared.log_tokens = log_tokens;
+  }
+  for (;;) {
     __syncthreads();
-    const bool good = grad_keys<kD, kE, kTermsK, kTermsV>(on, forest, shape, static_cast<int32_t>(item % heads),
-                                                         log_tokens, shared);
+    const int64_t item = shared.item;
+    if (item >= *work.count * shape.K) return;
+    if (threadIdx.x == 0) {
+      shared.tile = work.tiles[item / shape.K];
+      shared.key_head = static_cast<int32_t>(item % shape.K);
+    }
+    __syncthreads();
+    const bool good = grad_keys<kD, kE, kTermsK, kTermsV>(on, forest, shape, shared);
     const bool bad = __syncthreads_or(!good);
-    if (threadIdx.x == 0) again[item] = bad || (!anew && again[item] != 0);
+    if (threadIdx.x == 0) {
+      again[shared.item] = bad || (!anew && again[shared.item] != 0);
+      shared.item += gridDim.x;
+    }
   }
 }
 

@@ -62,8 +62,8 @@ __device__ __forceinline__ float probability(float score, float logsumexp) {
   return exp2_approx((score - logsumexp) * kLog2E);
 }
 
-// A row of sums times `factor`, from `at` on; whether all are finite.
-template <int kParts, int kCount>
+// A row of sums times `factor`, from `at` on; whether all are finite. One term is for bf16 alone.
+template <int kTerms, int kParts, int kCount>
 __device__ __forceinline__ bool store_row(const float (&sum)[kCount][4], int part, int which, float factor,
                                           const Gradient& to, int64_t at, int N) {
   float trap = 0;
@@ -78,7 +78,7 @@ __device__ __forceinline__ bool store_row(const float (&sum)[kCount][4], int par
       store_pair(row + column, low, high, column, N, paired);
     }
   };
-  if (to.type == Float::kBf16) store(static_cast<bf16*>(to.data));
+  if (kTerms == 1 || to.type == Float::kBf16) store(static_cast<bf16*>(to.data));
   else if (to.type == Float::kF16) store(static_cast<f16*>(to.data));
   else store(static_cast<float*>(to.data));
   return trap == 0;

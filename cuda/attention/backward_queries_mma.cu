@@ -156,7 +156,7 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
   for (int which = 0; which < 2; ++which) {
     const int64_t t = token + which * 8;
     if (t < tile.end)
-      good &= store_row<kParts>(sum, pair.part, which, unit[which] * (shape.scale * to.scale), to,
+      good &= store_row<kTerms, kParts>(sum, pair.part, which, unit[which] * (shape.scale * to.scale), to,
                         t * to.stride + (shared.first_head + (pair.rows >> log_tokens)) * shape.D,
                         static_cast<int>(shape.D));
   }
