@@ -11,11 +11,14 @@ struct alignas(16) Round {
   bool there;
 };
 
+template <int kD, int kE, int kTermsK, int kTermsV>
+using Shapes = BackwardShapes<kD, kE, (kTermsK > 0 && kTermsV > 0)>;
+
 // v is there only where gradK is wanted.
 template <int kD, int kE, int kTermsK, int kTermsV>
 struct KeysShared {
-  static constexpr int kStages = BackwardShapes<kD, kE>::kStages;
-  static constexpr int kParts = BackwardShapes<kD, kE>::kParts;
+  using S = Shapes<kD, kE, kTermsK, kTermsV>;
+  static constexpr int kStages = S::kStages, kParts = S::kParts;
   alignas(16) f16 k[kTileTokens * kD];
   alignas(16) f16 v[kTermsK > 0 ? kTileTokens * kE : 8];
   alignas(16) f16 q[kStages][kTileTokens * kD];
@@ -38,8 +41,9 @@ struct KeysShared {
 template <int kD, int kE, int kTermsK, int kTermsV>
 __device__ bool grad_keys(const Matrices& on, const Forest& forest, const AttentionShape& shape,
                           KeysShared<kD, kE, kTermsK, kTermsV>& shared) {
-  using S = BackwardShapes<kD, kE>;
+  using S = Shapes<kD, kE, kTermsK, kTermsV>;
   constexpr int kStages = S::kStages, kThreads = S::kThreads, kParts = S::kParts;
+  constexpr int kUnroll = kParts == 1 ? 1 : S::kWidest <= 128 ? 8 : 4;
   constexpr bool kBoth = kTermsK > 0 && kTermsV > 0;  // which leaves no registers for a window or a soft-cap
   const TokenTile& tile = shared.tile;
   const int64_t P = shape.P;
@@ -118,14 +122,14 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
       const QueryNumbers* numbers = shared.numbers[stage] + half;
       const f16 *q = shared.q[stage] + half * kD, *grad_out = shared.grad_out[stage] + half * kE;
       float score[kHalfFragments][4], slope[kHalfFragments][4];
-      multiply_rows<kD, 1>(score, shared.k, pair.rows, q);
+      multiply_rows<kD, kUnroll>(score, shared.k, pair.rows, q);
 #pragma unroll
       for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
         for (int c = 0; c < 4; ++c)
           score[i][c] = __fmul_rn(score[i][c], numbers[quad_column(i) + c % 2].scale * shared.size_k);
       const auto form_slopes = [&] {
-        multiply_rows<kE, 1>(slope, shared.v, pair.rows, grad_out);
+        multiply_rows<kE, kUnroll>(slope, shared.v, pair.rows, grad_out);
 #pragma unroll
         for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
@@ -203,7 +207,7 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
 // Grid: tiles of keys x K, at most 2 per multiprocessor. Block: 128. Shared: 51,232 to 198,688. Work: 64 x 64 x 2 (D +
 // E) products per pair of tiles, those of sums once more where they take two terms. Bound: matrix units.
 template <int kD, int kE, int kTermsK, int kTermsV>
-__global__ void __launch_bounds__(BackwardShapes<kD, kE>::kThreads, 2 / BackwardShapes<kD, kE>::kParts)
+__global__ void __launch_bounds__(Shapes<kD, kE, kTermsK, kTermsV>::kThreads, 2 / Shapes<kD, kE, kTermsK, kTermsV>::kParts)
     grad_keys_mma_kernel(Matrices on, Forest forest, AttentionShape shape, WorkList work, int log_tokens, bool anew,
                          uint8_t* again) {  // [bound, K], receives whether an item is to be done again
   using Shared = KeysShared<kD, kE, kTermsK, kTermsV>;
@@ -238,7 +242,7 @@ bool launch(const Matrices& on, const Forest& forest, const AttentionShape& shap
   int log_tokens = 6;
   for (int heads = heads_of_tile(shape); heads > 1; heads /= 2) --log_tokens;
   enqueue(grad_keys_mma_kernel<kD, kE, kTermsK, kTermsV>,
-          {blocks_for(work.bound * shape.K, 2, enqueue), BackwardShapes<kD, kE>::kThreads, kShared}, on, forest, shape, work,
+          {blocks_for(work.bound * shape.K, 2, enqueue), Shapes<kD, kE, kTermsK, kTermsV>::kThreads, kShared}, on, forest, shape, work,
           log_tokens, anew, again);
   return true;
 }
@@ -250,18 +254,18 @@ Again grad_keys_by_matrices(const Matrices& on, const Forest& forest, const Atte
   const Backward& backward = on.backward;
   uint8_t* again = enqueue.scratch<uint8_t>(work.bound * shape.K);
   const bool k = backward.grad_k.data != nullptr, v = backward.grad_v.data != nullptr;
-  const int terms_k = k ? terms_of(backward.grad_k, backward.type) : v ? terms_of(backward.grad_v, backward.type) : 0;
-  const int terms_v = v ? terms_of(backward.grad_v, backward.type) : terms_k;
+  const bool two_k = terms_of(backward.grad_k, backward.type) == 2, two_v = terms_of(backward.grad_v, backward.type) == 2;
   const bool done = with_widths(shape, [&]<int kD, int kE>() {
     const auto run = [&]<int kTermsK, int kTermsV>(bool anew) {
       return launch<kD, kE, kTermsK, kTermsV>(on, forest, shape, work, anew, again, enqueue);
     };
-    if constexpr (kD <= 128 && kE <= 128)
-      if (terms_k == 1 && terms_v == 1 && shape.softcap == 0 && forest.position == nullptr)
-        return run.template operator()<1, 1>(true);
+    if constexpr (kD <= 192 && kE <= 128)
+      if (k && v && !two_k && !two_v && shape.softcap == 0 && forest.position == nullptr &&
+          run.template operator()<1, 1>(true))
+        return true;
     bool good = true;
-    if (k) good = terms_k == 1 ? run.template operator()<1, 0>(true) : run.template operator()<2, 0>(true);
-    if (v && good) good = terms_v == 1 ? run.template operator()<0, 1>(!k) : run.template operator()<0, 2>(!k);
+    if (k) good = two_k ? run.template operator()<2, 0>(true) : run.template operator()<1, 0>(true);
+    if (v && good) good = two_v ? run.template operator()<0, 2>(!k) : run.template operator()<0, 1>(!k);
     return good;
   });
   if (!done) {

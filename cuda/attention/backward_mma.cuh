@@ -27,10 +27,12 @@ inline int terms_of(const Gradient& gradient, Float type) {
   return gradient.type == Float::kBf16 && type == Float::kBf16 ? 1 : 2;
 }
 
-template <int kD, int kE>
+// kBoth: of a kernel with two sums.
+template <int kD, int kE, bool kBoth = false>
 struct BackwardShapes {
   static constexpr int kWidest = kD > kE ? kD : kE, kStages = kWidest <= 128 ? 2 : 1;
-  static constexpr int kParts = kWidest <= 128 ? 1 : 2, kThreads = 4 * kParts * kWarp;  // warps that share 16 rows
+  static constexpr int kParts = kWidest <= (kBoth ? 96 : 128) ? 1 : 2;  // warps that share 16 rows
+  static constexpr int kThreads = 4 * kParts * kWarp;
 };
 
 // Tiles are taken in halves, which leaves registers; by warps that share rows one half each.
