@@ -179,7 +179,8 @@ describe('rows that lie apart', () => {
 describe('sizes', () => {
   test.each([1, 7, 192, 513])('D of %i with every option', (D) => {
     const E = D === 192 ? 128 : D
-    check({ length: [5, 3, 4], parent: [-1, 0, 0] }, { H: D < 8 ? 16 : 2, K: D < 8 ? 8 : 1, D, E }, 'bf16', {
+    const heads = D < 8 ? { H: 16, K: 8 } : D < 512 ? { H: 2, K: 1 } : { H: 1, K: 1 }
+    check({ length: [5, 3, 4], parent: [-1, 0, 0] }, { ...heads, D, E }, 'bf16', {
       ...{ window: 4, softcap: 20, sink: false, outLow: true, strided: true },
     })
   })
