@@ -10,8 +10,9 @@
 // through matrix instructions where they can, and what came out of these without being finite is done again without.
 // The kernels stand in attention/, a file for each pass and each kind of arithmetic.
 //
-// Which kernel runs: the same as forward, and only if the GPU lets a block have the shared memory that a head size takes
-// (above 192 more than 99 KB). All other inputs take float32 sums without matrix instructions.
+// Which kernel runs: the same as forward, and only if the GPU lets a block have the shared memory that a head size
+// takes. Those of 99 KB (compute capability 8.6, 8.9, 12.x) have it up to 128, and for q of up to 192 with v of up to
+// 128; all others up to 256. All other inputs take float32 sums without matrix instructions.
 #include "attention/attention.cuh"
 #include "attention/backward.cuh"
 

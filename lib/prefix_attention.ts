@@ -157,7 +157,8 @@ export const prefixAttention = operation((inputs: PrefixAttentionInputs, options
  * @param options.gradScale multiplies the gradients; 1 by default
  * @returns gradQ [P,H,D], gradK [P,K,D], gradV [P,K,E], in the dtypes of q, k, v, or f32 where `out` asks for it; with a
  *          sink also gradSink f32[H]
- * @throws as prefixAttention; RangeError where outLow on the host is more than rounding out can have lost
+ * @throws as prefixAttention; RangeError where outLow on the host is more than rounding out can have lost (on a device:
+ *         gradients of NaN)
  * @see Prefix Grouper, arXiv:2506.05433, 3.2; FlashAttention, arXiv:2205.14135
  * @example
  * import { array, prefixAttention, prefixAttentionBackward, prefixLayout } from 'grpo-kernels'

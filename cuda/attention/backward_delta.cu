@@ -9,7 +9,8 @@ namespace {
 constexpr int kThreads = 256;
 
 // gradOut . out by the very chain of products that multiply() forms gradOut . v with: where out is v (a token that sees
-// only itself) the two cancel to exactly 0. What rounding lost of out has a chain of its own.
+// only itself) the two cancel to exactly 0. What rounding lost of out has a chain of its own; with more than rounding
+// can have lost, which is of another forward call, delta is NaN.
 // Grid: ceil(P H / 256). Block: 256. Shared: 0. Work: 2 or 3 E elements and 4 bytes per query and head. Bound: memory.
 template <class T>
 __global__ void __launch_bounds__(kThreads) delta_kernel(Backward on, int64_t rows, int64_t E) {
@@ -21,8 +22,15 @@ __global__ void __launch_bounds__(kThreads) delta_kernel(Backward on, int64_t ro
   for (int64_t e = 0; e < E; ++e) sum = fmaf(to_float(grad_out[e]), to_float(out[e]), sum);
   if (on.out_low != nullptr) {
     const T* low = static_cast<const T*>(on.out_low) + i * E;
+    // Half a unit in the last place is at most `half` |out|; below the normal numbers a unit is `least`.
+    constexpr float half = std::is_same_v<T, bf16> ? 0x1p-8f : 0x1p-11f;
+    constexpr float least = std::is_same_v<T, bf16> ? 0x1p-133f : 0x1p-24f;
     float rest = 0;
-    for (int64_t e = 0; e < E; ++e) rest = fmaf(to_float(grad_out[e]), to_float(low[e]), rest);
+    for (int64_t e = 0; e < E; ++e) {
+      const float x = to_float(out[e]), lost = to_float(low[e]);
+      rest = fmaf(to_float(grad_out[e]), lost, rest);
+      if (isfinite(x) && !(fabsf(lost) <= fmaf(fabsf(x), half, least))) rest = NAN;
+    }
     sum += rest;
   }
   on.delta[i] = sum;

@@ -1,5 +1,7 @@
 // gradK and gradV by matrix instructions: a block owns 64 keys of one key head and runs over the queries that see them,
-// 64 at a time: those of up to four heads, so that short responses fill what is copied.
+// 64 at a time: those of up to four heads, so that short responses fill what is copied. One kernel forms both where
+// both are bf16, v has up to 128 columns, and there is neither a window nor a soft-cap; else each has its own, which
+// forms the probabilities again: 5 products in place of 4.
 #include "attention/backward_mma.cuh"
 
 namespace grpo::cuda {
@@ -99,7 +101,8 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
     shared.size_v = size_of_power(power_v);
     shared.marked = power_k == kMarked || power_v == kMarked;
     shared.walk.begin(forest, tile);
-    shared.round[0] = {shared.walk.token, shared.walk.end, shared.key_head * static_cast<int32_t>(shape.H / shape.K), true};
+    const int64_t head = shared.key_head * (shape.H / shape.K);
+    shared.round[0] = {shared.walk.token, shared.walk.end, static_cast<int32_t>(head), true};
   }
   walk_on(1);
   __syncthreads();
@@ -157,8 +160,7 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
           score[i][c] = probability(score[i][c], query.logsumexp) * query.grad;
         }
       const int32_t tokens = 1 << shared.log_tokens;
-      if (now.token < tile.end - 1 || now.token + tokens > now.end ||
-          (!kBoth && forest.position != nullptr)) {
+      if (now.token < tile.end - 1 || now.token + tokens > now.end || (!kBoth && forest.position != nullptr)) {
 #pragma unroll
         for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
@@ -196,18 +198,19 @@ __device__ bool grad_keys(const Matrices& on, const Forest& forest, const Attent
     const Gradient &to_k = on.backward.grad_k, &to_v = on.backward.grad_v;
     if (kTermsK > 0 && to_k.data != nullptr)
       good &= store_row<kTermsK, kParts>(sum_k, pair.part, which, unit_k[which] * to_k.scale, to_k,
-                                token * to_k.stride + shared.key_head * shape.D, static_cast<int>(shape.D));
+                                         token * to_k.stride + shared.key_head * shape.D, static_cast<int>(shape.D));
     if (kTermsV > 0 && to_v.data != nullptr)
       good &= store_row<kTermsV, kParts>(sum_v, pair.part, which, unit_v[which] * to_v.scale, to_v,
-                                token * to_v.stride + shared.key_head * shape.E, static_cast<int>(shape.E));
+                                         token * to_v.stride + shared.key_head * shape.E, static_cast<int>(shape.E));
   }
   return good;
 }
 
-// Grid: tiles of keys x K, at most 2 per multiprocessor. Block: 128. Shared: 51,232 to 198,688. Work: 64 x 64 x 2 (D +
-// E) products per pair of tiles, those of sums once more where they take two terms. Bound: matrix units.
+// Grid: tiles of keys x K, at most 2 per multiprocessor. Block: 128 or 256. Shared: 43,168 to 149,136. Work: 64 x 64 x
+// 2 (D + E) products per pair of tiles, those of sums once more where they take two terms. Bound: matrix units.
 template <int kD, int kE, int kTermsK, int kTermsV>
-__global__ void __launch_bounds__(Shapes<kD, kE, kTermsK, kTermsV>::kThreads, 2 / Shapes<kD, kE, kTermsK, kTermsV>::kParts)
+__global__ void __launch_bounds__(Shapes<kD, kE, kTermsK, kTermsV>::kThreads,
+                                  Shapes<kD, kE, kTermsK, kTermsV>::kBlocks)
     grad_keys_mma_kernel(Matrices on, Forest forest, AttentionShape shape, WorkList work, int log_tokens, bool anew,
                          uint8_t* again) {  // [bound, K], receives whether an item is to be done again
   using Shared = KeysShared<kD, kE, kTermsK, kTermsV>;
@@ -241,9 +244,10 @@ bool launch(const Matrices& on, const Forest& forest, const AttentionShape& shap
   if (static_cast<int64_t>(kShared) > enqueue.device.shared_limit) return false;
   int log_tokens = 6;
   for (int heads = heads_of_tile(shape); heads > 1; heads /= 2) --log_tokens;
+  constexpr int kThreads = Shapes<kD, kE, kTermsK, kTermsV>::kThreads;
   enqueue(grad_keys_mma_kernel<kD, kE, kTermsK, kTermsV>,
-          {blocks_for(work.bound * shape.K, 2, enqueue), Shapes<kD, kE, kTermsK, kTermsV>::kThreads, kShared}, on, forest, shape, work,
-          log_tokens, anew, again);
+          {blocks_for(work.bound * shape.K, 2, enqueue), kThreads, kShared}, on, forest, shape, work, log_tokens, anew,
+          again);
   return true;
 }
 
@@ -254,7 +258,8 @@ Again grad_keys_by_matrices(const Matrices& on, const Forest& forest, const Atte
   const Backward& backward = on.backward;
   uint8_t* again = enqueue.scratch<uint8_t>(work.bound * shape.K);
   const bool k = backward.grad_k.data != nullptr, v = backward.grad_v.data != nullptr;
-  const bool two_k = terms_of(backward.grad_k, backward.type) == 2, two_v = terms_of(backward.grad_v, backward.type) == 2;
+  const bool two_k = terms_of(backward.grad_k, backward.type) == 2;
+  const bool two_v = terms_of(backward.grad_v, backward.type) == 2;
   const bool done = with_widths(shape, [&]<int kD, int kE>() {
     const auto run = [&]<int kTermsK, int kTermsV>(bool anew) {
       return launch<kD, kE, kTermsK, kTermsV>(on, forest, shape, work, anew, again, enqueue);

@@ -1,19 +1,21 @@
 // What the two passes of the gradients have in common where they go through matrix instructions: bf16 and f16, head
 // sizes up to 256.
 //
-// A block of four warps has 64 keys (or 64 queries, of up to four heads) in shared memory for as long as it owns them,
-// and one or two stages of what it runs over: while one is at work the next is copied. Scores and their slopes are
-// formed of f16 copies (factors.cuh); the weights of a sum, probabilities or slopes, go in as f16 in units of their row
-// that grow with them: one term where the sum is rounded to bf16, two where it is rounded to f16 or not at all. A slope
+// A block has 64 keys (or 64 queries, of up to four heads) in shared memory for as long as it owns them, 16 for each of
+// its four warps, and one or two stages of what it runs over: while one is at work the next is copied. Where sums take
+// more registers than a warp has, of head sizes above 128 and of both sums together above 96, two warps share 16 rows
+// (sharing.cuh) and a block has eight. Scores and their slopes are formed of f16 copies (factors.cuh); the weights of a
+// sum, probabilities or slopes, go in as f16 in units of their row that grow with them: one term where the sum is
+// rounded to bf16, two where it is rounded to f16 or not at all. A slope
 //
 //   p (gradOut.v - delta)
 //
 // carries the sizes of the copies with it.
 //
-// Instructions of a warp for 16 rows and 64 columns of head size 128, counted in machine code for sm_90a: gradK and
-// gradV about 1,900 for 256 matrix instructions, gradQ 1,450 for 192. They were 3,360 for 512 and 2,310 for 320 where
-// weights went in as three bf16 terms. An item with a result that is not finite, or whose tiles have a mark, is marked,
-// and done again without matrix instructions.
+// Instructions for 16 rows and 64 columns of head size 128, counted in machine code for sm_90a: gradK and gradV 1,630
+// (of two warps) for 256 matrix instructions, 6.4 each; gradQ 1,350 for 192, 7.0 each. They were 3,360 for 512 and 2,310
+// for 320 where weights went in as three bf16 terms, and copies found each row anew. An item with a result that is not
+// finite, or whose tiles have a mark, is marked, and done again without matrix instructions.
 #pragma once
 
 #include "attention/backward.cuh"
@@ -32,7 +34,7 @@ template <int kD, int kE, bool kBoth = false>
 struct BackwardShapes {
   static constexpr int kWidest = kD > kE ? kD : kE, kStages = kWidest <= 128 ? 2 : 1;
   static constexpr int kParts = kWidest <= (kBoth ? 96 : 128) ? 1 : 2;  // warps that share 16 rows
-  static constexpr int kThreads = 4 * kParts * kWarp;
+  static constexpr int kThreads = 4 * kParts * kWarp, kBlocks = 2 / kParts;
 };
 
 // Tiles are taken in halves, which leaves registers; by warps that share rows one half each.

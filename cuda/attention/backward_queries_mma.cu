@@ -163,10 +163,11 @@ __device__ bool grad_queries(const Matrices& on, const Forest& forest, const Att
   return good;
 }
 
-// Grid: tiles of queries x H / heads, at most 2 per multiprocessor. Block: 128. Shared: 50,352 to 132,272. Work: 64 x
-// 64 x (2 D + E) products per pair of tiles, those of the sum once more where they take two terms. Bound: matrix units.
+// Grid: tiles of queries x H / heads, at most 2 per multiprocessor. Block: 128 or 256. Shared: 50,336 to 149,152.
+// Work: 64 x 64 x (2 D + E) products per pair of tiles, those of the sum once more where they take two terms. Bound:
+// matrix units.
 template <int kD, int kE, int kTerms>
-__global__ void __launch_bounds__(BackwardShapes<kD, kE>::kThreads, 2 / BackwardShapes<kD, kE>::kParts)
+__global__ void __launch_bounds__(BackwardShapes<kD, kE>::kThreads, BackwardShapes<kD, kE>::kBlocks)
     grad_queries_mma_kernel(Matrices on, Forest forest, AttentionShape shape, WorkList work, int log_tokens,
                             uint8_t* again) {  // [bound, H / heads], receives whether an item is to be done again
   using Shared = QueriesShared<kD, kE, kTerms>;

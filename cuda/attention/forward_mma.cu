@@ -1,11 +1,12 @@
 // Shared-prefix attention by matrix instructions: bf16 and f16, head sizes up to 256.
 //
-// A block of eight warps owns 128 rows of queries (of head sizes above 128 four warps own 64), which are those of up to
+// A block of eight warps owns 128 rows of queries (of head sizes above 128 a block owns 64), which are those of up to
 // four heads of one key head: short responses fill a tile, and a key that is copied serves all of them. Keys and values
-// go through a ring of tiles in shared memory, filled while others are at work.
+// go through a ring of tiles in shared memory, filled while others are at work. Of value sizes above 128 two warps
+// share 16 rows: both form the scores, and each sums up half of the columns, 3 products in place of 2.
 //
-// Instructions of a warp for its 16 rows and 64 keys of head size 128, counted in machine code for sm_90a: about 720
-// for 128 matrix instructions, 5.6 each, where all of the tile is seen. They were 2,360 for 256 where probabilities
+// Instructions of a warp for its 16 rows and 64 keys of head size 128, counted in machine code for sm_90a: 700 for 128
+// matrix instructions, 5.5 each, where all of the tile is seen. They were 2,360 for 256 where probabilities
 // went in as three bf16 terms, and copies found each row anew. 32 rows of a warp took 4.5 each, and more registers than
 // there are.
 //
@@ -245,7 +246,7 @@ __device__ bool attend(const Forward& on, const Inputs& inputs, const Forest& fo
   return good;
 }
 
-// Grid: tiles of queries x H / heads, at most 2 per multiprocessor. Block: 256 or 128. Shared: 41,776 to 98,864. Work:
+// Grid: tiles of queries x H / heads, at most 2 per multiprocessor. Block: 256 or 128. Shared: 42,144 to 99,232. Work:
 // rows x 64 x (D + E) products per pair of tiles. Bound: matrix units.
 template <class T, int kTerms, int kD, int kE>
 __global__ void __launch_bounds__(Shapes<kD, kE>::kThreads, 1)

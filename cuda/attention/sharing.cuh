@@ -1,16 +1,16 @@
-// Rows that two warps share, of head sizes whose sums one warp has no registers for: each of the two sums up half of
-// the head's columns (tiles.cuh: column_of). In the backward passes each also forms the weights of half of a tile only,
-// and gets those of the other through shared memory. A warp and the next one are a pair.
+// Rows that two warps share, where one warp has no registers for their sums: each of the two sums up half of the head's
+// columns (tiles.cuh: column_of). In the backward passes each also forms the weights of half of a tile only, and gets
+// those of the other through shared memory. A warp and the next one are a pair.
 #pragma once
 
 #include "attention/tiles.cuh"
 
 namespace grpo::cuda {
 
-// Of the pairs of a block of four times kParts warps.
+// The warps of 16 rows: a pair, or one alone.
 template <int kParts>
 struct Pair {
-  int rows = warp_index() / kParts * 16;      // of the tile, from here on
+  int rows = warp_index() / kParts * 16;  // of the tile, from here on
   int part = kParts == 1 ? 0 : warp_index() % kParts;
   // What each wrote to shared memory is seen by both.
   __device__ __forceinline__ void meet() const { named_barrier(1 + warp_index() / kParts, kParts * kWarp); }
