@@ -36,12 +36,13 @@ __global__ void __launch_bounds__(kThreads) delta_kernel(Backward on, int64_t ro
   on.delta[i] = sum;
 }
 
-// gradSink[h] = -sum_p exp(sink[h] - logsumexp[p,h]) delta[p,h], in float64: a block for each head, whose threads add
-// up every 256th token.
-// Grid: H. Block: 256. Shared: 64. Work: 8 bytes per query and head. Bound: memory.
 struct SinkShared {
   double partial[kThreads / kWarp];
 };
+
+// gradSink[h] = -sum_p exp(sink[h] - logsumexp[p,h]) delta[p,h], in float64: a block for each head, whose threads add
+// up every 256th token.
+// Grid: H. Block: 256. Shared: 64. Work: 8 bytes per query and head. Bound: memory.
 __global__ void __launch_bounds__(kThreads) grad_sink_kernel(Backward on, int64_t P, int64_t H, float grad_scale) {
   DYN_SMEM(SinkShared, shared);
   const int64_t h = blockIdx.x;
