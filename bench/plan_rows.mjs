@@ -49,24 +49,69 @@ for (const V of [151936, 152064, 163840, 201088]) {
   }) // biome-ignore format: a line
 }
 
-// One prompt of `prefix` tokens with `responses` of `length`; heads of 128, 32 of queries.
-for (const [prefix, length, responses] of [
-  [2048, 1024, 8],
-  [8192, 1024, 16],
-  [32768, 1024, 16],
+// Attention of one layer: a prompt of `prefix` tokens with `responses` of `length`.
+for (const layer of [
+  { prefix: 2048, length: 1024, responses: 8 },
+  { prefix: 8192, length: 1024, responses: 16 },
+  { prefix: 32768, length: 1024, responses: 16 },
+  { prefix: 8192, length: 1024, responses: 16, window: 1024 },
+  { like: 'gpt-oss', prefix: 8192, length: 1024, responses: 16, H: 64, D: 64, window: 128, sinks: true },
+  { like: 'gpt-oss', prefix: 8192, length: 1024, responses: 16, H: 64, D: 64, sinks: true },
+  { like: 'Gemma 3', prefix: 8192, length: 1024, responses: 16, H: 16, D: 256, window: 1024 },
+  { like: 'Gemma 2', prefix: 8192, length: 1024, responses: 16, H: 16, D: 256, softcap: true },
+  { like: 'Qwen3-Next', prefix: 8192, length: 1024, responses: 16, H: 16, K: 2, D: 256 },
+  { like: 'DeepSeek', prefix: 8192, length: 1024, responses: 16, H: 16, K: 16, D: 192, E: 128 },
 ]) {
-  const pairs = 32 * (prefix ** 2 / 2 + responses * (length * prefix + length ** 2 / 2))
-  const shape = `${prefix.toLocaleString('en')} + ${responses} x ${length.toLocaleString('en')}, heads 32:8 of 128, bf16`
-  const column = 2 * 128 * pairs // a product of all pairs with one head size
-  row('prefix_attention', shape, 'prefix_attention_mma_kernel', 'attention/forward_mma.cu', {
-    products: 4 * column, special: pairs, needs: { products: 2 * column },
-  }) // biome-ignore format: a line
-  row('prefix_attention_backward', shape, 'grad_keys_mma_kernel', 'attention/backward_keys_mma.cu', {
-    products: 8 * column, special: pairs, needs: { products: 3 * column },
-  }) // biome-ignore format: a line
-  row('prefix_attention_backward', shape, 'grad_queries_mma_kernel', 'attention/backward_queries_mma.cu', {
-    products: 5 * column, special: pairs, needs: { products: 2 * column },
-  }) // biome-ignore format: a line
+  const { like, prefix, length, responses, H = 32, K = 8, D = 128, E = D, window, softcap, sinks } = layer
+  const number = (x) => x.toLocaleString('en')
+  const what = [
+    like && `as ${like}`,
+    `${number(prefix)} + ${responses} x ${number(length)}`,
+    `heads ${H}:${K} of ${D === E ? D : `${D}/${E}`}`,
+    window && `window ${number(window)}`,
+    softcap && 'soft-cap',
+    sinks && 'sinks',
+  ]
+  const shape = [...what, 'bf16'].filter(Boolean).join(', ')
+  const P = prefix + responses * length
+  const heads = (H / K) % 4 === 0 ? 4 : (H / K) % 2 === 0 ? 2 : 1 // of a tile
+  /** Pairs of query and key in tiles of `tokens` queries and `keys` keys that see each other. */
+  const pairs = (tokens, keys) => {
+    const from = (begin, end) => {
+      let sum = 0
+      for (let t = begin; t < end; t += tokens) {
+        const first = window === undefined ? 0 : Math.max(0, t - window + 1)
+        sum += tokens * keys * (Math.ceil((t + tokens) / keys) - Math.floor(first / keys))
+      }
+      return sum
+    }
+    return H * (from(0, prefix) + responses * from(prefix, prefix + length))
+  }
+  const needed = pairs(1, 1)
+  const work = (columns, touched, bytes, needs) => ({
+    ...{ bytes, products: 2 * columns * touched, special: touched * (softcap ? 3 : 1) },
+    needs: { products: 2 * needs.columns * needed, bytes: needs.bytes },
+  })
+  // Tensors of queries and of keys, in bf16; what goes through matrix instructions is copied first, and read again.
+  const [q, out, kv] = [2 * P * H * D, 2 * P * H * E, 2 * P * K * (D + E)]
+  const file = (name) => `attention/${name}_mma.cu`
+  row('prefix_attention', shape, 'prefix_attention_mma_kernel', file('forward'), {
+    ...work(E > 128 ? 2 * D + E : D + E, pairs((D > 128 ? 64 : 128) / heads, 64), 3 * (q + kv) + out, {
+      columns: D + E,
+      bytes: q + kv + out,
+    }),
+  })
+  // Where one kernel does not form both, probabilities are formed again.
+  const both = window === undefined && !softcap && E <= 128
+  row('prefix_attention_backward', shape, 'grad_keys_mma_kernel', file('backward_keys'), {
+    ...work((both ? 2 : 3) * D + 2 * E, pairs(64, 64), 3 * (q + out + kv) + kv, {
+      columns: 2 * D + E,
+      bytes: q + out + 2 * kv,
+    }),
+  })
+  row('prefix_attention_backward', shape, 'grad_queries_mma_kernel', file('backward_queries'), {
+    ...work(2 * D + E, pairs(64 / heads, 64), 2 * q + out + kv, { columns: D + E, bytes: q }),
+  })
 }
 
 const M = 2 ** 20

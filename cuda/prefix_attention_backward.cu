@@ -10,8 +10,9 @@
 // through matrix instructions where they can, and what came out of these without being finite is done again without.
 // The kernels stand in attention/, a file for each pass and each kind of arithmetic.
 //
-// Which kernel runs: the same as forward, also by the alignment of gradOut, and only if the GPU lets a block have the
-// shared memory that a head size takes. All other inputs take float32 sums without matrix instructions.
+// Which kernel runs: the same as forward, and only if the GPU lets a block have the shared memory that a head size
+// takes. Those of 99 KB (compute capability 8.6, 8.9, 12.x) have it up to 128, and for q of up to 192 with v of up to
+// 128; all others up to 256. All other inputs take float32 sums without matrix instructions.
 #include "attention/attention.cuh"
 #include "attention/backward.cuh"
 
@@ -22,36 +23,43 @@ using Args = grpo_prefix_attention_backward_args;
 
 int run(const Args& args, const Axes& axes, Launch& on) {
   if (const int status = check_attention(args, axes)) return status;
-  if (const int status = check_options_of_today(args)) return status;
   const AttentionShape shape = shape_of(args, axes);
-  // Gradients without elements need no pass over the pairs of tokens.
-  const bool columns = shape.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
-  if (shape.H == 0 || shape.P == 0 || !(columns || (shape.E > 0 && args.grad_v != nullptr))) return GRPO_OK;
   const auto gradient = [&](DLTensor* x) {
-    return Gradient{data<void>(x), x == nullptr ? Float::kF32 : float_type(x), static_cast<float>(args.grad_scale)};
+    const Float type = x == nullptr ? Float::kF32 : float_type(x);
+    return Gradient{data<void>(x), heads_of(x).stride, type, static_cast<float>(args.grad_scale)};
   };
-  const Backward backward{data<void>(args.q),
-                          data<void>(args.k),
-                          data<void>(args.v),
-                          data<void>(args.grad_out),
-                          data<void>(args.out),
+  const Backward backward{heads_of(args.q),
+                          heads_of(args.k),
+                          heads_of(args.v),
+                          heads_of(args.grad_out),
+                          heads_of(args.out),
+                          data<void>(args.out_low),
+                          data<float>(args.sink),
                           data<float>(args.logsumexp),
                           on.scratch<float>(shape.P * shape.H),
                           gradient(args.grad_q),
                           gradient(args.grad_k),
                           gradient(args.grad_v),
+                          data<float>(args.grad_sink),
                           float_type(args.q)};
-  const Forest forest = forest_of(args, axes);
-  form_delta(backward, shape, on);
+  if (shape.H == 0) return GRPO_OK;
+  // Gradients without elements need no pass over the pairs of tokens.
+  const bool columns = shape.D > 0 && (args.grad_q != nullptr || args.grad_k != nullptr);
+  const bool pairs = shape.P > 0 && (columns || (shape.E > 0 && args.grad_v != nullptr));
+  if (pairs || args.grad_sink != nullptr) form_delta(backward, shape, on);
+  if (!pairs) return GRPO_OK;
+  const Forest forest = forest_of(args, axes, on);
+  const bool fast = fit_matrices(backward, shape, on);
+  const WorkList keys = list_key_tiles(forest, on);
+  const Matrices matrices = fast ? prepare_matrices(backward, shape, keys, on) : Matrices{};
   if (backward.grad_k.data != nullptr || backward.grad_v.data != nullptr) {
-    const WorkList work = list_key_tiles(forest, on);
-    const uint8_t* again = grad_keys_by_matrices(backward, forest, shape, work, on);
-    grad_keys_plainly(backward, forest, shape, work, again, on);
+    const Again again = fast ? grad_keys_by_matrices(matrices, forest, shape, keys, on) : Again{nullptr, 1};
+    grad_keys_plainly(backward, forest, shape, keys, again, on);
   }
   if (backward.grad_q.data != nullptr) {
-    const WorkList work = list_query_tiles(forest, on);
-    const uint8_t* again = grad_queries_by_matrices(backward, forest, shape, work, on);
-    grad_queries_plainly(backward, forest, shape, work, again, on);
+    const WorkList queries = list_query_tiles(forest, fast ? query_tile_tokens(shape) : kTileTokens, on);
+    const Again again = fast ? grad_queries_by_matrices(matrices, forest, shape, queries, on) : Again{nullptr, 1};
+    grad_queries_plainly(backward, forest, shape, queries, again, on);
   }
   return GRPO_OK;
 }

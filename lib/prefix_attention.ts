@@ -96,8 +96,8 @@ function withSegments<Inputs extends PrefixAttentionInputs>(operation: string, n
  * error of the plain float32 formula, plus the last digit of their dtype; scores of thousands are tested. With precision
  * 'standard' probabilities may be rounded once to the dtype of q, as PyTorch and other trainers do, where that is faster:
  * bf16 on a CPU that multiplies bf16 itself ('avx512_bf16', 'amx'). Elsewhere, and on CUDA devices, it changes nothing.
- * There numbers and products of bf16 below 1.2e-38 count as 0. The kernels of a CUDA device refuse what they do not take
- * yet: window, softcap, sink, outLow, and rows that lie apart.
+ * There numbers and products of bf16 below 1.2e-38 count as 0. On CUDA devices out and gradients of bf16 have the error
+ * of rounding them, root mean square, to 5 %.
  *
  * @param inputs.q       [P,H,D]  f32, bf16 or f16; positions (RoPE) are applied by the caller, from layout.position
  * @param inputs.k       [P,K,D]  the dtype of q
@@ -157,7 +157,8 @@ export const prefixAttention = operation((inputs: PrefixAttentionInputs, options
  * @param options.gradScale multiplies the gradients; 1 by default
  * @returns gradQ [P,H,D], gradK [P,K,D], gradV [P,K,E], in the dtypes of q, k, v, or f32 where `out` asks for it; with a
  *          sink also gradSink f32[H]
- * @throws as prefixAttention; RangeError where outLow on the host is more than rounding out can have lost
+ * @throws as prefixAttention; RangeError where outLow on the host is more than rounding out can have lost (on a device:
+ *         gradients of NaN)
  * @see Prefix Grouper, arXiv:2506.05433, 3.2; FlashAttention, arXiv:2205.14135
  * @example
  * import { array, prefixAttention, prefixAttentionBackward, prefixLayout } from 'grpo-kernels'

@@ -125,8 +125,9 @@ simulatedDescribe('on a GPU', () => {
     const kinds: [string, number, (shape: number[]) => HostArray<'f32' | 'bf16'>, string | undefined][] = [
       ['bf16', 64, bf16, undefined],
       ['f32', 64, (shape) => f32(...shape), 'matrix instructions take bf16 and f16, not f32'],
-      ['a long head', 160, bf16, 'matrix instructions take head sizes of multiples of 8 up to 128'],
-      ['an odd head', 12, bf16, 'matrix instructions take head sizes of multiples of 8 up to 128'],
+      ['a long head', 264, bf16, 'matrix instructions take head sizes from 8 to 256'],
+      ['a short head', 7, bf16, 'matrix instructions take head sizes from 8 to 256'],
+      ['an odd head', 13, bf16, undefined],
     ]
     test.each(kinds)('%s', (_, D, make, reason) => {
       const mma = reason === undefined ? '_mma' : ''

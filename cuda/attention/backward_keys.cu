@@ -12,17 +12,20 @@ __device__ void grad_keys(const Backward& on, const Forest& forest, const Attent
                           int64_t key_head, int64_t first, PlainShared& shared) {
   const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, group = H / K;
   const bool wants_k = on.grad_k.data != nullptr && first < D, wants_v = on.grad_v.data != nullptr && first < E;
-  const int32_t count = tile.end - tile.begin, token_end = forest.start[forest.end[tile.segment]];
-  const Rows<T> k = rows_of<T>(on.k, tile.begin, K, key_head, D, count);
-  const Rows<T> v = rows_of<T>(on.v, tile.begin, K, key_head, E, count);
+  const int32_t count = tile.end - tile.begin;
+  const Rows<T> k = rows_of<T>(on.k, tile.begin, key_head, D, count);
+  const Rows<T> v = rows_of<T>(on.v, tile.begin, key_head, E, count);
   PlainSum sum_k, sum_v;
   clear(sum_k);
   clear(sum_v);
   for (int64_t head = key_head * group; head < (key_head + 1) * group; ++head) {
-    for (int32_t token = tile.begin; token < token_end; token += kTileTokens) {
-      const int32_t queries = token_end - token < kTileTokens ? token_end - token : kTileTokens;
-      const Rows<T> q = rows_of<T>(on.q, token, H, head, D, queries);
-      const Rows<T> grad_out = rows_of<T>(on.grad_out, token, H, head, E, queries);
+    QueryWalk walk;
+    walk.begin(forest, tile);
+    for (int32_t token = walk.token; token < walk.end || (walk.next(forest) && (token = walk.token, true));
+         token += kTileTokens) {
+      const int32_t queries = walk.end - token < kTileTokens ? walk.end - token : kTileTokens;
+      const Rows<T> q = rows_of<T>(on.q, token, head, D, queries);
+      const Rows<T> grad_out = rows_of<T>(on.grad_out, token, head, E, queries);
       float score[4][4], slope[4][4];
       multiply(score, shared.tiles, k, 1, q, shape.scale, D);
       if (wants_k) multiply(slope, shared.tiles, v, 1, grad_out, 1, E);
@@ -32,6 +35,11 @@ __device__ void grad_keys(const Backward& on, const Forest& forest, const Attent
         low[i] = key > token ? key - token : 0;
         high[i] = key < tile.end ? queries : 0;
       }
+      const auto sees = [&](int i, int query) {
+        if (query < low[i] || query >= high[i]) return false;
+        if (forest.position == nullptr) return true;
+        return forest.position[token + query] - forest.window < forest.position[tile.begin + own_row() + i];
+      };
       for (int j = 0; j < 4; ++j) {
         const int query = own_column() + j;
         const int64_t row = (token + query) * H + head;
@@ -39,29 +47,32 @@ __device__ void grad_keys(const Backward& on, const Forest& forest, const Attent
         const float delta = wants_k && query < queries ? on.delta[row] : 0;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const bool sees = query >= low[i] && query < high[i];
-          score[i][j] = sees ? expf(score[i][j] - origin) : 0;
-          if (wants_k) slope[i][j] = sees ? shape.scale * (score[i][j] * (slope[i][j] - delta)) : 0;
+          const bool seen = sees(i, query);
+          float steepness = 1;
+          if (shape.softcap > 0) score[i][j] = capped(score[i][j], shape, steepness);
+          score[i][j] = seen ? expf(score[i][j] - origin) : 0;
+          if (wants_k) slope[i][j] = seen ? shape.scale * (score[i][j] * (slope[i][j] - delta)) * steepness : 0;
         }
       }
       if (wants_v) {
         __syncthreads();  // the weights before may still be read
         put_transposed(shared.weights, score);
-        add_rows(sum_v, shared.tiles, shared.weights, grad_out, first, E, low, high);
+        add_rows(sum_v, shared.tiles, shared.weights, grad_out, first, E, sees);
       }
       if (wants_k) {
         __syncthreads();
         put_transposed(shared.weights, slope);
-        add_rows(sum_k, shared.tiles, shared.weights, q, first, D, low, high);
+        add_rows(sum_k, shared.tiles, shared.weights, q, first, D, sees);
       }
     }
   }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int64_t row = (tile.begin + own_row() + i) * K + key_head;
     if (own_row() + i >= count) continue;
-    if (wants_k) store_sum(sum_k[i], on.grad_k.scale, on.grad_k.data, on.grad_k.type, row * D, first, D);
-    if (wants_v) store_sum(sum_v[i], on.grad_v.scale, on.grad_v.data, on.grad_v.type, row * E, first, E);
+    const int64_t token = tile.begin + own_row() + i;
+    const Gradient &to_k = on.grad_k, &to_v = on.grad_v;
+    if (wants_k) store_sum(sum_k[i], to_k.scale, to_k.data, to_k.type, token * to_k.stride + key_head * D, first, D);
+    if (wants_v) store_sum(sum_v[i], to_v.scale, to_v.data, to_v.type, token * to_v.stride + key_head * E, first, E);
   }
 }
 
@@ -70,17 +81,17 @@ __device__ void grad_keys(const Backward& on, const Forest& forest, const Attent
 template <class T>
 __global__ void __launch_bounds__(kPlainThreads)
     grad_keys_kernel(Backward on, Forest forest, AttentionShape shape, WorkList work,
-                     const uint8_t* again) {  // [bound, K], may be null: the items to do
+                     Again again) {
   DYN_SMEM(PlainShared, shared);
   const int64_t count = *work.count;
   if (count < 0) {
-    fill_nan(on.grad_k.data, on.grad_k.type, shape.P * shape.K * shape.D);
-    fill_nan(on.grad_v.data, on.grad_v.type, shape.P * shape.K * shape.E);
+    fill_nan(on.grad_k.data, on.grad_k.type, shape.P, shape.K * shape.D, on.grad_k.stride);
+    fill_nan(on.grad_v.data, on.grad_v.type, shape.P, shape.K * shape.E, on.grad_v.stride);
     return;
   }
   const int64_t columns = shape.D > shape.E ? shape.D : shape.E;
   for (int64_t item = blockIdx.x; item < count * shape.K; item += gridDim.x) {
-    if (again != nullptr && again[item] == 0) continue;
+    if (!again.wants(item / shape.K, item % shape.K, shape.K)) continue;
     for (int64_t first = 0; first < columns; first += kPlainColumns)
       grad_keys<T>(on, forest, shape, work.tiles[item / shape.K], item % shape.K, first, shared);
   }
@@ -89,8 +100,8 @@ __global__ void __launch_bounds__(kPlainThreads)
 }  // namespace
 
 void grad_keys_plainly(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                       const WorkList& work, const uint8_t* again, Launch& on) {
-  if (again == nullptr) on.runs("grad_keys_kernel");
+                       const WorkList& work, const Again& again, Launch& on) {
+  if (again.marks == nullptr) on.runs("grad_keys_kernel");
   const auto kernel = backward.type == Float::kF32    ? grad_keys_kernel<float>
                       : backward.type == Float::kBf16 ? grad_keys_kernel<bf16>
                                                       : grad_keys_kernel<f16>;

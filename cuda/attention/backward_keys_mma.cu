@@ -1,117 +1,284 @@
-// gradK and gradV by matrix instructions: the same owners and the same order of sums as in backward_keys.cu.
+// gradK and gradV by matrix instructions: a block owns 64 keys of one key head and runs over the queries that see them,
+// 64 at a time: those of up to four heads, so that short responses fill what is copied. One kernel forms both where
+// both are bf16, v has up to 128 columns, and there is neither a window nor a soft-cap; else each has its own, which
+// forms the probabilities again: 5 products in place of 4.
 #include "attention/backward_mma.cuh"
 
 namespace grpo::cuda {
 namespace {
 
-// Whether all results are finite.
-template <class T, int kWidth>
-__device__ bool grad_keys(const Backward& on, const Forest& forest, const AttentionShape& shape, const TokenTile& tile,
-                          int64_t key_head, BackwardShared<T, kWidth>& shared) {
-  const int64_t H = shape.H, K = shape.K, D = shape.D, E = shape.E, group = H / K;
-  const bool wants_k = on.grad_k.data != nullptr, wants_v = on.grad_v.data != nullptr;
-  const int32_t count = tile.end - tile.begin, token_end = forest.start[forest.end[tile.segment]];
-  const int64_t chunks = (token_end - tile.begin + kTileTokens - 1) / kTileTokens;
-  const auto token_of = [&](int64_t round) { return tile.begin + static_cast<int32_t>(round % chunks) * kTileTokens; };
-  const auto begin_copy = [&](int64_t round) {
-    const int stage = round % 2;
-    const int64_t head = key_head * group + round / chunks;
-    const int32_t token = token_of(round), queries = token_end - token < kTileTokens ? token_end - token : kTileTokens;
-    fetch<T, kWidth>(shared.others_d[stage], rows_of<T>(on.q, token, H, head, D, queries), D);
-    fetch<T, kWidth>(shared.others_e[stage], rows_of<T>(on.grad_out, token, H, head, E, queries), E);
+// The queries of a round: up to 2^log_tokens tokens of each of some heads.
+struct alignas(16) Round {
+  int32_t token, end, head;
+  bool there;
+};
+
+template <int kD, int kE, int kTermsK, int kTermsV>
+using Shapes = BackwardShapes<kD, kE, (kTermsK > 0 && kTermsV > 0)>;
+
+// v is there only where gradK is wanted.
+template <int kD, int kE, int kTermsK, int kTermsV>
+struct KeysShared {
+  using S = Shapes<kD, kE, kTermsK, kTermsV>;
+  static constexpr int kStages = S::kStages, kParts = S::kParts;
+  alignas(16) f16 k[kTileTokens * kD];
+  alignas(16) f16 v[kTermsK > 0 ? kTileTokens * kE : 8];
+  alignas(16) f16 q[kStages][kTileTokens * kD];
+  alignas(16) f16 grad_out[kStages][kTileTokens * kE];
+  SharedWeights<kParts, kTermsK> slopes;
+  SharedWeights<kParts, kTermsV> weights;
+  QueryNumbers numbers[kStages][kTileTokens];
+  QueryWalk walk;
+  Round round[3];  // one thread walks, two rounds ahead
+  // What lies here and could be known: sums take all registers.
+  int64_t item;
+  TokenTile tile;
+  int32_t key_head;
+  float size_k, size_v;  // of numbers of the copies
+  bool marked;           // one of the copies
+  int log_tokens;        // of a round, of each head
+};
+
+// Whether all results are finite, and the tile is not marked. kTermsK, kTermsV: 0 where a gradient is not formed.
+template <int kD, int kE, int kTermsK, int kTermsV>
+__device__ bool grad_keys(const Matrices& on, const Forest& forest, const AttentionShape& shape,
+                          KeysShared<kD, kE, kTermsK, kTermsV>& shared) {
+  using S = Shapes<kD, kE, kTermsK, kTermsV>;
+  constexpr int kStages = S::kStages, kThreads = S::kThreads, kParts = S::kParts;
+  constexpr int kUnroll = kParts == 1 ? 1 : S::kWidest <= 128 ? 8 : 4;
+  constexpr bool kBoth = kTermsK > 0 && kTermsV > 0;  // which leaves no registers for a window or a soft-cap
+  const TokenTile& tile = shared.tile;
+  const int64_t P = shape.P;
+
+  const auto walk_on = [&](int turn) {
+    if (threadIdx.x != 0) return;
+    const int32_t group = static_cast<int32_t>(shape.H / shape.K);
+    Round next = shared.round[turn_after(turn, 2)];  // the one before
+    next.token += 1 << shared.log_tokens;
+    if (next.there && next.token >= shared.walk.end && shared.walk.next(forest)) next.token = shared.walk.token;
+    if (next.there && next.token >= shared.walk.end) {
+      next.head += kTileTokens >> shared.log_tokens;
+      next.there = next.head < (shared.key_head + 1) * group;
+      shared.walk.begin(forest, tile);
+      next.token = shared.walk.token;
+    }
+    next.end = shared.walk.end;
+    shared.round[turn] = next;
+  };
+  const auto begin_copy = [&](const Round& round, int stage) {
+    const int queries = round.end - round.token, log_tokens = shared.log_tokens;
+    const int64_t first = round.head * P + round.token;
+    copy_heads<kD, kTileTokens, kThreads>(shared.q[stage], on.q.data + first * kD, P * kD, log_tokens, queries);
+    copy_heads<kE, kTileTokens, kThreads>(shared.grad_out[stage], on.grad_out.data + first * kE, P * kE, log_tokens,
+                                          queries);
     if (threadIdx.x < kTileTokens) {
-      const bool inside = static_cast<int>(threadIdx.x) < queries;
-      const int64_t at = (token + (inside ? static_cast<int>(threadIdx.x) : 0)) * H + head;
-      cp_async4(&shared.logsumexp[stage][threadIdx.x], on.logsumexp + at, inside);
-      cp_async4(&shared.delta[stage][threadIdx.x], on.delta + at, inside);
+      const int token = threadIdx.x & ((1 << log_tokens) - 1);
+      cp_async16(&shared.numbers[stage][threadIdx.x], on.numbers + first + (threadIdx.x >> log_tokens) * P + token,
+                 token < queries);
     }
     cp_async_commit();
   };
-  // The first query that sees the key of a row. None sees a row past the end, which would spoil the unit of the sums.
-  int32_t seen_from[2];
+
+  const Pair<kParts> pair;
+  float sum_k[kTermsK > 0 ? kD / kParts / 8 : 1][4], sum_v[kTermsV > 0 ? kE / kParts / 8 : 1][4];
+  float unit_k[2] = {kLeastUnit, kLeastUnit}, unit_v[2] = {kLeastUnit, kLeastUnit};
 #pragma unroll
-  for (int which = 0; which < 2; ++which)
-    seen_from[which] = matrix_row(which) < count ? tile.begin + matrix_row(which) : token_end;
-  WeightedSum<T, kWidth> sum_k, sum_v;
-  fetch<T, kWidth>(shared.d, rows_of<T>(on.k, tile.begin, K, key_head, D, count), D);
-  fetch<T, kWidth>(shared.e, rows_of<T>(on.v, tile.begin, K, key_head, E, count), E);
-  begin_copy(0);
-  for (int64_t round = 0; round < group * chunks; ++round) {
-    const int stage = round % 2;
-    if (round + 1 < group * chunks) {
-      begin_copy(round + 1);
+  for (auto& x : sum_k)
+#pragma unroll
+    for (float& y : x) y = 0;
+#pragma unroll
+  for (auto& x : sum_v)
+#pragma unroll
+    for (float& y : x) y = 0;
+
+  const int64_t row = shared.key_head * P + tile.begin;
+  const int count = tile.end - tile.begin;
+  copy_rows<kD, kTileTokens, kThreads>(shared.k, on.k.data + row * kD, count);
+  if constexpr (kTermsK > 0) copy_rows<kE, kTileTokens, kThreads>(shared.v, on.v.data + row * kE, count);
+  if (threadIdx.x == 0) {
+    const int32_t power_k = on.k.power[row], power_v = on.v.power[row];
+    shared.size_k = size_of_power(power_k);
+    shared.size_v = size_of_power(power_v);
+    shared.marked = power_k == kMarked || power_v == kMarked;
+    shared.walk.begin(forest, tile);
+    const int64_t head = shared.key_head * (shape.H / shape.K);
+    shared.round[0] = {shared.walk.token, shared.walk.end, static_cast<int32_t>(head), true};
+  }
+  walk_on(1);
+  __syncthreads();
+  begin_copy(shared.round[0], 0);
+  for (int turn = 0, stage = 0;; turn = turn_after(turn, 1), stage = kStages == 2 ? stage ^ 1 : 0) {
+    const Round &now = shared.round[turn], &following = shared.round[turn_after(turn, 1)];
+    const bool more = following.there;
+    if (kStages == 2) {
+      if (more) begin_copy(following, stage ^ 1);
+      else cp_async_commit();
       cp_async_wait<1>();
     } else {
       cp_async_wait<0>();
     }
     __syncthreads();
-    const int32_t token = token_of(round);
+    walk_on(turn_after(turn, 2));
 #pragma unroll 1
-    for (int half = 0; half < kTileTokens && token + half < token_end; half += kHalf) {
+    for (int i = 0; i < 2 / kParts; ++i) {
+      const int half = (kParts == 2 ? pair.part : i) * kHalf;
+      const QueryNumbers* numbers = shared.numbers[stage] + half;
+      const f16 *q = shared.q[stage] + half * kD, *grad_out = shared.grad_out[stage] + half * kE;
       float score[kHalfFragments][4], slope[kHalfFragments][4];
-      row_products<kHalfFragments, T, kWidth>(score, shared.d, shared.others_d[stage], half, D);
-      row_products<kHalfFragments, T, kWidth>(slope, shared.e, shared.others_e[stage], half, E);
+      multiply_rows<kD, kUnroll>(score, shared.k, pair.rows, q);
+#pragma unroll
+      for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+        for (int c = 0; c < 4; ++c)
+          score[i][c] = __fmul_rn(score[i][c], numbers[quad_column(i) + c % 2].scale * shared.size_k);
+      const auto form_slopes = [&] {
+        multiply_rows<kE, kUnroll>(slope, shared.v, pair.rows, grad_out);
+#pragma unroll
+        for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            const QueryNumbers& query = numbers[quad_column(i) + c % 2];
+            slope[i][c] = fmaf(slope[i][c], query.scale * shared.size_v, -query.slope);
+          }
+      };
+      if constexpr (kTermsK > 0 && !kBoth) form_slopes();
+      if (!kBoth && shape.softcap > 0) {
+#pragma unroll
+        for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            float steepness;
+            score[i][c] = capped(score[i][c], shape, steepness);
+            if (kTermsK > 0) slope[i][c] *= steepness;
+          }
+      }
 #pragma unroll
       for (int i = 0; i < kHalfFragments; ++i)
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-          const int column = half + matrix_column(i) + c % 2;
-          const int32_t query = token + column;
-          const bool sees = query < token_end && query >= seen_from[c / 2];
-          const float p = exp_approx(scaled(score[i][c], shape.scale) - shared.logsumexp[stage][column]);
-          score[i][c] = sees ? p : 0;
-          slope[i][c] = sees ? shape.scale * (p * (slope[i][c] - shared.delta[stage][column])) : 0;
+          const QueryNumbers& query = numbers[quad_column(i) + c % 2];
+          score[i][c] = probability(score[i][c], query.logsumexp) * query.grad;
         }
-      if (wants_v) sum_v.add(score, shared.others_e[stage], half, E);
-      if (wants_k) sum_k.add(slope, shared.others_d[stage], half, D);
+      const int32_t tokens = 1 << shared.log_tokens;
+      if (now.token < tile.end - 1 || now.token + tokens > now.end || (!kBoth && forest.position != nullptr)) {
+#pragma unroll
+        for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            const int32_t query = now.token + ((half + quad_column(i) + c % 2) & (tokens - 1));
+            const int own = pair.rows + quad_row() + c / 2 * 8;
+            // Nobody sees a row past the end, which would spoil its unit.
+            bool sees = tile.begin + own < tile.end && query >= tile.begin + own && query < now.end;
+            if (!kBoth && sees && forest.position != nullptr)
+              sees = forest.position[query] - forest.window < forest.position[tile.begin + own];
+            if (!sees) score[i][c] = 0;
+          }
+      }
+      if constexpr (kTermsV > 0)
+        add_weighted<kE, kParts, kTermsV>(sum_v, unit_v, score, shared.grad_out[stage], half, shared.weights, pair);
+      if constexpr (kTermsK > 0) {
+        if constexpr (kBoth) form_slopes();
+#pragma unroll
+        for (int i = 0; i < kHalfFragments; ++i)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) slope[i][c] *= score[i][c];
+        add_weighted<kD, kParts, kTermsK>(sum_k, unit_k, slope, shared.q[stage], half, shared.slopes, pair);
+      }
     }
     __syncthreads();  // the copies of the round after next go where this round's were
+    if (!more) break;
+    if (kStages == 1) begin_copy(following, 0);
   }
-  bool finite = true;
+
+  bool good = !shared.marked;
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
-    if (matrix_row(which) >= count) continue;
-    const int64_t row = (tile.begin + matrix_row(which)) * K + key_head;
-    if (wants_k) finite &= sum_k.store(which, on.grad_k, row * D, D);
-    if (wants_v) finite &= sum_v.store(which, on.grad_v, row * E, E);
+    const int64_t token = tile.begin + pair.rows + quad_row() + which * 8;
+    if (token >= tile.end) continue;
+    const Gradient &to_k = on.backward.grad_k, &to_v = on.backward.grad_v;
+    if (kTermsK > 0 && to_k.data != nullptr)
+      good &= store_row<kTermsK, kParts>(sum_k, pair.part, which, unit_k[which] * to_k.scale, to_k,
+                                         token * to_k.stride + shared.key_head * shape.D, static_cast<int>(shape.D));
+    if (kTermsV > 0 && to_v.data != nullptr)
+      good &= store_row<kTermsV, kParts>(sum_v, pair.part, which, unit_v[which] * to_v.scale, to_v,
+                                         token * to_v.stride + shared.key_head * shape.E, static_cast<int>(shape.E));
   }
-  return finite;
+  return good;
 }
 
-// Grid: tiles of keys x K, at most 2 per multiprocessor. Block: 128. Shared: 56,320, 80,896 or 105,472. Work: 64 x 64 x
-// 4 (D + E) products per pair of tiles, 3 (D + E) in f16. Bound: issue.
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kMatrixThreads, 2)
-    grad_keys_mma_kernel(Backward on, Forest forest, AttentionShape shape, WorkList work,
+// Grid: tiles of keys x K, at most 2 per multiprocessor. Block: 128 or 256. Shared: 43,168 to 149,136. Work: 64 x 64 x
+// 2 (D + E) products per pair of tiles, those of sums once more where they take two terms. Bound: matrix units.
+template <int kD, int kE, int kTermsK, int kTermsV>
+__global__ void __launch_bounds__(Shapes<kD, kE, kTermsK, kTermsV>::kThreads,
+                                  Shapes<kD, kE, kTermsK, kTermsV>::kBlocks)
+    grad_keys_mma_kernel(Matrices on, Forest forest, AttentionShape shape, WorkList work, int log_tokens, bool anew,
                          uint8_t* again) {  // [bound, K], receives whether an item is to be done again
-  using Shared = BackwardShared<T, kWidth>;
+  using Shared = KeysShared<kD, kE, kTermsK, kTermsV>;
   DYN_SMEM(Shared, shared);
-  const int64_t count = *work.count;
-  for (int64_t item = blockIdx.x; item < count * shape.K; item += gridDim.x) {
-    const bool finite =
-        grad_keys<T, kWidth>(on, forest, shape, work.tiles[item / shape.K], item % shape.K, shared);
-    const bool bad = __syncthreads_or(!finite);
-    if (threadIdx.x == 0) again[item] = bad;
+  if (threadIdx.x == 0) {
+    shared.item = blockIdx.x;
+    shared.log_tokens = log_tokens;
+  }
+  for (;;) {
+    __syncthreads();
+    const int64_t item = shared.item;
+    if (item >= *work.count * shape.K) return;
+    if (threadIdx.x == 0) {
+      shared.tile = work.tiles[item / shape.K];
+      shared.key_head = static_cast<int32_t>(item % shape.K);
+    }
+    __syncthreads();
+    const bool good = grad_keys<kD, kE, kTermsK, kTermsV>(on, forest, shape, shared);
+    const bool bad = __syncthreads_or(!good);
+    if (threadIdx.x == 0) {
+      again[shared.item] = bad || (!anew && again[shared.item] != 0);
+      shared.item += gridDim.x;
+    }
   }
 }
 
-template <class T>
-const uint8_t* by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                           const WorkList& work, Launch& on) {
-  return enqueue<T>({grad_keys_mma_kernel<T, 64>, grad_keys_mma_kernel<T, 96>, grad_keys_mma_kernel<T, 128>},
-                    work.bound * shape.K, backward, forest, shape, work, on);
+template <int kD, int kE, int kTermsK, int kTermsV>
+bool launch(const Matrices& on, const Forest& forest, const AttentionShape& shape, const WorkList& work, bool anew,
+            uint8_t* again, Launch& enqueue) {
+  constexpr size_t kShared = sizeof(KeysShared<kD, kE, kTermsK, kTermsV>);
+  if (static_cast<int64_t>(kShared) > enqueue.device.shared_limit) return false;
+  int log_tokens = 6;
+  for (int heads = heads_of_tile(shape); heads > 1; heads /= 2) --log_tokens;
+  constexpr int kThreads = Shapes<kD, kE, kTermsK, kTermsV>::kThreads;
+  enqueue(grad_keys_mma_kernel<kD, kE, kTermsK, kTermsV>,
+          {blocks_for(work.bound * shape.K, 2, enqueue), kThreads, kShared}, on, forest, shape, work, log_tokens, anew,
+          again);
+  return true;
 }
 
 }  // namespace
 
-const uint8_t* grad_keys_by_matrices(const Backward& backward, const Forest& forest, const AttentionShape& shape,
-                                     const WorkList& work, Launch& on) {
-  if (!fit_matrices(backward.type, shape.D, shape.E, on, backward.q, backward.k, backward.v, backward.grad_out))
-    return nullptr;
-  const uint8_t* again = backward.type == Float::kBf16 ? by_matrices<bf16>(backward, forest, shape, work, on)
-                                                       : by_matrices<f16>(backward, forest, shape, work, on);
-  if (again != nullptr) on.runs("grad_keys_mma_kernel");
-  return again;
+Again grad_keys_by_matrices(const Matrices& on, const Forest& forest, const AttentionShape& shape, const WorkList& work,
+                            Launch& enqueue) {
+  const Backward& backward = on.backward;
+  uint8_t* again = enqueue.scratch<uint8_t>(work.bound * shape.K);
+  const bool k = backward.grad_k.data != nullptr, v = backward.grad_v.data != nullptr;
+  const bool two_k = terms_of(backward.grad_k, backward.type) == 2;
+  const bool two_v = terms_of(backward.grad_v, backward.type) == 2;
+  const bool done = with_widths(shape, [&]<int kD, int kE>() {
+    const auto run = [&]<int kTermsK, int kTermsV>(bool anew) {
+      return launch<kD, kE, kTermsK, kTermsV>(on, forest, shape, work, anew, again, enqueue);
+    };
+    if constexpr (kD <= 192 && kE <= 128)
+      if (k && v && !two_k && !two_v && shape.softcap == 0 && forest.position == nullptr &&
+          run.template operator()<1, 1>(true))
+        return true;
+    bool good = true;
+    if (k) good = two_k ? run.template operator()<2, 0>(true) : run.template operator()<1, 0>(true);
+    if (v && good) good = two_v ? run.template operator()<0, 2>(!k) : run.template operator()<0, 1>(!k);
+    return good;
+  });
+  if (!done) {
+    enqueue.because("the GPU lets a block have less shared memory than this head size takes");
+    return {nullptr, 1};
+  }
+  enqueue.runs("grad_keys_mma_kernel");
+  return {again, 1};
 }
 
 }  // namespace grpo::cuda

@@ -1,91 +1,91 @@
 // What the two passes of the gradients have in common where they go through matrix instructions: bf16 and f16, head
-// sizes up to 128.
+// sizes up to 256.
 //
-// A block of four warps has 64 keys (or 64 queries) in shared memory for as long as it owns them, and two stages of
-// what it runs over: while one is at work the next is copied. Scores and their slopes are formed in halves of 32
-// columns, which leaves registers for both sums. An item with a result that is not finite is marked, and done again
-// without matrix instructions: there hidden rows have no weight at all, here they have the weight 0, and 0 times
-// infinity is NaN.
+// A block has 64 keys (or 64 queries, of up to four heads) in shared memory for as long as it owns them, 16 for each of
+// its four warps, and one or two stages of what it runs over: while one is at work the next is copied. Where sums take
+// more registers than a warp has, of head sizes above 128 and of both sums together above 96, two warps share 16 rows
+// (sharing.cuh) and a block has eight. Scores and their slopes are formed of f16 copies (factors.cuh); the weights of a
+// sum, probabilities or slopes, go in as f16 in units of their row that grow with them: one term where the sum is
+// rounded to bf16, two where it is rounded to f16 or not at all. A slope
+//
+//   p (gradOut.v - delta)
+//
+// carries the sizes of the copies with it.
+//
+// Instructions for 16 rows and 64 columns of head size 128, counted in machine code for sm_90a: gradK and gradV 1,630
+// (of two warps) for 256 matrix instructions, 6.4 each; gradQ 1,350 for 192, 7.0 each. They were 3,360 for 512 and 2,310
+// for 320 where weights went in as three bf16 terms, and copies found each row anew. An item with a result that is not
+// finite, or whose tiles have a mark, is marked, and done again without matrix instructions.
 #pragma once
 
 #include "attention/backward.cuh"
-#include "attention/mma_tiles.cuh"
+#include "attention/sharing.cuh"
+#include "attention/steps.cuh"
 
 namespace grpo::cuda {
 
+// Terms of the weights of a gradient.
+inline int terms_of(const Gradient& gradient, Float type) {
+  return gradient.type == Float::kBf16 && type == Float::kBf16 ? 1 : 2;
+}
+
+// kBoth: of a kernel with two sums.
+template <int kD, int kE, bool kBoth = false>
+struct BackwardShapes {
+  static constexpr int kWidest = kD > kE ? kD : kE, kStages = kWidest <= 128 ? 2 : 1;
+  static constexpr int kParts = kWidest <= (kBoth ? 96 : 128) ? 1 : 2;  // warps that share 16 rows
+  static constexpr int kThreads = 4 * kParts * kWarp, kBlocks = 2 / kParts;
+};
+
+// Tiles are taken in halves, which leaves registers; by warps that share rows one half each.
 constexpr int kHalf = kTileTokens / 2, kHalfFragments = kHalf / 8;
 
-template <class T, int kWidth>
-struct BackwardShared {
-  alignas(16) Stage<T, kWidth> d, e;                      // of the owner: k and v, or q and gradOut
-  alignas(16) Stage<T, kWidth> others_d[2], others_e[2];  // what it runs over
-  alignas(16) float logsumexp[2][kTileTokens];
-  alignas(16) float delta[2][kTileTokens];
-};
-
-// A sum of weighted rows. f16 has no room for slopes of any size: there weights and sum are in units of a power of two
-// that grows with the weights; they agree on it within a warp.
-template <class T, int kWidth>
-struct WeightedSum {
-  float sum[kWidth / 8][4];
-  float unit;
-
-  __device__ __forceinline__ WeightedSum() : unit(std::is_same_v<T, f16> ? 0x1p-126f : 1.0f) {
-#pragma unroll
-    for (int i = 0; i < kWidth / 8; ++i)
-#pragma unroll
-      for (int c = 0; c < 4; ++c) sum[i][c] = 0;
+// sum += weights times rows of the tile, the weights being those of one of its halves.
+template <int kWidth, int kParts, int kTerms>
+__device__ __forceinline__ void add_weighted(float (&sum)[kWidth / kParts / 8][4], float (&unit)[2],
+                                             const float (&weights)[kHalfFragments][4], const f16* tile, int half,
+                                             SharedWeights<kParts, kTerms>& shared, const Pair<kParts>& pair) {
+  float most[2], inverse[2], rescale[2];
+  find_most(weights, most);
+  if constexpr (kParts == 2) share_most(most, shared.most, pair);
+  grow_units(most, unit, inverse, rescale);
+  Weights<kTerms, kHalfFragments> own;
+  take_weights<kTerms>(own, weights, inverse);
+  if constexpr (kParts == 1) {
+    add_rows<kWidth, 1>(sum, own, rescale, tile + half * kWidth, 0);
+  } else {
+    Weights<kTerms, kFragments> all;
+    share_weights<kTerms>(all, own, shared, pair);
+    add_rows<kWidth, 2>(sum, all, rescale, tile, pair.part);
   }
-  __device__ __forceinline__ void add(float (&weights)[kHalfFragments][4], const Stage<T, kWidth>& x, int row,
-                                      int64_t n) {
-    if constexpr (std::is_same_v<T, f16>) {
-      float most = 0;
+}
+
+// Of a score that was rounded as in the forward pass: where one key has all the weight, it is logsumexp to the last
+// bit.
+__device__ __forceinline__ float probability(float score, float logsumexp) {
+  return exp2_approx((score - logsumexp) * kLog2E);
+}
+
+// A row of sums times `factor`, from `at` on; whether all are finite. One term is for bf16 alone.
+template <int kTerms, int kParts, int kCount>
+__device__ __forceinline__ bool store_row(const float (&sum)[kCount][4], int part, int which, float factor,
+                                          const Gradient& to, int64_t at, int N) {
+  float trap = 0;
+  const auto store = [&](auto* data) {
+    auto* row = data + at;
+    const bool paired = N % 2 == 0 && reinterpret_cast<uintptr_t>(row) % (2 * sizeof(*row)) == 0;
 #pragma unroll
-      for (int i = 0; i < kHalfFragments; ++i)
-#pragma unroll
-        for (int c = 0; c < 4; ++c) most = fmaxf(most, fabsf(weights[i][c]));
-      most = warp_reduce(most, [](float a, float b) { return fmaxf(a, b); });
-      if (most > unit) {
-        const uint32_t exponent = __builtin_bit_cast(uint32_t, most) & 0x7f800000u;
-        const float larger = __builtin_bit_cast(float, exponent < 0x7e800000u ? exponent + 0x800000u : 0x7e800000u);
-        const float factor = unit / larger;
-#pragma unroll
-        for (int i = 0; i < kWidth / 8; ++i)
-#pragma unroll
-          for (int c = 0; c < 4; ++c) sum[i][c] *= factor;
-        unit = larger;
-      }
-      const float inverse = 1 / unit;
-#pragma unroll
-      for (int i = 0; i < kHalfFragments; ++i)
-#pragma unroll
-        for (int c = 0; c < 4; ++c) weights[i][c] *= inverse;
+    for (int i = 0; i < kCount; ++i) {
+      const int column = column_of<kParts>(i, part);
+      const float low = sum[i][which * 2] * factor, high = sum[i][which * 2 + 1] * factor;
+      trap = fmaf(high, 0.0f, fmaf(low, 0.0f, trap));  // NaN where one is not finite
+      store_pair(row + column, low, high, column, N, paired);
     }
-    add_weighted<kHalfFragments, T, kWidth>(sum, weights, x, row, n);
-  }
-  __device__ __forceinline__ bool store(int which, const Gradient& to, int64_t at, int64_t n) const {
-    return store_fragments(sum, which, unit * to.scale, to.data, to.type, at, n);
-  }
-};
-
-// The kernels of a pass, for head sizes up to 64, 96 and 128.
-using BackwardKernel = void (*)(Backward, Forest, AttentionShape, WorkList, uint8_t*);
-
-// Null, and nothing is enqueued, where a block may not have the shared memory.
-template <class T>
-const uint8_t* enqueue(const BackwardKernel (&kernels)[3], int64_t items, const Backward& backward,
-                       const Forest& forest, const AttentionShape& shape, const WorkList& work, Launch& on) {
-  constexpr size_t kShared[] = {sizeof(BackwardShared<T, 64>), sizeof(BackwardShared<T, 96>),
-                                sizeof(BackwardShared<T, 128>)};
-  const int64_t widest = shape.D > shape.E ? shape.D : shape.E;
-  const int which = widest <= 64 ? 0 : widest <= 96 ? 1 : 2;
-  if (static_cast<int64_t>(kShared[which]) > on.device.shared_limit) {
-    on.because("the GPU lets a block have less shared memory than this head size takes");
-    return nullptr;
-  }
-  uint8_t* again = on.scratch<uint8_t>(items);
-  on(kernels[which], {blocks_for(items, 2, on), kMatrixThreads, kShared[which]}, backward, forest, shape, work, again);
-  return again;
+  };
+  if (kTerms == 1 || to.type == Float::kBf16) store(static_cast<bf16*>(to.data));
+  else if (to.type == Float::kF16) store(static_cast<f16*>(to.data));
+  else store(static_cast<float*>(to.data));
+  return trap == 0;
 }
 
 }  // namespace grpo::cuda

@@ -4,6 +4,8 @@
 // Also here, and once per list: whether the arrays describe a forest of P tokens at all. A bad one has no tiles.
 #include "attention/schedule.cuh"
 
+#include "attention/attention.cuh"
+#include "blocks/offsets.cuh"
 #include "blocks/scan.cuh"
 
 namespace grpo::cuda {
@@ -38,26 +40,33 @@ struct QueryTiles {
   // Of the tree whose root is b: none elsewhere. Long segments begin a tile of their own and short ones are packed
   // together. A tile lies in one tree, so that no sum depends on a tree's neighbours.
   template <class F>
-  static __device__ void for_each(const Forest& forest, int64_t b, F&& f) {
+  static __device__ void for_each(const Forest& forest, int64_t b, int32_t tokens, F&& f) {
     if (forest.parent[b] >= 0) return;
-    TokenTile tile{0, 0, 0, 0};
+    TokenTile tile{0, 0, 0, 0, 0};
     for (const int64_t last = forest.end[b]; b < last; ++b) {
       const int32_t stop = forest.start[b + 1];
-      if (tile.end > tile.begin && tile.end - tile.begin + (stop - forest.start[b]) > kTileTokens) {
+      if (tile.end > tile.begin && tile.end - tile.begin + (stop - forest.start[b]) > tokens) {
         f(tile);
         tile.begin = tile.end;
       }
       for (int32_t at = forest.start[b]; at < stop; at = tile.end) {
-        if (tile.begin == tile.end) tile = {static_cast<int32_t>(b), at, at, 0};
-        tile.end = smaller(stop, at + kTileTokens - (tile.end - tile.begin));
-        if (tile.end - tile.begin < kTileTokens) continue;
+        if (tile.begin == tile.end) tile = {static_cast<int32_t>(b), at, at, 0, 0};
+        tile.end = smaller(stop, at + tokens - (tile.end - tile.begin));
+        if (tile.end - tile.begin < tokens) continue;
         f(tile);
         tile.begin = tile.end;
       }
     }
     if (tile.end > tile.begin) f(tile);
   }
+  static __device__ int32_t least_position(const Forest& forest, const TokenTile& tile) {
+    int32_t least = forest.position[tile.begin];
+    for (int64_t b = tile.segment + 1; b < forest.B && forest.start[b] < tile.end; ++b)
+      if (forest.start[b] < forest.start[b + 1]) least = smaller(least, forest.position[forest.start[b]]);
+    return least;
+  }
   static __device__ int32_t cost(const Forest& forest, const TokenTile& tile) {
+    if (forest.position != nullptr) return key_tiles(smaller(forest.position[tile.end - 1], forest.window));
     int32_t cost = 0;
     int64_t b = tile.segment;
     for (; b + 1 < forest.B && forest.start[b + 1] < tile.end; ++b)
@@ -70,11 +79,14 @@ struct QueryTiles {
 };
 
 struct KeyTiles {
+  static __device__ int32_t least_position(const Forest& forest, const TokenTile& tile) {
+    return forest.position[tile.begin];
+  }
   template <class F>
-  static __device__ void for_each(const Forest& forest, int64_t b, F&& f) {
+  static __device__ void for_each(const Forest& forest, int64_t b, int32_t tokens, F&& f) {
     const int32_t stop = forest.start[b + 1];
-    for (int32_t at = forest.start[b]; at < stop; at += kTileTokens)
-      f(TokenTile{static_cast<int32_t>(b), at, smaller(stop, at + kTileTokens), 0});
+    for (int32_t at = forest.start[b]; at < stop; at += tokens)
+      f(TokenTile{static_cast<int32_t>(b), at, smaller(stop, at + tokens), 0, 0});
   }
   static __device__ int32_t cost(const Forest& forest, const TokenTile& tile) {
     return key_tiles(forest.start[forest.end[tile.segment]] - tile.begin);
@@ -84,12 +96,14 @@ struct KeyTiles {
 // Grid: 1. Block: 256. Shared: 32,804. Work: 12 bytes per segment a few times, 16 per tile twice. Bound: latency.
 template <class Tiles>
 __global__ void __launch_bounds__(kThreads, 1)
-    list_tiles_kernel(Forest forest,
+    list_tiles_kernel(Forest forest, int32_t tokens,
                       int32_t* place,       // [B]      scratch
                       TokenTile* unsorted,  // [bound]  scratch
                       TokenTile* tiles,     // [bound]
-                      int32_t* count_out) {  // [1]
+                      int32_t* count_out,   // [1]
+                      uint32_t* next) {     // [1]
   DYN_SMEM(Shared, shared);
+  if (threadIdx.x == 0) *next = 0;
   bool good = forest.start[0] == 0 && forest.start[forest.B] == forest.P;
   for (int64_t b = threadIdx.x; b < forest.B; b += kThreads) good = good && good_segment(forest, b);
   if (threadIdx.x == 0) shared.longest = 1;
@@ -101,20 +115,21 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int64_t begin = 0; begin < forest.B; begin += kThreads) {
     const int64_t b = begin + threadIdx.x;
     int32_t own = 0;
-    if (b < forest.B) Tiles::for_each(forest, b, [&](const TokenTile&) { ++own; });
+    if (b < forest.B) Tiles::for_each(forest, b, tokens, [&](const TokenTile&) { ++own; });
     const Scanned<int32_t> scanned = block_scan(own, shared.partial);
     if (b < forest.B) place[b] = count + scanned.before;
     count += scanned.total;
   }
   for (int64_t b = threadIdx.x; b < forest.B; b += kThreads) {
     int32_t at = place[b];
-    Tiles::for_each(forest, b, [&](const TokenTile& tile) { unsorted[at++] = tile; });
+    Tiles::for_each(forest, b, tokens, [&](const TokenTile& tile) { unsorted[at++] = tile; });
   }
   __syncthreads();
   int32_t longest = 1;
   for (int64_t i = threadIdx.x; i < count; i += kThreads) {
     const int32_t cost = Tiles::cost(forest, unsorted[i]);
     unsorted[i].cost = cost;
+    if (forest.position != nullptr) unsorted[i].position = Tiles::least_position(forest, unsorted[i]);
     longest = cost > longest ? cost : longest;
   }
   atomicMax(&shared.longest, longest);
@@ -145,19 +160,42 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) *count_out = count;
 }
 
+// The places of tokens on their paths. Of what is no forest they are not read.
+// Grid: ceil(P / 256). Block: 256. Shared: 0. Work: 4 bytes per token, 8 per ancestor. Bound: latency.
+__global__ void __launch_bounds__(kThreads) positions_kernel(Forest forest, int32_t* position) {  // [P]
+  const int64_t t = thread_index();
+  if (t >= forest.P) return;
+  const int64_t own = last_at_most(forest.start, 0, forest.B - 1, t);
+  int64_t before = t - forest.start[own], above = own;
+  for (int64_t b = forest.parent[own]; b >= 0 && b < above; b = forest.parent[above]) {
+    before += forest.start[b + 1] - forest.start[b];
+    above = b;
+  }
+  position[t] = static_cast<int32_t>(before);
+}
+
 template <class Tiles>
-WorkList list_tiles(const Forest& forest, Launch& on) {
-  const int64_t bound = forest.P / kTileTokens + forest.B;
+WorkList list_tiles(const Forest& forest, int32_t tokens, Launch& on) {
+  const int64_t bound = forest.P / tokens + forest.B;
   TokenTile* tiles = on.scratch<TokenTile>(bound);
   int32_t* count = on.scratch<int32_t>(1);
-  on(list_tiles_kernel<Tiles>, {1, kThreads, sizeof(Shared)}, forest, on.scratch<int32_t>(forest.B),
-     on.scratch<TokenTile>(bound), tiles, count);
-  return {tiles, count, bound};
+  uint32_t* next = on.scratch<uint32_t>(1);
+  on(list_tiles_kernel<Tiles>, {1, kThreads, sizeof(Shared)}, forest, tokens, on.scratch<int32_t>(forest.B),
+     on.scratch<TokenTile>(bound), tiles, count, next);
+  return {tiles, count, next, bound, tokens};
 }
 
 }  // namespace
 
-WorkList list_query_tiles(const Forest& forest, Launch& on) { return list_tiles<QueryTiles>(forest, on); }
-WorkList list_key_tiles(const Forest& forest, Launch& on) { return list_tiles<KeyTiles>(forest, on); }
+int32_t* find_positions(const Forest& forest, Launch& on) {
+  int32_t* position = on.scratch<int32_t>(forest.P);
+  on(positions_kernel, {ceil_div(forest.P, kThreads), kThreads}, forest, position);
+  return position;
+}
+
+WorkList list_query_tiles(const Forest& forest, int32_t tokens, Launch& on) {
+  return list_tiles<QueryTiles>(forest, tokens, on);
+}
+WorkList list_key_tiles(const Forest& forest, Launch& on) { return list_tiles<KeyTiles>(forest, kTileTokens, on); }
 
 }  // namespace grpo::cuda

@@ -18,4 +18,14 @@ __device__ __forceinline__ void store_float(void* data, Float type, int64_t i, f
   else static_cast<f16*>(data)[i] = from_float<f16>(x);
 }
 
+// What rounding to 16 bits loses of a number.
+template <class T>
+__device__ __forceinline__ float rest_of(float x) {
+  const float rounded = to_float(from_float<T>(x));
+  return x == rounded ? 0 : x - rounded;  // infinity loses nothing
+}
+__device__ __forceinline__ float rest_of(float x, Float type) {
+  return type == Float::kBf16 ? rest_of<bf16>(x) : rest_of<f16>(x);
+}
+
 }  // namespace grpo::cuda

@@ -84,12 +84,12 @@ __device__ __forceinline__ void clear(PlainSum& sum) {
     for (float& x : row) x = 0;
 }
 
-// sum[i] += weights[j][own row + i] * x[j], columns first .. first + kPlainColumns of n, for j in [low[i], high[i])
-// alone: zero times a hidden infinity would not be zero.
-template <class T>
+// sum[i] += weights[j][own row + i] * x[j], columns first .. first + kPlainColumns of n, where sees(i, j) alone:
+// zero times a hidden infinity would not be zero.
+template <class T, class Sees>
 __device__ __forceinline__ void add_rows(PlainSum& sum, PlainTiles& tiles,
                                          const float (&weights)[kPlainRows][kPlainPitch], const Rows<T>& x,
-                                         int64_t first, int64_t n, const int (&low)[4], const int (&high)[4]) {
+                                         int64_t first, int64_t n, Sees sees) {
   __syncthreads();
   const int64_t columns = n - first < kPlainColumns ? n - first : kPlainColumns;
 #pragma unroll 4
@@ -105,7 +105,7 @@ __device__ __forceinline__ void add_rows(PlainSum& sum, PlainTiles& tiles,
     const Quad near = quad(&tiles.rows[j][own_column()]), far = quad(&tiles.rows[j][own_column() + 64]);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (j < low[i] || j >= high[i]) continue;
+      if (!sees(i, j)) continue;
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         sum[i][c] = fmaf(weight.at[i], near.at[c], sum[i][c]);
@@ -116,12 +116,23 @@ __device__ __forceinline__ void add_rows(PlainSum& sum, PlainTiles& tiles,
 }
 
 // Row i of a sum times `factor`, to columns first .. of a row of n numbers.
-__device__ __forceinline__ void store_sum(const float (&row)[8], float factor, void* data, Float type, int64_t at,
+template <class Factor>
+__device__ __forceinline__ void store_sum(const float (&row)[8], Factor factor, void* data, Float type, int64_t at,
                                           int64_t first, int64_t n) {
 #pragma unroll
   for (int c = 0; c < 8; ++c) {
     const int64_t column = first + own_column() + c % 4 + c / 4 * 64;
-    if (column < n) store_float(data, type, at + column, row[c] * factor);
+    if (column < n) store_float(data, type, at + column, static_cast<float>(row[c] * factor));
+  }
+}
+
+// What rounding lost of it.
+__device__ __forceinline__ void store_rest(const float (&row)[8], double factor, void* data, Float type, int64_t at,
+                                           int64_t first, int64_t n) {
+#pragma unroll
+  for (int c = 0; c < 8; ++c) {
+    const int64_t column = first + own_column() + c % 4 + c / 4 * 64;
+    if (column < n) store_float(data, type, at + column, rest_of(static_cast<float>(row[c] * factor), type));
   }
 }
 

@@ -13,11 +13,4 @@ struct Rows {
   int32_t count;
 };
 
-// Those of one head, from a token on, of [tokens, heads, n].
-template <class T>
-__device__ __forceinline__ Rows<T> rows_of(const void* x, int64_t token, int64_t heads, int64_t head, int64_t n,
-                                           int32_t count) {
-  return {static_cast<const T*>(x) + (token * heads + head) * n, heads * n, count};
-}
-
 }  // namespace grpo::cuda

@@ -17,7 +17,7 @@
 #pragma once
 
 #include "linear/matmul.cuh"
-#include "linear/powers.cuh"
+#include "blocks/powers.cuh"
 #include "logits/logits_softmax.cuh"
 #include "native/linear/linear.h"
 

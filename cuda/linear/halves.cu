@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "blocks/reduce.cuh"
-#include "linear/powers.cuh"
+#include "blocks/powers.cuh"
 #include "logits/logits.cuh"
 
 namespace grpo::cuda {

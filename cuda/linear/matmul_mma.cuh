@@ -20,7 +20,7 @@
 
 #include "blocks/fragments.cuh"
 #include "linear/matmul.cuh"
-#include "linear/powers.cuh"
+#include "blocks/powers.cuh"
 
 namespace grpo::cuda {
 

@@ -1,5 +1,5 @@
-// The operations on device arrays in place of host arrays: the same functions, which upload the host arrays that they are
-// given, compute on the device, and read the results back. i32 arrays stay on the host, as they may. In the runs on
+// The operations on device arrays in place of host arrays: the same functions, which upload the host arrays that they
+// are given, compute on the device, and read the results back. i32 arrays stay on the host, as they may. In the runs on
 // device arrays vitest.config.mts puts them in the place of lib/index.js and lib/promises.js, whatever those export.
 import type { TypedArray } from '../../lib/addon/dtypes.js'
 import type { Operation } from '../../lib/call/run.js'
@@ -24,38 +24,46 @@ function hostOf(value: unknown): Host | undefined {
   return undefined
 }
 
-/** The arrays of one call on the device; a host array that appears twice is one device array. */
+/** The arrays of one call on the device; what shares memory on the host does there. */
 class Uploads {
-  private readonly made: { host: Host; memory: lib.DeviceArray; view: lib.DeviceArray }[] = []
+  private readonly memories = new Map<ArrayBufferLike, { whole: Host; memory: lib.DeviceArray }>()
+  private readonly made: { host: Host; view: lib.DeviceArray }[] = []
 
   of(value: unknown, integersToo = false): unknown {
     const host = hostOf(value)
     if (host === undefined || (host.dtype === 'i32' && !integersToo)) return value
-    const known = this.made.find(({ host: { data, shape, dtype, stride } }) => {
-      const same = data.buffer === host.data.buffer && data.byteOffset === host.data.byteOffset && dtype === host.dtype
-      return same && shape.join() === host.shape.join() && stride === host.stride
+    const { dtype, shape, data, stride } = host
+    const known = this.made.find(({ host: other }) => {
+      const same = other.data.buffer === data.buffer && other.data.byteOffset === data.byteOffset
+      return same && other.dtype === dtype && other.shape.join() === shape.join() && other.stride === stride
     })
     if (known !== undefined) return known.view
-    const { dtype, shape, data, stride } = host
-    const memory = lib.cuda.upload(lib.array(data as TypedArray, [data.length], dtype))
-    const view = lib.cuda.wrap({ pointer: memory.pointer, dtype, shape, device: memory.device, stride })
-    this.made.push({ host, memory, view })
+    const { memory } = this.memoryOf(host)
+    const pointer = memory.pointer + BigInt(data.byteOffset)
+    const view = lib.cuda.wrap({ pointer, dtype, shape, device: memory.device, stride })
+    this.made.push({ host, view })
     return view
   }
 
-  /** Copies what the device wrote back into the host array that stands for it. */
+  private memoryOf({ data, dtype }: Host) {
+    const known = this.memories.get(data.buffer)
+    if (known !== undefined) return known
+    const all = new (data.constructor as new (buffer: ArrayBufferLike) => TypedArray)(data.buffer)
+    const whole = lib.array(all, [all.length], dtype)
+    const made = { whole, memory: lib.cuda.upload(whole) }
+    this.memories.set(data.buffer, made)
+    return made
+  }
+
+  /** Copies what the device wrote back into the memory that stands for it. */
   back(value: unknown): void {
-    const host = hostOf(value)
-    const made = this.made.find(({ host: { data } }) => host !== undefined && data === host.data)
-    if (made === undefined) return
-    made.host.data.set(made.memory.readSync().data as never)
+    const made = this.memories.get(hostOf(value)?.data.buffer as ArrayBufferLike)
+    made?.whole.data.set(made.memory.readSync().data as never)
   }
 
   dispose(): void {
-    for (const { memory, view } of this.made) {
-      view.dispose()
-      memory.dispose()
-    }
+    for (const { view } of this.made) view.dispose()
+    for (const { memory } of this.memories.values()) memory.dispose()
   }
 }
 

@@ -53,11 +53,10 @@ const special: Partial<
     sizes: { N: 2, G: 1, P: 8, T: 6 },
   },
   prefixAttention: {
-    without: ['sink'],
     set: { segmentStart: [0, 5, 9, 12, 16], segmentParent: [-1, 0, 0, -1], segmentEnd: [3, 2, 3, 4] },
   },
   prefixAttentionBackward: {
-    without: ['sink', 'outLow'],
+    without: ['outLow'],
     set: {
       segmentStart: [0, 5, 9, 12, 16],
       segmentParent: [-1, 0, 0, -1],
