@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { array, linearTokenLogprob, linearTokenLogprobBackward } from '../lib/index.js'
+import { array, linearTokenLogprob, linearTokenLogprobBackward, tokenLogprob } from '../lib/index.js'
 import { golden, identical, refuses } from './support/compare.js'
 import { filled, floats, matrix } from './support/linear_cases.js'
 import { random } from './support/random.js'
@@ -17,6 +17,18 @@ test('a part of a head without valid columns adds nothing to gradHidden', () => 
   )
   for (const { gradHidden } of [padding, none]) expect(Array.from(gradHidden.data)).toEqual([0, 0, 0, 0])
   expect(Array.from(padding.gradHead.data)).toEqual([0, 0, 0, 0])
+})
+
+// Beyond 512 ids the CPU takes a row in several parts.
+test.each([3, 100, 512, 513, 600, 1100])('a part of a head of %d ids, all -inf', (V) => {
+  const hidden = array(Float32Array.of(1, 2, 3, 4), [2, 2])
+  const head = array(new Float32Array(2 * V).fill(1), [V, 2])
+  const inputs = { hidden, head, headBias: new Float32Array(V).fill(-Infinity), token: Int32Array.of(1, 4 * V) }
+  const logits = array(new Float32Array(2 * V).fill(-Infinity), [2, V])
+  const part = linearTokenLogprob(inputs, { vocabStart: 0 })
+  const same = tokenLogprob({ logits, token: inputs.token }, { vocabStart: 0 })
+  for (const name of outputNames) identical(part[name], same[name])
+  expect(Array.from(part.logsumexp.data)).toEqual([-Infinity, -Infinity])
 })
 
 test('an entropy of which there is no gradient is not looked at', () => {

@@ -163,6 +163,11 @@ simulatedDescribe('on a GPU', () => {
     const index = new Int32Array([1, 0])
     expect(gatherRows.path({ x: f32(2, 4), index })).toEqual({ kernel: 'gather_rows' })
     expect(gatherRows.path({ x: f32(2, 3), index }).reason).toMatch(/^rows are not multiples of 16 bytes/)
+    // An array of its own for each of the two, of which one begins a word later.
+    const late = (rows: number) => array(new Float32Array(4 * rows + 1).subarray(1), [rows, 4])
+    const reason = /^rows are not multiples of 16 bytes/
+    expect(gatherRows.path({ x: late(2), index }).reason).toMatch(reason)
+    expect(gatherRows.path({ x: f32(2, 4), index }, { out: { x: late(2) } }).reason).toMatch(reason)
     expect(call('convert', { x: f32(8) }, { out: { x: bf16([8]) } }).path()).toEqual({ kernel: 'convert' })
   })
 })

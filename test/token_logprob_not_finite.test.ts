@@ -34,11 +34,13 @@ describe.each(dtypes)('%s', (dtype) => {
   const columns = widths.flatMap((V) => [Number.NaN, Number.POSITIVE_INFINITY].map((value) => ({ V, value })))
   test.each(columns)('$value in one of $V columns: no softmax', ({ V, value }) => {
     const { logits, token } = rowsWith(dtype, V, value)
-    for (const vocabStart of [null, 0]) {
-      const forward = tokenLogprob({ logits, token }, { vocabStart })
+    const all = [{}, { vocabStart: 0 }]
+    // An infinite logit becomes the cap.
+    for (const options of Number.isNaN(value) ? [...all, { softcap: 30 }, { softcap: 30, temperature: 2 }] : all) {
+      const forward = tokenLogprob({ logits, token }, options)
       for (const name of names) expect(forward[name].data.every(Number.isNaN), name).toBe(true)
       const gradLogp = filled(token.length, 1)
-      const { gradLogits } = tokenLogprobBackward({ logits, token, ...forwardOf(forward), gradLogp }, { vocabStart })
+      const { gradLogits } = tokenLogprobBackward({ logits, token, ...forwardOf(forward), gradLogp }, options)
       expect(Array.from(values(gradLogits)).every(Number.isNaN)).toBe(true)
     }
   })

@@ -94,10 +94,14 @@ describe.skipIf(given === undefined)('with a library', () => {
 
     test('is over once disposed of', async () => {
       const rewards = cuda.upload(values)
+      const log = watch()
       const reading = rewards.read()
       rewards.dispose()
       rewards[Symbol.dispose]()
+      // Whoever reads it keeps the memory until then.
+      expect(log).not.toContain('release')
       expect((await reading).data).toEqual(values)
+      expect(log.filter((name) => name === 'release')).toHaveLength(1)
       const disposed = { error: TypeError, code: 'ERR_GRPO_DEVICE', argument: 'rewards', message: /has been disposed/ }
       refuses(() => groupAdvantage({ rewards, groupStart }), disposed)
       expect(() => rewards.readSync()).toThrow('has been disposed')

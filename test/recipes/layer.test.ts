@@ -1,7 +1,7 @@
 // What the layer does for every method: columns of all kinds, one loss for all kinds of policies, options, states.
 import { describe, expect, expectTypeOf, test } from 'vitest'
 import { exampleBatch } from '../../examples/recipes/example_batch.js'
-import { array, type HostArray, toBf16, tokenLogprob, tokenLogprobBackward } from '../../lib/index.js'
+import { array, type HostArray, lossStats, toBf16, tokenLogprob, tokenLogprobBackward } from '../../lib/index.js'
 import {
   type AnyRecipe,
   fromJSON,
@@ -64,6 +64,17 @@ describe('columns', () => {
 })
 
 describe('the policy', () => {
+  test('an entropy of the batch is in the statistics of a loss that has no bonus of it', () => {
+    const logp = batch.logp
+    const entropy = logp.map((_, t) => 1 + t / 4)
+    const { mask } = batch as { mask?: ArrayLike<number> }
+    const kept = Array.from(entropy).filter((_, t) => mask?.[t] !== 0)
+    const mean = kept.reduce((sum, x) => sum + x) / kept.length
+    const ofBatch = prepareStep(grpo({ klCoef: 0 }), { ...batch, entropy }).loss({ logp })
+    const ofPolicy = prepareStep(grpo({ klCoef: 0 }), batch).loss({ logp, entropy })
+    for (const { stats } of [ofBatch, ofPolicy]) expect(lossStats(stats!).entropy).toBeCloseTo(mean, 6)
+  })
+
   const vocabulary = 4
   const logits = array(
     Float32Array.from({ length: 12 * vocabulary }, (_, i) => Math.sin(i)),

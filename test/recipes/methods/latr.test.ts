@@ -57,6 +57,13 @@ edge('latr', 'countdown: dropped below an edit distance of 0.4 of the age, at th
   expect(countdown.prune(range(21), range(21), eos)).toBe(false)
 })
 
+edge('latr', 'countdown: a distance of 0 drops nothing', () => {
+  const parent = range(20)
+  const child = parent.map((x, i) => (i < 17 ? x : x + 1000))
+  const drops = (options: object) => latr({ task: 'countdown', ...options }).sample.prune(child, parent, -1)
+  expect([drops({}), drops({ editBelow: 0 })]).toEqual([true, false])
+})
+
 edge('latr', 'math: dropped above a suffix match of 0.2, wherever the other has it', () => {
   const only = latr({ rougeAbove: 1 }).sample
   const parent = range(20)

@@ -21,6 +21,22 @@ golden('real', 'the KL is averaged over all tokens', (check) => {
   check.float32(unmasked(step.gradLogp!.data), own.map((g, t) => g + (0.1 * dk3[t]!) / 7)) // biome-ignore format: short
 })
 
+edge('real', 'scores far from 0 overflow nowhere', () => {
+  for (const size of [400, -400]) {
+    const batch = {
+      logp: Float32Array.of(size, -size),
+      oldLogp: new Float32Array(2),
+      sequenceStart: [0, 1, 2],
+      groupStart: [0, 2],
+      advantage: [1, -1],
+    }
+    const { loss, gradLogp } = optimizationStep(real(), batch)
+    // log(1 + exp(-400 / 0.5)) twice, and its derivatives
+    expect(loss).toBeCloseTo(size > 0 ? 0 : 1600, 6)
+    for (const x of gradLogp!.data) expect(Math.abs(x)).toBeCloseTo(size > 0 ? 0 : 2, 6)
+  }
+})
+
 // Two groups and a third without negatives; rollouts of 1 to 3 tokens, one of them partly masked.
 const large = {
   logp: Float32Array.of(-0.5, -1.5, -0.2, -2, -1, -0.7, -0.4, -1.2, -0.9, -3, -0.1, -0.6),
