@@ -34,15 +34,19 @@ static_assert(3 * (kPartBytes + int64_t{sizeof(ClusterRowShared)} + 1024) <= 228
 __host__ __device__ constexpr int64_t part_of_row(int64_t V, int64_t ranks) { return ceil_div(V, ranks * 8) * 8; }
 static_assert(part_of_row(152064, 4) * 2 <= kPartBytes, "Qwen's vocabulary in 16 bits takes four blocks");
 
-// Where a multiprocessor has 100 KB of shared memory two blocks are the most that fit, and may take the registers.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
-constexpr int kFusedBlocks = 2;
-#else
+// Blocks of kFused that share a multiprocessor. On sm_90a the 80 registers that four leave are enough: loops over logits
+// are as long as with the 94 that three would have, and the function of the coefficients alone, called once for a token,
+// saves 8 bytes more. On sm_100 the kernel itself would. With 100 KB of shared memory two are the most that fit.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ < 1000
+constexpr int kFusedBlocks = 4;
+#elif __CUDA_ARCH__ < 1200
 constexpr int kFusedBlocks = 3;
+#else
+constexpr int kFusedBlocks = 2;
 #endif
 
-// Three blocks share a multiprocessor where parts are as long as kPartBytes. Of shorter ones (V = 163,840 or 201,088 in
-// 16 bits) four do, but not in kFused, whose coefficients take more than the 80 registers that four leave.
+// Three blocks share a multiprocessor where parts are as long as kPartBytes, four where they are shorter (V = 163,840
+// or 201,088 in 16 bits).
 // Grid: R clusters of 1, 2, 4 or 8 blocks, or T where rows are listed, from sm_90 on. Block: 192. Shared: 76,720 or
 // less where eight blocks can keep a row. Work: each logit read once, each gradient written once. Bound: memory.
 template <RowPass kPass, class T, class G, class Coefficients>
