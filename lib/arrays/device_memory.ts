@@ -285,6 +285,15 @@ export function uploaded<D extends DType>(
   }
 }
 
+/** Copies a host array over one on a device, which has as many values. */
+export function overwrite(operation: string, name: string, x: DeviceArray, host: HostArray, stream: bigint): void {
+  const { device, pointer } = live(operation, name, x)
+  if (pointer === 0n) return
+  waitFor(operation, [x], stream)
+  must(operation, name, native.cuda.upload(device, pointer, host.data, stream))
+  used(operation, [x], stream)
+}
+
 /** Memory of another library as an array. */
 export function borrowed<D extends DType>(
   device: number,

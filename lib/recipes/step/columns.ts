@@ -11,8 +11,9 @@
 
 import { type ErrorKind, type GrpoError, grpoError } from '../../addon/errors.js'
 import { parseOption } from '../../addon/signatures.js'
-import { describe, type HostArray, typedArrayName } from '../../arrays/array.js'
-import { isDeviceArray } from '../../arrays/device_memory.js'
+import type { DType } from '../../addon/dtypes.js'
+import { describe, type HostArray, sizeOf, typedArrayName } from '../../arrays/array.js'
+import { type DeviceArray, isDeviceArray, live } from '../../arrays/device_memory.js'
 import { integersOf, isWide } from '../../arrays/integers.js'
 import type { OptionsFrom } from '../../call/types.js'
 
@@ -250,31 +251,84 @@ export function float32Of(method: string, name: string, value: unknown, meaning:
   return convert(method, { name, kind: 'f32', meaning }, list) as Float32Array
 }
 
-/** Reads a method's own columns out of a batch. */
+const dtypesOnDevice: Partial<Record<keyof Kinds, DType>> = { f32: 'f32', number: 'f32', flag: 'u8', integer: 'i32' }
+
+/** Throws unless a column may lie on a device, and has the dtype and the sizes there. */
+function checkOnDevice(
+  method: string,
+  spec: ColumnSpec,
+  x: DeviceArray,
+  sizes: Map<string, { size: number; from: string }>,
+): void {
+  const { name, kind, axes } = spec
+  const dtype = dtypesOnDevice[kind]
+  if (dtype === undefined || axes[0] !== 'T') {
+    const problem = `lies on device ${x.device}, where only columns of tokens may lie: await read(x) brings it`
+    throw grpoError('device', method, name, problem)
+  }
+  live(method, name, x)
+  if (x.dtype !== dtype) {
+    throw grpoError('dtype', method, name, `has dtype ${x.dtype}, expected ${dtype}: ${spec.meaning}`)
+  }
+  if (x.shape.length !== 1 && x.shape.length !== axes.length) {
+    throw grpoError('shape', method, name, `has shape [${x.shape.join(', ')}], expected [${axes.join(', ')}]`)
+  }
+  checkAxes(method, spec, sizeOf(x.shape), sizes)
+}
+
+/**
+ * Reads a method's own columns out of a batch. One that lies on a device is read from there when it is looked at.
+ *
+ * @param onDevice  gets the columns that do
+ * @param copyOf    the values of one of them, on the host
+ */
 export function readColumns(
   method: string,
   table: Readonly<Record<string, string>> = {},
   batch: Readonly<Record<string, unknown>>,
   sizes: Map<string, { size: number; from: string }>,
+  onDevice: Map<string, DeviceArray>,
+  copyOf: (x: DeviceArray) => ArrayLike<unknown>,
 ): Record<string, unknown> {
-  const entries = Object.entries(table).map(([name, text]) => {
+  const columns: Record<string, unknown> = {}
+  const later = (name: string, spec: ColumnSpec, x: DeviceArray) => {
+    checkOnDevice(method, spec, x, sizes)
+    onDevice.set(name, x)
+    let values: unknown
+    Object.defineProperty(columns, name, {
+      enumerable: true,
+      get: () => (values ??= convert(method, spec, copyOf(x))),
+    })
+  }
+  for (const [name, text] of Object.entries(table)) {
     const spec = parseColumn(name, text)
     const value = batch[name]
-    if (value === undefined || value === null) {
-      if (spec.optional) return [name, undefined]
-      throw missingColumn(method, name, typeOf(spec), spec.meaning)
-    }
-    if (spec.kind === 'any') return [name, value]
-    if (spec.axes.length === 0) {
-      const kinds = spec.kind === 'flag' ? ['boolean'] : spec.kind === 'id' ? ['string', 'number'] : ['number']
-      const whole = spec.kind !== 'integer' || Number.isInteger(value)
-      if (kinds.includes(typeof value) && whole) return [name, value]
-      throw grpoError('kind', method, name, `is ${describe(value)}, expected a ${spec.kind}: ${spec.meaning}`)
-    }
-    const wide = ({ integer: 'i32', flag: 'i32', id: 'as it is' } as const)[spec.kind as 'id']
-    const list = listOf(method, name, value, `${typeOf(spec)}: ${spec.meaning}`, wide)
-    checkAxes(method, spec, list.length, sizes)
-    return [name, convert(method, spec, list)]
-  })
-  return Object.fromEntries(entries)
+    if (isDeviceArray(value) && spec.kind !== 'any') later(name, spec, value)
+    else columns[name] = readColumn(method, spec, value, sizes)
+  }
+  return columns
+}
+
+function readColumn(
+  method: string,
+  spec: ColumnSpec,
+  value: unknown,
+  sizes: Map<string, { size: number; from: string }>,
+): unknown {
+  const { name, kind, axes, optional, meaning } = spec
+  if (value === undefined || value === null) {
+    if (optional) return undefined
+    throw missingColumn(method, name, typeOf(spec), meaning)
+  }
+  if (kind === 'any') return value
+  if (axes.length === 0) {
+    const kinds = kind === 'flag' ? ['boolean'] : kind === 'id' ? ['string', 'number'] : ['number']
+    const whole = kind !== 'integer' || Number.isInteger(value)
+    if (kinds.includes(typeof value) && whole) return value
+    throw grpoError('kind', method, name, `is ${describe(value)}, expected a ${kind}: ${meaning}`)
+  }
+  const wide = ({ integer: 'i32', flag: 'i32', id: 'as it is' } as const)[kind as 'id']
+  const list = listOf(method, name, value, `${typeOf(spec)}: ${meaning}`, wide)
+  checkAxes(method, spec, list.length, sizes)
+  return convert(method, spec, list)
 }

@@ -2,10 +2,15 @@
 
 import { grpoError } from '../../addon/errors.js'
 import { type GroupAdvantageOptions, groupAdvantage } from '../../group_advantage.js'
+import { type DeviceArray } from '../../arrays/device_memory.js'
 import { checkAxes, type List, listOf, missingColumn, readColumns, type WholeList } from './columns.js'
 import { checkBatchNames, knowColumns } from './names.js'
+import { HostCopies, setColumnsOnDevice } from './placing.js'
 
-/** What a trainer has sampled. A method asks for what it needs of it; its own columns stand beside these. */
+/**
+ * What a trainer has sampled. A method asks for what it needs of it; its own columns stand beside these. Columns of tokens
+ * lie on the host or on a device, each by itself: f32, mask u8, token i32.
+ */
 export interface Batch {
   /** number[N]   reward of each rollout, any unit */
   readonly rewards?: List
@@ -14,23 +19,23 @@ export interface Batch {
   /** integer[N+1]  first loss token of each rollout; ends with T */
   readonly sequenceStart?: WholeList
   /** flag[T]     0 = padding, tool output, or whatever else is no token of the policy */
-  readonly mask?: WholeList<number | boolean>
+  readonly mask?: WholeList<number | boolean> | DeviceArray
   /** flag[N]     0 = rejected: the rollout enters no statistic of its group and has advantage 0 */
   readonly rolloutMask?: WholeList<number | boolean>
   /** integer[T]  ids of the loss tokens, masked ones too, which trees compare: each fits in 32 bits */
-  readonly token?: WholeList
+  readonly token?: WholeList | DeviceArray
   /** f32[T]      log-probabilities under the policy that sampled, as the trainer computes them */
-  readonly oldLogp?: List
+  readonly oldLogp?: List | DeviceArray
   /** f32[T]      under the reference policy */
-  readonly refLogp?: List
+  readonly refLogp?: List | DeviceArray
   /** f32[T]      as the inference engine reported them; NaN only where masked, if a correction reads them */
-  readonly rolloutLogp?: List
+  readonly rolloutLogp?: List | DeviceArray
   /** f32[T]      entropy of the policy at each token, in nats */
-  readonly entropy?: List
+  readonly entropy?: List | DeviceArray
   /** number[N]   advantages that the trainer has computed itself: the method's rewards and advantages are then left out */
   readonly advantage?: List
   /** f32[T]      or one per token */
-  readonly tokenAdvantage?: List
+  readonly tokenAdvantage?: List | DeviceArray
 }
 
 const common = {
@@ -116,9 +121,12 @@ export function createContext(
     sizes.set('N', { size: sequenceStart.length - 1, from: 'sequenceStart' })
     sizes.set('T', { size: sequenceStart.at(-1) as number, from: 'sequenceStart' })
   }
-  const own = readColumns(method, common, batch, sizes) as Record<keyof typeof common, never>
-  const extra = readColumns(method, columns, batch, sizes)
-  const given: Readonly<Record<keyof Batch, unknown>> = { ...own, groupStart, sequenceStart }
+  const onDevice = new Map<string, DeviceArray>()
+  const copies = new HostCopies()
+  const copyOf = (x: DeviceArray) => copies.of(x) as ArrayLike<number>
+  const own = readColumns(method, common, batch, sizes, onDevice, copyOf) as Record<keyof typeof common, never>
+  const extra = readColumns(method, columns, batch, sizes, onDevice, copyOf)
+  const offsetsGiven: Readonly<Partial<Record<keyof Batch, unknown>>> = { groupStart, sequenceStart }
   const size = (axis: string) => sizes.get(axis)?.size ?? 0
 
   const lack = (name: string, type: string, meaning: string) => missingColumn(method, name, type, meaning)
@@ -141,10 +149,14 @@ export function createContext(
     T: size('T'),
     columns: extra,
     state,
-    mask: own.mask as Uint8Array | undefined,
+    get mask() {
+      return own.mask as Uint8Array | undefined
+    },
     rolloutMask: own.rolloutMask as Uint8Array | undefined,
     advantage: own.advantage as Float64Array | undefined,
-    tokenAdvantage: own.tokenAdvantage as Float32Array | undefined,
+    get tokenAdvantage() {
+      return own.tokenAdvantage as Float32Array | undefined
+    },
     get rewards() {
       return need<Float64Array>('rewards')
     },
@@ -184,7 +196,8 @@ export function createContext(
       })
       return length
     },
-    has: (name: keyof Batch) => given[name] !== undefined,
+    has: (name: keyof Batch) =>
+      onDevice.has(name) || (offsetsGiven[name] ?? own[name as keyof typeof common]) !== undefined,
     get groups() {
       const starts = context.groupStart
       return Array.from({ length: starts.length - 1 }, (_, g) => {
@@ -192,6 +205,7 @@ export function createContext(
       })
     },
   }
+  setColumnsOnDevice(context, { arrays: onDevice, copies })
   return context
 }
 

@@ -2,11 +2,16 @@
 
 import { grpoError } from '../../addon/errors.js'
 import { array, type HostArray } from '../../arrays/array.js'
+import { isDeviceArray } from '../../arrays/device_memory.js'
 import type { ArrayInput } from '../../arrays/input.js'
+import { type Call, map } from '../../call/calls.js'
 import { gaussianLogprob, gaussianLogprobBackward } from '../../gaussian_logprob.js'
 import type { Objective } from '../../objective.js'
 import { policyLoss } from '../../policy_loss.js'
-import type { Forward } from './gradients.js'
+import type { Context } from './context.js'
+import type { Forward, OfTokens } from './gradients.js'
+import { columnAt, type Uploads } from './placing.js'
+import { callOf } from './steps.js'
 
 export interface GaussianPolicy {
   /** [T,D] what was sampled at each step */
@@ -42,29 +47,38 @@ function need(method: string, policy: GaussianPolicy, name: keyof typeof meaning
   throw grpoError('missing', method, name, `is missing, expected ${meanings[name]}`)
 }
 
+/** The pass over a Gaussian policy. Arrays beside a mean on a device may lie on the host. */
 export function gaussianForward(
-  method: string,
+  c: Context,
   policy: GaussianPolicy,
-  mask: Uint8Array | undefined,
   kind: GaussianKind,
-): Forward {
+  uploads: Uploads | undefined,
+): Call<Forward> {
+  const { method } = c
   const isRatio = kind === 'log_ratio'
+  const place = (name: string, x: ArrayInput | undefined) => (uploads === undefined ? x : uploads.place(name, x))
   const inputs = {
-    x: need(method, policy, 'x'),
+    x: place('x', need(method, policy, 'x')),
     mean: policy.mean as ArrayInput<'f32'>,
-    std: need(method, policy, 'std'),
-    oldMean: isRatio ? need(method, policy, 'oldMean') : undefined,
-    mask,
+    std: place('std', need(method, policy, 'std')),
+    oldMean: isRatio ? place('oldMean', need(method, policy, 'oldMean')) : undefined,
+    mask: uploads === undefined ? c.mask : uploads.keep('mask', columnAt(c, 'mask')),
   }
-  const { logp, logRatio } = gaussianLogprob(inputs)
-  return {
-    logp: (isRatio ? (logRatio as HostArray<'f32'>) : logp).data,
-    get entropy(): Float32Array {
+  const stream = uploads?.stream === undefined ? {} : { stream: uploads.stream }
+  const forward = callOf<{ logp: OfTokens; logRatio?: OfTokens }>(gaussianLogprob, inputs, stream)
+  return map(forward, (outputs) => ({
+    logp: isRatio ? (outputs.logRatio as OfTokens) : outputs.logp,
+    get entropy(): OfTokens {
       throw grpoError('missing', method, 'entropy', 'is missing from the batch, expected f32[T]: that of a Gaussian policy does not depend on its mean') // biome-ignore format: one text
     },
-    backward: (gradLogp, _, out = {}) =>
-      gaussianLogprobBackward({ ...inputs, [isRatio ? 'gradLogRatio' : 'gradLogp']: gradLogp }, { out }),
-  }
+    backward: (gradLogp, _, out = {}) => {
+      const gradient = { [isRatio ? 'gradLogRatio' : 'gradLogp']: place('gradLogp', gradLogp) }
+      return callOf(gaussianLogprobBackward, { ...inputs, ...gradient }, { out, ...stream })
+    },
+    dispose: (keep) => {
+      for (const x of Object.values(outputs)) if (x !== keep && isDeviceArray(x)) x.dispose()
+    },
+  }))
 }
 
 /**

@@ -2,6 +2,7 @@
 
 import { grpoError } from '../../addon/errors.js'
 import { describe, type HostArray } from '../../arrays/array.js'
+import { type DeviceArray, isDeviceArray } from '../../arrays/device_memory.js'
 import type { ArrayInput } from '../../arrays/input.js'
 import { checkNames } from '../../call/run.js'
 import { linearPolicyLoss } from '../../linear_policy_loss.js'
@@ -11,11 +12,23 @@ import { policyLossFromLogits } from '../../policy_loss_from_logits.js'
 import { float32Of, type List, missingColumn } from './columns.js'
 import { type Context, checkLength, extended, masked } from './context.js'
 import { gaussianKl } from './gaussian.js'
-import type { Forward, GradientsOf, PolicyGradients } from './gradients.js'
+import type { GradientsOf, IsOnDevice, OfTokens, PolicyGradients } from './gradients.js'
 import { checkPolicyNames } from './names.js'
-import { besideLogits, forwardOf, type LogitsOptions, logitsOptions, type Policy, policyKind } from './policy.js'
+import { columnAt, fetchColumns, Uploads } from './placing.js'
+import {
+  besideLogits,
+  CurrentPolicy,
+  deviceOfPolicy,
+  type LogitsOptions,
+  logitsOptions,
+  type Policy,
+  type PolicyKind,
+  policyKind,
+  tokenAt,
+} from './policy.js'
 import type { AnyRecipe, OwnLoss, Weights } from './recipe.js'
-import { isSeparate, separateLoss, wanted } from './separate_loss.js'
+import { isSeparate, separateLoss } from './separate_loss.js'
+import { callOf, ran, type Steps } from './steps.js'
 
 /** Options of a step that belong to the trainer, not to the method. */
 export interface StepOptions extends LogitsOptions {
@@ -24,6 +37,8 @@ export interface StepOptions extends LogitsOptions {
   readonly chunkRows?: number | null
   /** Writes gradients into memory that the caller owns; `gradLogits` may be the logits. */
   readonly out?: Partial<Record<keyof PolicyGradients, ArrayInput | null>>
+  /** The cudaStream_t of a policy on a device, as in every operation. */
+  readonly stream?: bigint
 }
 
 interface LossResult {
@@ -35,31 +50,82 @@ interface LossResult {
   readonly weights: Weights
 }
 
-/** A loss, and its gradient with respect to what the policy was given as. */
-export type StepLoss<P = Policy> = LossResult & GradientsOf<P>
+/** The same of a policy on a device: everything lies there, and is the caller's to dispose of. */
+interface LossResultOnDevice {
+  readonly loss: DeviceArray<'f32'> // [1]
+  readonly logp: DeviceArray<'f32'> | undefined // [T]
+  readonly entropy: DeviceArray<'f32'> | undefined // [T]
+  readonly stats: DeviceArray<'f64'> | undefined
+  readonly weights: Weights
+}
+
+/** A loss, and its gradient with respect to what the policy was given as, on the side where the policy lies. */
+export type StepLoss<P = Policy> = (IsOnDevice<P> extends true ? LossResultOnDevice : LossResult) & GradientsOf<P>
 
 /** The current policy of an update; with log-probabilities alone, the entropy of a method that asks for it: f32[T]. */
-export type LossPolicy = Policy & { readonly entropy?: List | undefined }
+export type LossPolicy = Policy & { readonly entropy?: List | DeviceArray | undefined }
+
+/** What a step has decided about a batch, and the copies of it on devices. */
+export interface PreparedBatch {
+  readonly c: Context
+  uploadsOn(device: number, stream: bigint | undefined): Uploads
+}
 
 /** The context with what depends on the current policy. */
-export function withPolicy(c: Context, { entropy }: LossPolicy, forward: () => Forward): Context {
-  const given = entropy === undefined ? undefined : float32Of(c.method, 'entropy', entropy, 'the entropy at each token')
+export function withPolicy(c: Context, { entropy }: LossPolicy, current: CurrentPolicy): Context {
+  const isGiven = (entropy ?? undefined) !== undefined
+  const given = isGiven && !isDeviceArray(entropy) ? float32Of(c.method, 'entropy', entropy, 'the entropy at each token') : undefined // biome-ignore format: one rule
   checkLength(c.method, 'entropy', given, c.T)
   return extended(c, {
     get logp() {
-      return forward().logp
+      return current.onHost('logp')
     },
     get entropy() {
-      return given ?? (c.has('entropy') ? c.entropy : forward().entropy)
+      if (given !== undefined) return given
+      return isGiven || !c.has('entropy') ? current.onHost('entropy') : c.entropy
     },
   } as Partial<Context>)
 }
+
+/** Makes ahead what is named of the current policy, and the columns. */
+export function* fetchReads(c: Context, current: CurrentPolicy | undefined, reads: readonly string[]): Steps<void> {
+  yield* fetchColumns(c, reads)
+  if (current === undefined) return
+  const isOfPolicy = (name: string): name is 'logp' | 'entropy' =>
+    name === 'logp' || (name === 'entropy' && (current.hasEntropy || !c.has('entropy')))
+  yield* current.fetch(reads.filter(isOfPolicy))
+}
+
+/** An update: what its steps have in common. */
+interface Update {
+  readonly c: Context
+  readonly kind: PolicyKind
+  readonly policy: LossPolicy
+  readonly current: CurrentPolicy
+  /** Of a policy on a device. */
+  readonly uploads: Uploads | undefined
+  readonly options: StepOptions
+}
+
+/** A result, where the policy lies. */
+const placed = (uploads: Uploads | undefined, name: string, x: HostArray) =>
+  uploads === undefined ? x : uploads.given(name, x)
+
+const lossOn = (uploads: Uploads | undefined, loss: number) =>
+  uploads === undefined ? loss : uploads.given('loss', Float32Array.of(loss))
+
+const streamOf = (uploads: Uploads | undefined) =>
+  uploads?.stream === undefined ? {} : ({ stream: uploads.stream } as const)
+
+/** [T] of a result: on the host plain numbers. */
+const tokensOf = (x: OfTokens | undefined) => (x === undefined || isDeviceArray(x) ? x : x.data)
 
 /**
  * A loss that is no policy objective. The options of an objective do not apply to it, but for the normalizer where the
  * loss is a mean over `count` things.
  */
-function ownLoss(method: string, own: OwnLoss, forward: Forward, { objective = {}, out }: StepOptions): StepLoss {
+function* ownLoss({ c: { method }, current, uploads, options }: Update, own: OwnLoss): Steps<StepLoss> {
+  const { objective = {}, out } = options
   const { normalizer = null, ...others } = objective
   const [other] = Object.keys(others)
   const refuse = (name: string, why: string) => grpoError('option', method, name, `is given, but ${why}`)
@@ -67,95 +133,98 @@ function ownLoss(method: string, own: OwnLoss, forward: Forward, { objective = {
   if (normalizer !== null && own.count === undefined) throw refuse('normalizer', 'the loss of the method is no mean over one thing') // biome-ignore format: one text
   const scale = normalizer === null ? 1 : normalizer === 0 ? 0 : (own.count as number) / normalizer
   const scaled = (x: Float32Array) => (scale === 1 ? x : x.map((value) => value * scale))
-  const gradients = forward.backward(scaled(own.gradLogp), own.gradEntropy && scaled(own.gradEntropy), out)
-  return { loss: scale * own.loss, ...gradients, logp: forward.logp, entropy: undefined, stats: undefined, weights: {} }
+  const forward = yield* current.forward()
+  const gradients = yield* ran(forward.backward(scaled(own.gradLogp), own.gradEntropy && scaled(own.gradEntropy), out))
+  const loss = lossOn(uploads, scale * own.loss)
+  const logp = tokensOf(forward.logp)
+  return { loss, ...gradients, logp, entropy: undefined, stats: undefined, weights: {} } as StepLoss
 }
 
-/** What the three loss operations take beside the policy. */
-function lossInputs(c: Context, weights: Weights, mask: Uint8Array | undefined, isRatio: boolean) {
-  const { advantage, tokenAdvantage, sequenceStart } = c
-  const { weight, ratioLow, ratioHigh } = weights
-  const oldLogp = weights.oldLogp ?? (c.has('oldLogp') ? c.oldLogp : undefined)
+/** What the three loss operations take beside the policy, where it lies. */
+function lossInputs(c: Context, weights: Weights, mask: ArrayInput | undefined, uploads: Uploads | undefined) {
+  const { advantage } = c
+  const column = (name: 'oldLogp' | 'refLogp' | 'tokenAdvantage') => {
+    if (uploads === undefined) return c.has(name) || name === 'tokenAdvantage' ? c[name] : undefined
+    return uploads.keep(name, columnAt(c, name))
+  }
+  const own = (name: keyof Weights) => (uploads === undefined ? weights[name] : uploads.place(name, weights[name]))
+  const rounded = () =>
+    advantage instanceof Float32Array || advantage === undefined ? advantage : Float32Array.from(advantage)
   return {
-    oldLogp: isRatio ? new Float32Array(c.T) : oldLogp,
-    refLogp: weights.refLogp ?? (c.has('refLogp') ? c.refLogp : undefined),
-    advantage: advantage instanceof Float32Array || advantage === undefined ? advantage : Float32Array.from(advantage),
-    tokenAdvantage,
-    sequenceStart,
+    oldLogp: own('oldLogp') ?? column('oldLogp'),
+    refLogp: own('refLogp') ?? column('refLogp'),
+    advantage: uploads === undefined || advantage === undefined ? rounded() : uploads.keepOf('advantage', advantage, rounded), // biome-ignore format: one rule
+    tokenAdvantage: column('tokenAdvantage'),
+    sequenceStart: c.sequenceStart,
     mask,
-    weight,
-    ratioLow,
-    ratioHigh,
+    weight: own('weight'),
+    ratioLow: own('ratioLow'),
+    ratioHigh: own('ratioHigh'),
   }
 }
-type LossInputs = ReturnType<typeof lossInputs>
 
-type Result = { loss: HostArray; stats: HostArray; logp?: HostArray; entropy?: HostArray }
-function finished<Of extends Result>(result: Of, weights: Weights): StepLoss {
-  const { loss, stats, logp, entropy, ...gradients } = result as Result
+type Result = { loss: OfTokens; stats: HostArray<'f64'> | DeviceArray; logp?: OfTokens; entropy?: OfTokens }
+function finished(result: Result, weights: Weights): StepLoss {
+  const { loss, stats, logp, entropy, ...gradients } = result
   return {
-    loss: loss.data[0] as number,
+    loss: isDeviceArray(loss) ? loss : (loss.data[0] as number),
     ...(gradients as PolicyGradients),
-    logp: logp?.data as Float32Array | undefined,
-    entropy: entropy?.data as Float32Array | undefined,
-    stats: stats as HostArray<'f64'>,
+    logp: tokensOf(logp),
+    entropy: tokensOf(entropy),
+    stats,
     weights,
-  }
+  } as StepLoss
 }
 
-interface SeparateLossArguments {
-  readonly c: Context
-  readonly inputs: LossInputs
-  /** undefined for log-probabilities, which are the policy themselves. */
-  readonly forward: Forward | undefined
-  readonly objective: Objective
-  readonly out: NonNullable<StepOptions['out']>
-  readonly weights: Weights
-}
+/** The columns that a loss operation reads, which go to the host for a policy that lies there. */
+const lossColumns = ['mask', 'oldLogp', 'refLogp', 'tokenAdvantage']
 
-/** The loss in terms of their own, by way of log-probabilities: for weights that the operations do not take. */
-function lossOfTerms({ c, inputs, forward, objective, out, weights }: SeparateLossArguments): StepLoss {
-  const bonus = (objective.entropyCoef ?? 0) !== 0
-  const given = { logp: c.logp, entropy: bonus || c.has('entropy') ? c.entropy : undefined, ...inputs }
-  if (forward === undefined) {
-    const terms = separateLoss(given, objective, weights, out)
-    const { loss, stats } = terms
-    return { loss, ...wanted(terms, out), logp: c.logp, entropy: undefined, stats, weights }
-  }
-  const { loss, stats, gradLogp, gradEntropy } = separateLoss(given, objective, weights)
-  const gradients = forward.backward(gradLogp.data, gradEntropy?.data, out)
-  return { loss, ...gradients, logp: c.logp, entropy: c.entropy, stats, weights }
-}
-
-interface GaussianLossArguments {
-  readonly c: Context
-  readonly policy: Policy
-  readonly inputs: LossInputs
-  /** Whether a log-ratio stands where a log-probability stands elsewhere. */
-  readonly isRatio: boolean
-  readonly forward: Forward
-  readonly objective: Objective
-  readonly out: StepOptions['out']
-  readonly weights: Weights
+/** The loss in terms of their own, by way of log-probabilities on the host: for weights that the operations do not take. */
+function* lossOfTerms(update: Update, weights: Weights, mask: Uint8Array | undefined, objective: Objective): Steps<StepLoss> {
+  const { c, kind, current, uploads, options } = update
+  const needsEntropy = (objective.entropyCoef ?? 0) !== 0 || c.has('entropy') || current.hasEntropy
+  yield* fetchReads(c, current, [...lossColumns, 'logp', ...(needsEntropy ? ['entropy'] : [])])
+  const inputs = { logp: c.logp, entropy: needsEntropy ? c.entropy : undefined, ...lossInputs(c, weights, mask ?? c.mask, undefined) } // biome-ignore format: one list
+  const { loss, stats, gradLogp, gradEntropy } = separateLoss(inputs as never, objective, weights)
+  const forward = yield* current.forward()
+  const gradients = yield* ran(forward.backward(gradLogp, gradEntropy, options.out))
+  return {
+    loss: lossOn(uploads, loss),
+    ...gradients,
+    logp: tokensOf(forward.logp),
+    entropy: kind === 'logp' ? undefined : uploads === undefined ? c.entropy : undefined,
+    stats: placed(uploads, 'stats', stats),
+    weights,
+  } as StepLoss
 }
 
 /** The loss of a Gaussian policy; a KL to a reference mean is the exact one, and is added. */
-function gaussianLoss(given: GaussianLossArguments): StepLoss {
-  const { c, policy, inputs, isRatio, forward, objective, out, weights } = given
+function* gaussianLoss(
+  { c, policy, current, uploads, options: { out } }: Update,
+  inputs: ReturnType<typeof lossInputs>,
+  isRatio: boolean,
+  objective: Objective,
+  weights: Weights,
+): Steps<StepLoss> {
   const exactKl = (objective.klCoef ?? 0) !== 0 && (isRatio || policy.refMean !== undefined)
-  const options = exactKl ? { ...objective, klCoef: 0 } : objective
-  const { gradLogp, ...loss } = finished(policyLoss({ logp: c.logp, ...inputs }, options), weights)
-  const gradients = forward.backward((gradLogp as HostArray<'f32'>).data, undefined, out)
-  if (!exactKl) return { ...loss, ...gradients, logp: c.logp }
-  const kl = gaussianKl(c.method, policy, inputs, objective)
+  const options = { ...(exactKl ? { ...objective, klCoef: 0 } : objective), ...streamOf(uploads) }
+  const forward = yield* current.forward()
+  const given = { logp: forward.logp, ...inputs }
+  const { gradLogp, ...result } = yield* ran(callOf<Result & { gradLogp: OfTokens }>(policyLoss, given, options))
+  const loss = finished(result, weights)
+  const gradients = yield* ran(forward.backward(gradLogp, undefined, out))
+  if (isDeviceArray(gradLogp)) gradLogp.dispose()
+  const logp = tokensOf(forward.logp)
+  if (!exactKl) return { ...loss, ...gradients, logp } as StepLoss
+  const kl = gaussianKl(c.method, policy, inputs as never, objective)
   const gradMean = gradients.gradMean?.data
   kl.gradMean.forEach((gradient, i) => {
     if (gradMean !== undefined) gradMean[i] = (gradMean[i] as number) + gradient
   })
-  return { ...loss, ...gradients, loss: loss.loss + kl.loss, logp: c.logp }
+  return { ...loss, ...gradients, loss: (loss.loss as number) + kl.loss, logp } as StepLoss
 }
 
-const stepOptions = ['temperature', 'softcap', 'validVocab', 'objective', 'chunkRows', 'out']
+const stepOptions = ['temperature', 'softcap', 'validVocab', 'objective', 'chunkRows', 'out', 'stream']
 
 /** The options of an update: what it leaves out, or undefined, is as it was for the step. */
 export function mergeOptions(step: StepOptions, { objective, ...own }: StepOptions): StepOptions {
@@ -167,15 +236,27 @@ export function checkStepOptions(method: string, options: unknown): void {
   checkNames(method, options, stepOptions, 'option of a step')
 }
 
+/** The entropies beside log-probabilities, where these lie; undefined: nobody asks for them. */
+function entropyBeside({ c, policy, uploads }: Update, objective: Objective): ArrayInput | undefined {
+  const isGiven = (policy.entropy ?? undefined) !== undefined
+  if (!isGiven && !c.has('entropy') && (objective.entropyCoef ?? 0) === 0) return undefined
+  if (uploads === undefined) return c.entropy
+  if (isGiven) return uploads.place('entropy', isDeviceArray(policy.entropy) ? policy.entropy : c.entropy)
+  return uploads.keep('entropy', columnAt(c, 'entropy') ?? c.entropy)
+}
+
 /** The loss of the current policy on what the method has prepared, with its gradient. */
-export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy, options: StepOptions): StepLoss {
+export function* lossOf(
+  recipe: AnyRecipe,
+  batch: PreparedBatch,
+  policy: LossPolicy,
+  options: StepOptions,
+): Steps<StepLoss> {
   const { name: method, gaussian } = recipe
   if (typeof policy !== 'object' || policy === null) {
     throw grpoError('kind', method, 'policy', `is ${describe(policy)}, expected one of logp, logits, hidden, mean`)
   }
   checkPolicyNames(method, policy)
-  const { chunkRows = null, out = {} } = options
-  const ofLogits = logitsOptions(options)
   if (recipe.objective === null) {
     throw grpoError(
       'kind',
@@ -184,43 +265,77 @@ export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy,
       'does not exist: the method changes no parameters, expected prepareStep alone',
     )
   }
-  const forward = forwardOf(prepared, policy, { ofLogits, chunkRows, gaussian })
-  if (forward === undefined) throw grpoError('missing', method, 'policy', 'is missing, expected one of logp, logits, hidden, mean') // biome-ignore format: one text
-  const c = withPolicy(prepared, policy, forward)
+  const kind = policyKind(method, policy)
+  if (kind === undefined) throw grpoError('missing', method, 'policy', 'is missing, expected one of logp, logits, hidden, mean') // biome-ignore format: one text
+  const lacksHead = kind === 'hidden' && (policy.head ?? undefined) === undefined
+  if (lacksHead) throw grpoError('missing', method, 'head', 'is missing, but hidden is given')
+  const { stream, chunkRows = null } = options
+  const device = deviceOfPolicy(method, policy)
+  const uploads =
+    device === undefined ? undefined : new Uploads(method, device, stream, batch.uploadsOn(device, stream))
+  const given = { ofLogits: logitsOptions(options), chunkRows, gaussian, uploads }
+  const current = new CurrentPolicy(batch.c, kind, policy, given)
+  let done: StepLoss | undefined
+  try {
+    const c = withPolicy(batch.c, policy, current)
+    done = yield* updateOf(recipe, { c, kind, policy, current, uploads, options })
+    return done
+  } finally {
+    current.dispose(done?.logp)
+    uploads?.dispose()
+  }
+}
+
+function* updateOf(recipe: AnyRecipe, update: Update): Steps<StepLoss> {
+  const { c, kind, policy, current, uploads, options } = update
+  const { name: method, gaussian } = recipe
+  const { chunkRows = null, out = {} } = options
+  // A kernel of the host reads columns that lie on a device there.
+  const forKernels = uploads === undefined ? [...lossColumns, ...(kind === 'logp' ? ['entropy'] : ['token'])] : []
+  yield* fetchColumns(c, forKernels)
+  yield* fetchReads(c, current, recipe.reads?.update ?? [])
 
   const weights = recipe.weights?.(c) ?? {}
   for (const [name, x] of Object.entries(weights)) checkLength(method, name, x as Float32Array | undefined, c.T)
-  const mask = weights.mask === undefined ? c.mask : masked(c, undefined, weights.mask)
-  const chosen = typeof recipe.objective === 'function' ? recipe.objective(extended(c, { mask })) : recipe.objective
-  if (chosen !== undefined && 'gradLogp' in chosen) return ownLoss(method, chosen, forward(), options)
+  const narrowed = weights.mask === undefined ? undefined : masked(c, undefined, weights.mask)
+  const seen = narrowed === undefined ? c : extended(c, { mask: narrowed })
+  const chosen = typeof recipe.objective === 'function' ? recipe.objective(seen) : recipe.objective
+  if (chosen !== undefined && chosen !== null && 'gradLogp' in chosen) return yield* ownLoss(update, chosen)
 
   const objective = { ...chosen, ...options.objective }
-  const kind = policyKind(method, policy)
   const isRatio = kind === 'mean' && gaussian === 'log_ratio'
-  const inputs = lossInputs(c, weights, mask, isRatio)
-  const { klCoef = 0 } = objective
-  if (klCoef !== 0 && inputs.refLogp === undefined && policy.refMean === undefined && !isRatio) {
-    const meaning = `log-probabilities under the reference policy, as klCoef is ${klCoef}; with klCoef 0 there need be none`
-    throw missingColumn(method, 'refLogp', 'f32[T]', meaning)
-  }
   if (kind !== 'mean' && isSeparate(objective, weights)) {
-    const through = kind === 'logp' ? undefined : forward()
-    return lossOfTerms({ c, inputs, forward: through, objective, out, weights })
+    checkReference(method, objective, weights.refLogp !== undefined || c.has('refLogp'))
+    return yield* lossOfTerms(update, weights, narrowed, objective)
   }
-  const { logits, hidden, head, headBias } = policy
+  const ofBatch = uploads === undefined ? c.mask : uploads.keep('mask', columnAt(c, 'mask'))
+  const mask = narrowed === undefined || uploads === undefined ? (narrowed ?? ofBatch) : uploads.place('mask', narrowed)
+  const beside = lossInputs(c, weights, mask, uploads)
+  const zeros = () => new Float32Array(c.T)
+  const inputs = !isRatio ? beside : { ...beside, oldLogp: uploads === undefined ? zeros() : uploads.place('oldLogp', zeros()) } // biome-ignore format: one rule
+  checkReference(method, objective, inputs.refLogp !== undefined || policy.refMean !== undefined || isRatio)
+  if (kind === 'mean') return yield* gaussianLoss(update, inputs, isRatio, objective, weights)
+  const common = { out, ...streamOf(uploads), ...objective }
+  if (kind === 'logp') {
+    const logp = (yield* current.forward()).logp
+    const given = { logp, entropy: entropyBeside(update, objective), ...inputs }
+    const result = yield* ran(callOf<Result>(policyLoss, given, common))
+    return { ...finished(result, weights), logp: tokensOf(logp) } as StepLoss
+  }
+  const token = { token: tokenAt(c, uploads), ...besideLogits(policy, uploads) }
+  const ofLogits = logitsOptions(options)
   if (kind === 'logits') {
-    const given = { logits: logits!, token: c.token, ...besideLogits(policy), ...inputs }
-    return finished(policyLossFromLogits(given, { ...ofLogits, out, ...objective }), weights)
+    const given = { logits: policy.logits, ...token, ...inputs }
+    return finished(yield* ran(callOf<Result>(policyLossFromLogits, given, { ...ofLogits, ...common })), weights)
   }
-  if (kind === 'hidden') {
-    if (head === undefined) throw grpoError('missing', method, 'head', 'is missing, but hidden is given')
-    const given = { hidden: hidden!, head, headBias, token: c.token, ...besideLogits(policy), ...inputs }
-    return finished(linearPolicyLoss(given, { ...ofLogits, chunkRows, out, ...objective }), weights)
-  }
-  if (kind === 'mean') {
-    return gaussianLoss({ c, policy, inputs, isRatio, forward: forward(), objective, out, weights })
-  }
-  const needsEntropy = (objective.entropyCoef ?? 0) !== 0
-  const entropy = policy.entropy !== undefined || c.has('entropy') || needsEntropy ? c.entropy : undefined
-  return { ...finished(policyLoss({ logp: c.logp, entropy, ...inputs }, { out, ...objective }), weights), logp: c.logp }
+  const { hidden, head, headBias } = policy
+  const ofHead = { hidden, head, headBias, ...token, ...inputs }
+  return finished(yield* ran(callOf<Result>(linearPolicyLoss, ofHead, { ...ofLogits, chunkRows, ...common })), weights)
+}
+
+/** Throws for a KL without a reference. */
+function checkReference(method: string, { klCoef = 0 }: Objective, hasReference: boolean): void {
+  if (klCoef === 0 || hasReference) return
+  const meaning = `log-probabilities under the reference policy, as klCoef is ${klCoef}; with klCoef 0 there need be none`
+  throw missingColumn(method, 'refLogp', 'f32[T]', meaning)
 }

@@ -27,6 +27,13 @@ export interface Description {
   readonly columns?: Readonly<Record<string, string>>
   /** Options with their published defaults: see columns.ts. */
   readonly options?: OptionTable
+  /**
+   * What the points look at on the host, of the columns of tokens and of the policy (logp, entropy), or a function of the
+   * options to that: `step` by rewards, advantages, select and update, once per batch; `update` by weights and objective,
+   * at each update. It is then fetched ahead where it lies on a device, and not waited for in the middle of a point. What
+   * is not named can be looked at all the same.
+   */
+  readonly reads?: Reads | ((options: never) => Reads)
   /** What is carried from one step to the next: plain objects, lists, numbers and strings. */
   readonly state?: {
     readonly version: number
@@ -38,6 +45,12 @@ export interface Description {
   }
   /** Values of the extra columns for `exampleBatch`, so that the method can be shown and swept by tests. */
   readonly example?: Readonly<Record<string, unknown>>
+}
+
+/** Names of columns of tokens, and logp and entropy of the policy. */
+export interface Reads {
+  readonly step?: readonly string[]
+  readonly update?: readonly string[]
 }
 
 /** The state of a method: unknown for any method, undefined for one that has none. */
@@ -128,6 +141,7 @@ export type Recipe<D extends Description, P> = P &
   Pick<D, Extract<keyof D, 'name' | 'paper' | 'source' | 'unknown' | 'state'>> & {
     readonly options: Chosen<D['options']>
     readonly description: D
+    readonly reads?: Reads | undefined
   }
 
 /** Any method, whatever its columns and state. */
@@ -135,6 +149,7 @@ export type AnyRecipe = Points<unknown, unknown> &
   Pick<Description, 'name' | 'paper' | 'source' | 'unknown' | 'state'> & {
     readonly options?: object | undefined
     readonly description: Description
+    readonly reads?: Reads | undefined
   }
 
 /** The function of its options that a method is in `recipes`. */
@@ -178,7 +193,8 @@ export function recipe<const D extends Description, P extends PointsOf<D>>(
   knowColumns(Object.keys(description.columns ?? {}))
   const make = (given?: Options<D['options']>) => {
     const options = chooseOptions(name, description.options, given) as Chosen<D['options']>
-    const made = { name, paper, source, unknown, state, description, options, ...build(options) }
+    const reads = typeof description.reads === 'function' ? description.reads(options as never) : description.reads
+    const made = { name, paper, source, unknown, state, description, options, reads, ...build(options) }
     return Object.freeze(made) as unknown as Recipe<D, P>
   }
   return Object.assign(make, { description })

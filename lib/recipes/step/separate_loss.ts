@@ -1,15 +1,12 @@
 // What the loss operations compute only together, term by term: the entropy bonus of each token with a weight of its own,
 // and a KL whose weight is another ratio than the surrogate's.
 import type { HostArray } from '../../arrays/array.js'
-import type { ArrayInput } from '../../arrays/input.js'
 import { statNames } from '../../loss_stats.js'
 import type { Objective } from '../../objective.js'
 import { type PolicyLossInputs, policyLoss } from '../../policy_loss.js'
-import type { PolicyGradients } from './gradients.js'
 import type { Weights } from './recipe.js'
 
 type Separate = Pick<Weights, 'entropyWeight' | 'klOldLogp'>
-type Out = Partial<Record<keyof PolicyGradients, ArrayInput | null>>
 type Inputs = PolicyLossInputs & { readonly sequenceStart: Int32Array }
 
 const hasBonus = ({ entropyCoef = 0 }: Objective) => entropyCoef !== 0
@@ -26,10 +23,8 @@ interface Terms {
   readonly gradEntropy?: HostArray<'f32'> | undefined
 }
 
-function termsOf(inputs: Inputs, objective: Objective, { gradLogp, gradEntropy }: Out = {}): Terms {
-  // A gradient that is not wanted is needed all the same.
-  const own = { ...(gradLogp && { gradLogp }), ...(gradEntropy && { gradEntropy }) }
-  const done = policyLoss(inputs, { ...objective, out: own })
+function termsOf(inputs: Inputs, objective: Objective): Terms {
+  const done = policyLoss(inputs, objective)
   return { ...(done as unknown as Terms), loss: (done.loss as HostArray<'f32'>).data[0] as number }
 }
 
@@ -68,22 +63,11 @@ function addKl(terms: Terms, inputs: Inputs, objective: Objective, oldLogp: Floa
   stats[nonFinite] = Math.max(stats[nonFinite] as number, own[nonFinite] as number)
 }
 
-/** The loss of log-probabilities, with these weights; gradients are written into `out` where it has arrays. */
-export function separateLoss(
-  inputs: Inputs,
-  objective: Objective,
-  { entropyWeight, klOldLogp }: Separate,
-  out?: Out,
-): Terms {
+/** The loss of log-probabilities, with these weights. */
+export function separateLoss(inputs: Inputs, objective: Objective, { entropyWeight, klOldLogp }: Separate): Terms {
   const own = klOldLogp !== undefined && hasKl(objective) ? klOldLogp : undefined
-  const terms = termsOf(inputs, own ? { ...objective, klCoef: 0 } : objective, out)
+  const terms = termsOf(inputs, own ? { ...objective, klCoef: 0 } : objective)
   if (entropyWeight && hasBonus(objective)) weighBonus(terms, inputs.entropy as Float32Array, entropyWeight)
   if (own) addKl(terms, inputs, objective, own)
   return terms
 }
-
-/** The gradients of log-probabilities, but for those that `out` does not want. */
-export const wanted = ({ gradLogp, gradEntropy }: Terms, out: Out): PolicyGradients => ({
-  ...(out.gradLogp !== null && { gradLogp }),
-  ...(out.gradEntropy !== null && gradEntropy && { gradEntropy }),
-})

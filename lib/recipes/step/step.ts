@@ -4,6 +4,7 @@ import type { ColumnInputs } from './columns.js'
 import { type Batch, type Context, checkLength, createContext, extended, groupAdvantages, masked } from './context.js'
 import {
   checkStepOptions,
+  fetchReads,
   type LossPolicy,
   lossOf,
   mergeOptions,
@@ -12,9 +13,11 @@ import {
   withPolicy,
 } from './loss.js'
 import { policyIn } from './names.js'
-import { forwardOf, logitsOptions, type Policy } from './policy.js'
+import { Uploads } from './placing.js'
+import { CurrentPolicy, deviceOfPolicy, logitsOptions, type Policy, policyKind } from './policy.js'
 import { type Advantages, type AnyRecipe, checkRecipe, type StateOf } from './recipe.js'
 import { openState, type SavedState, saved } from './state.js'
+import { now, type Steps } from './steps.js'
 
 /** What a method decides about a batch before the loss. */
 export interface Prepared<State = SavedState | undefined, Sample = unknown> {
@@ -32,13 +35,21 @@ export interface Prepared<State = SavedState | undefined, Sample = unknown> {
   /** What to sample next, for a method that decides it. */
   readonly sample: Sample
   /**
+   * What the method's points look at on the host, of the columns of tokens and of the policy (logp, entropy): a property
+   * of the method and its options. Those that lie on a device are copied from there.
+   */
+  readonly reads: readonly string[]
+  /**
    * The loss of the current policy on this batch; again for every update. What `options` leave out is as in prepareStep.
    * The batch's columns stay as they are until the last update: what oldLogp and rolloutLogp decide is computed once.
    */
   loss<P extends LossPolicy>(policy: P, options?: StepOptions): StepLoss<P>
+  /** Frees what was copied to a device for the updates; there is no loss after it. A second call does nothing. */
+  dispose(): void
+  [Symbol.dispose](): void
 }
 
-type NextOf<R> = R extends { sample: { next(...parameters: never[]): infer Next } } ? Next : undefined
+export type NextOf<R> = R extends { sample: { next(...parameters: never[]): infer Next } } ? Next : undefined
 /** The batch that a method takes: the columns of every method, its own, and the policy. */
 export type BatchOf<R extends AnyRecipe> = Batch & Policy & ColumnInputs<R['description']['columns']>
 /** What a step of a method returns as its state: undefined if it has none. */
@@ -57,10 +68,134 @@ function advantagesOf(recipe: AnyRecipe, c: Context): Advantages | undefined {
   return result
 }
 
+/** What prepareStep returns, before it is known how the losses run. */
+export interface Decided extends Omit<Prepared, 'loss'> {
+  /** The steps of an update. @throws TypeError after dispose */
+  lossSteps(policy: LossPolicy, options: StepOptions): Steps<StepLoss>
+}
+
+/** The copies of a batch on devices: on one, where all policies lie on the same. */
+class Copies {
+  readonly #uploads = new Map<string, Uploads>()
+  #disposed = false
+  constructor(private readonly method: string) {}
+
+  on(device: number, stream: bigint | undefined): Uploads {
+    const key = `${device} ${stream}`
+    const uploads = this.#uploads.get(key) ?? new Uploads(this.method, device, stream)
+    this.#uploads.set(key, uploads)
+    return uploads
+  }
+
+  check(): void {
+    if (this.#disposed) throw grpoError('device', this.method, 'prepared', 'has been disposed of, expected one that has not: prepareStep makes another') // biome-ignore format: one text
+  }
+
+  dispose(): void {
+    this.#disposed = true
+    for (const uploads of this.#uploads.values()) uploads.dispose()
+  }
+}
+
+/** The steps of prepareStep. */
+export function* prepareSteps(
+  method: AnyRecipe,
+  batch: Batch & Policy,
+  state: SavedState | undefined,
+  options: StepOptions,
+): Steps<Decided> {
+  const { name } = method
+  const before = openState(method, state)
+  checkStepOptions(name, options)
+  const { gaussian, description, reads = {} } = method
+  const copies = new Copies(name)
+  const uploadsOn = (device: number, stream: bigint | undefined) => copies.on(device, stream)
+  let c = createContext(name, description.columns, batch as never, before)
+  const current = policyOf(c, batch, options, gaussian, uploadsOn)
+  try {
+    if (current !== undefined) c = withPolicy(c, batch as LossPolicy, current)
+    yield* fetchReads(c, current, reads.step ?? [])
+    const given = c.advantage !== undefined || c.has('tokenAdvantage')
+    if (c.advantage !== undefined && c.has('tokenAdvantage')) {
+      throw grpoError('value', name, 'tokenAdvantage', 'is given beside advantage, expected one of the two')
+    }
+    if (method.rewards !== undefined && !given) {
+      const rewards = method.rewards(c)
+      checkLength(name, 'rewards', rewards, c.N)
+      c = extended(c, { rewards })
+    }
+    const advantages = given ? undefined : advantagesOf(method, c)
+    if (advantages !== undefined) c = extended(c, advantages)
+    const selection = method.select?.(c) ?? {}
+    checkLength(name, 'rollouts', selection.rollouts, c.N)
+    checkLength(name, 'tokens', selection.tokens, c.T)
+    const hasTokens = c.has('sequenceStart')
+    const selects = selection.rollouts !== undefined || selection.tokens !== undefined
+    // Where nothing is left out the mask stays what and where it is.
+    if (selects && hasTokens) c = extended(c, { mask: masked(c, selection.rollouts, selection.tokens) })
+    const after = method.update === undefined ? before : method.update(c)
+    const sample = method.sample?.next?.(extended(c, { state: after }))
+    const seen = c
+    return {
+      rewards: c.has('rewards') || (method.rewards !== undefined && !given) ? c.rewards : undefined,
+      advantage: c.advantage,
+      get tokenAdvantage() {
+        return seen.tokenAdvantage
+      },
+      rollouts: selection.rollouts ?? new Uint8Array(c.N).fill(1),
+      get mask() {
+        return hasTokens ? (selects ? seen.mask : masked(seen, undefined, undefined)) : undefined
+      },
+      state: saved(method, after),
+      sample,
+      reads: Object.freeze([...new Set([...(reads.step ?? []), ...(reads.update ?? [])])]),
+      *lossSteps(policy, more) {
+        checkStepOptions(name, more)
+        copies.check()
+        return yield* lossOf(method, { c: seen, uploadsOn }, policy, mergeOptions(options, more))
+      },
+      dispose: () => copies.dispose(),
+      [Symbol.dispose]: () => copies.dispose(),
+    }
+  } finally {
+    current?.dispose()
+  }
+}
+
+/** The policy among the columns of a batch, for methods whose selection looks at it. */
+function policyOf(
+  c: Context,
+  batch: Policy,
+  options: StepOptions,
+  gaussian: AnyRecipe['gaussian'],
+  uploadsOn: (device: number, stream: bigint | undefined) => Uploads,
+): CurrentPolicy | undefined {
+  const kind = policyKind(c.method, batch)
+  const device = deviceOfPolicy(c.method, batch)
+  if (kind === undefined) return undefined
+  const uploads = device === undefined ? undefined : uploadsOn(device, options.stream)
+  const { chunkRows = null } = options
+  return new CurrentPolicy(c, kind, batch, { ofLogits: logitsOptions(options), chunkRows, gaussian, uploads })
+}
+
+/** An object with the properties of another, those that are computed when they are looked at included, and more. */
+export const withProperties = <A extends object, B extends object>(x: A, more: B): A & B =>
+  Object.defineProperties({}, { ...Object.getOwnPropertyDescriptors(x), ...Object.getOwnPropertyDescriptors(more) }) as A & B // biome-ignore format: one rule
+
+/** The same without a property. */
+export function without<A extends object, Name extends keyof A>(x: A, name: Name): Omit<A, Name> {
+  const { [name]: _, ...others } = Object.getOwnPropertyDescriptors(x) as Record<keyof A, PropertyDescriptor>
+  return Object.defineProperties({}, others) as Omit<A, Name>
+}
+
 /**
  * What a method decides about a batch: shaped rewards, advantages, what enters the loss, the state after the step, and
  * what to sample next. `prepared.loss(policy)` is then the loss of the current policy with its gradients, as often as the
  * trainer updates on this batch.
+ *
+ * Columns of tokens and the policy may lie on the host or on one device, each by itself. With a policy on a device the
+ * loss, its gradients and statistics lie there too, and nothing waits for it but what the method looks at on the host:
+ * `prepared.reads`. `dispose` (or `using`) frees what was copied there for the updates.
  *
  * @param recipe  as recipes.NAME(options) made it
  * @param batch   the columns of Batch that the method asks for, and its own. The policy may be among them, for methods
@@ -68,8 +203,8 @@ function advantagesOf(recipe: AnyRecipe, c: Context): Advantages | undefined {
  * @param state   as the step before returned it; none at the beginning
  * @param options for this step and all its updates; an update replaces what it gives itself
  * @throws TypeError for a column that is missing, with its shape and meaning, and for a name that no method knows, with the
- *         nearest one; RangeError for a column of another size, or a batch that the method cannot take; for a state of
- *         another method, version or other options
+ *         nearest one, and for arrays on two devices; RangeError for a column of another size, or a batch that the method
+ *         cannot take; for a state of another method, version or other options
  */
 export function prepareStep<R extends AnyRecipe>(
   recipe: R,
@@ -77,46 +212,9 @@ export function prepareStep<R extends AnyRecipe>(
   state?: SavedState | undefined,
   options: StepOptions = {},
 ): Prepared<SavedStateOf<R>, NextOf<R>> {
-  const method: AnyRecipe = checkRecipe(recipe, 'prepareStep')
-  const { name } = method
-  const before = openState(method, state)
-  checkStepOptions(name, options)
-  const { chunkRows = null } = options
-  const { gaussian, description } = method
-  let c = createContext(name, description.columns, batch as never, before)
-  const forward = forwardOf(c, batch, { ofLogits: logitsOptions(options), chunkRows, gaussian })
-  if (forward !== undefined) c = withPolicy(c, batch as Policy, forward)
-  const given = c.advantage !== undefined || c.tokenAdvantage !== undefined
-  if (c.advantage !== undefined && c.tokenAdvantage !== undefined) {
-    throw grpoError('value', name, 'tokenAdvantage', 'is given beside advantage, expected one of the two')
-  }
-  if (method.rewards !== undefined && !given) {
-    const rewards = method.rewards(c)
-    checkLength(name, 'rewards', rewards, c.N)
-    c = extended(c, { rewards })
-  }
-  const advantages = given ? undefined : advantagesOf(method, c)
-  if (advantages !== undefined) c = extended(c, advantages)
-  const selection = method.select?.(c) ?? {}
-  checkLength(name, 'rollouts', selection.rollouts, c.N)
-  checkLength(name, 'tokens', selection.tokens, c.T)
-  const mask = c.has('sequenceStart') ? masked(c, selection.rollouts, selection.tokens) : undefined
-  c = extended(c, { mask })
-  const after = method.update === undefined ? before : method.update(c)
-  const sample = method.sample?.next?.(extended(c, { state: after })) as NextOf<R>
-  return {
-    rewards: c.has('rewards') || (method.rewards !== undefined && !given) ? c.rewards : undefined,
-    advantage: c.advantage,
-    tokenAdvantage: c.tokenAdvantage,
-    rollouts: selection.rollouts ?? new Uint8Array(c.N).fill(1),
-    mask,
-    state: saved(method, after) as SavedStateOf<R>,
-    sample,
-    loss<P extends LossPolicy>(policy: P, more: StepOptions = {}) {
-      checkStepOptions(name, more)
-      return lossOf(method, c, policy, mergeOptions(options, more)) as StepLoss<P>
-    },
-  }
+  const decided = now(prepareSteps(checkRecipe(recipe, 'prepareStep'), batch, state, options))
+  const loss = (policy: LossPolicy, more: StepOptions = {}) => now(decided.lossSteps(policy, more))
+  return withProperties(without(decided, 'lossSteps'), { loss }) as Prepared<SavedStateOf<R>, NextOf<R>>
 }
 
 /**
@@ -125,7 +223,8 @@ export function prepareStep<R extends AnyRecipe>(
  * @param batch  the columns that the method asks for and the policy: logp, logits (with token), hidden and head, or the
  *               mean of a Gaussian with x and std
  * @returns everything that prepareStep decides, the loss, its gradient with respect to whatever the policy was given as
- *          (gradLogp, gradLogits, gradHidden and gradHead, or gradMean), and statistics for lossStats
+ *          (gradLogp, gradLogits, gradHidden and gradHead, or gradMean), and statistics for lossStats. What the step has
+ *          copied to a device is freed; `dispose` does nothing more.
  * @throws as prepareStep, and as policyLoss
  */
 export function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>>(
@@ -134,6 +233,11 @@ export function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>>(
   state?: SavedState | undefined,
   options: StepOptions = {},
 ): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss'> & StepLoss<B> {
-  const { loss, ...prepared } = prepareStep(recipe, batch, state, options)
-  return { ...prepared, ...(loss(policyIn(batch) as LossPolicy) as StepLoss<B>) }
+  const prepared = prepareStep(recipe, batch, state, options)
+  try {
+    const done = prepared.loss(policyIn(batch) as LossPolicy) as StepLoss<B>
+    return withProperties(without(prepared, 'loss'), done)
+  } finally {
+    prepared.dispose()
+  }
 }

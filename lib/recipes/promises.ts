@@ -1,0 +1,79 @@
+// The two step functions as promises: kernels run off the main thread, what is read from a device is awaited, and `signal`
+// stops a step between its kernels and within them. What a method computes in JavaScript runs on the main thread between
+// its kernels. Until a promise settles the caller leaves batch and policy alone.
+import { grpoError } from '../addon/errors.js'
+import { describe } from '../arrays/array.js'
+import type { LossPolicy, StepLoss, StepOptions } from './step/loss.js'
+import { policyIn } from './step/names.js'
+import { type AnyRecipe, checkRecipe } from './step/recipe.js'
+import type { SavedState } from './step/state.js'
+import {
+  type BatchOf,
+  type NextOf,
+  type Prepared as PreparedNow,
+  prepareSteps,
+  type SavedStateOf,
+  without,
+  withProperties,
+} from './step/step.js'
+import { later } from './step/steps.js'
+
+/** Options of a step, and what stops it. */
+export interface StepOptionsLater extends StepOptions {
+  readonly signal?: AbortSignal
+}
+
+/** What a method decides about a batch, whose losses are promises. */
+export interface Prepared<State = SavedState | undefined, Sample = unknown>
+  extends Omit<PreparedNow<State, Sample>, 'loss'> {
+  /** As that of prepareStep, off the main thread. A signal is that of this update alone. */
+  loss<P extends LossPolicy>(policy: P, options?: StepOptionsLater): Promise<StepLoss<P>>
+}
+
+/** The signal of a step beside its other options. */
+function apart(method: string, { signal, ...options }: StepOptionsLater): [StepOptions, AbortSignal | undefined] {
+  if (signal === undefined || signal instanceof AbortSignal) return [options, signal]
+  throw grpoError('kind', method, 'signal', `is ${describe(signal)}, expected an AbortSignal`)
+}
+
+/**
+ * prepareStep as a promise.
+ *
+ * @throws (as a rejection) what prepareStep throws, or the reason of the signal
+ */
+export async function prepareStep<R extends AnyRecipe>(
+  recipe: R,
+  batch: BatchOf<R>,
+  state?: SavedState | undefined,
+  options: StepOptionsLater = {},
+): Promise<Prepared<SavedStateOf<R>, NextOf<R>>> {
+  const method: AnyRecipe = checkRecipe(recipe, 'prepareStep')
+  const [ofStep, signal] = apart(method.name, options)
+  const decided = await later(prepareSteps(method, batch, state, ofStep), signal)
+  const loss = async (policy: LossPolicy, more: StepOptionsLater = {}) => {
+    const [ofUpdate, own] = apart(method.name, more)
+    return later(decided.lossSteps(policy, ofUpdate), own)
+  }
+  return withProperties(without(decided, 'lossSteps'), { loss }) as Prepared<SavedStateOf<R>, NextOf<R>>
+}
+
+/**
+ * optimizationStep as a promise.
+ *
+ * @throws (as a rejection) what optimizationStep throws, or the reason of the signal
+ */
+export async function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>>(
+  recipe: R,
+  batch: B,
+  state?: SavedState | undefined,
+  options: StepOptionsLater = {},
+): Promise<Omit<PreparedNow<SavedStateOf<R>, NextOf<R>>, 'loss'> & StepLoss<B>> {
+  const prepared = await prepareStep(recipe, batch, state, options)
+  try {
+    const { signal } = options
+    const done = await prepared.loss(policyIn(batch) as LossPolicy, signal === undefined ? {} : { signal })
+    return withProperties(without(prepared, 'loss'), done as StepLoss<B>)
+  } finally {
+    prepared.dispose()
+  }
+}
