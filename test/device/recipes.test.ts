@@ -1,10 +1,12 @@
 // Steps whose policy and columns lie on a device, of every method and preset: the host's numbers, what is read back, and
 // what is given back.
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { names, presetNames, recipeOf } from '../../examples/recipes/describe.js'
+import { makeOf, names, presetNames, recipeOf } from '../../examples/recipes/describe.js'
 import { exampleBatch, logp as exampleLogp } from '../../examples/recipes/example_batch.js'
+import { parseOption } from '../../lib/addon/signatures.js'
+import { rangeOf } from '../../lib/recipes/step/columns.js'
 import { native } from '../../lib/addon/native.js'
-import { isDeviceArray } from '../../lib/arrays/device_memory.js'
+import { DeviceArray as DeviceMemory, isDeviceArray } from '../../lib/arrays/device_memory.js'
 import { array, cuda, type DeviceArray, type HostArray } from '../../lib/index.js'
 import { type AnyRecipe, prepareStep } from '../../lib/recipes/index.js'
 import * as promises from '../../lib/recipes/promises.js'
@@ -103,6 +105,16 @@ function same(actual: Done, expected: Done): void {
   }
 }
 
+/** Other values of an option than its default. */
+function othersOf(name: string, text: string): unknown[] {
+  const { kind, choices, fallback, nullable } = parseOption(name, text)
+  const none = nullable ? [null] : []
+  if (kind === 'boolean') return [!fallback]
+  if (kind === 'enum') return [...none, ...choices].filter((choice) => choice !== fallback)
+  const holds = rangeOf(text.replace(/^\w+\?? ?(= \S+)? ?/, ''))
+  return [...none, ...[0, 0.3, 1, 2].filter((x) => holds(x) && x !== fallback)]
+}
+
 const policies = {
   logits: { host: { logits }, device: () => ({ logits: upload(logits) }) },
   hidden: { host: { hidden, head }, device: () => ({ hidden: upload(hidden), head: upload(head) }) },
@@ -120,5 +132,68 @@ describe.each(Object.keys(policies) as (keyof typeof policies)[])('%s on a devic
     const later = await promises.prepareStep(recipe, placed(recipe, batch) as never)
     same((await later.loss(policies[kind].device())) as unknown as Done, expected)
     later.dispose()
+  })
+})
+
+// ---- what is read -----------------------------------------------------------------------------------------------------
+
+/** The names of what is read from the device, at once, while `run` runs: columns of the batch, or logp and entropy. */
+function readIn<Result>(batch: Bag, run: () => Result): { result: Result; names: Set<string> } {
+  const nameOf = new Map(Object.entries(batch).map(([name, x]) => [x, name]))
+  const names = new Set<string>()
+  const readSync = DeviceMemory.prototype.readSync
+  const spy = vi.spyOn(DeviceMemory.prototype, 'readSync').mockImplementation(function (this: DeviceArray) {
+    names.add(nameOf.get(this) ?? 'policy')
+    return readSync.call(this)
+  })
+  try {
+    return { result: run(), names }
+  } finally {
+    spy.mockRestore()
+  }
+}
+
+/** A method with its defaults, and with another value of each of its options, where its example takes that. */
+function variantsOf(name: string): { recipe: AnyRecipe; options: Bag }[] {
+  const options = Object.entries(recipeOf(name).description.options ?? {})
+  const changed = options.flatMap(([option, [text]]) => othersOf(option, text).map((value) => ({ [option]: value })))
+  return [{}, ...changed].flatMap((given) => {
+    try {
+      const recipe = makeOf(name)(given)
+      const prepared = prepareStep(recipe, batchOf(recipe) as never)
+      if (recipe.objective !== null) prepared.loss({ logits } as never)
+      return [{ recipe, options: given }]
+    } catch {
+      return [] // refused
+    }
+  })
+}
+
+/** What `reads` says, of what this batch has: the policy's logp and entropy under one name. */
+function declared(names: readonly string[] = [], batch: Bag): Set<string> {
+  const ofPolicy = (name: string) => name === 'logp' || (name === 'entropy' && !(name in batch))
+  return new Set(names.flatMap((name) => (ofPolicy(name) ? ['policy'] : name in batch ? [name] : [])))
+}
+const sorted = (names: Iterable<string>) => [...new Set(names)].sort()
+
+describe('a method reads on the host what it says, and nothing else', () => {
+  test.each(all.filter((name) => !isGaussian(recipeOf(name))))('%s', (name) => {
+    for (const { recipe, options } of variantsOf(name)) {
+      const batch = placed(recipe, batchOf(recipe))
+      const what = JSON.stringify(options)
+      const { step = [], update = [] } = recipe.reads ?? {}
+      const silent = { ...recipe, reads: undefined } as AnyRecipe
+      const first = readIn(batch, () => prepareStep(silent, { ...batch, logits: upload(logits) } as never))
+      expect(sorted(first.names), `prepareStep, ${what}`).toEqual(sorted(declared(step, batch)))
+      if (recipe.objective === null) continue
+      const { result: prepared, names } = readIn(batch, () => prepareStep(silent, batchOf(recipe) as never))
+      expect(sorted(names)).toEqual([])
+      prepared.dispose()
+      const second = readIn(batch, () => first.result.loss({ logits: upload(logits) }))
+      const seen = sorted([...first.names, ...second.names])
+      expect(seen, `loss, ${what}`).toEqual(sorted([...declared(step, batch), ...declared(update, batch)]))
+      first.result.dispose()
+      for (const x of made.splice(0)) x.dispose()
+    }
   })
 })

@@ -11,6 +11,7 @@ export const apo = recipe(
     name: 'apo',
     paper: { title: 'Accelerated Preference Optimization for Large Language Model Alignment', arxiv: '2410.06293' },
     source: 'inferred',
+    reads: { update: ['mask', 'oldLogp', 'logp'] },
     unknown: `The equations were not read in the paper, only summaries of them; alpha and beta of its experiments are not known.
 Extrapolating parameters is exact for log-linear policies alone.`,
     equation: `in round k, with pairs sampled from p[k], the reference of the round (oldLogp):

@@ -12,6 +12,7 @@ export const branchGrpo = recipe(
     name: 'branchGrpo',
     paper: { title: 'BranchGRPO: Stable and Efficient GRPO with Structured Branching in Diffusion Models', arxiv: '2509.06040' }, // biome-ignore format: one title
     source: 'code',
+    reads: ({ fusion }: { fusion: string }) => ({ step: fusion === 'mean' ? ['mask'] : ['mask', 'oldLogp'] }),
     unknown: `Width "branch" and "extremes" rank the edges of a tree's deepest depth, among the leaves of the last split
 too: they are ours. The released code knows as last layer the edges behind the last split alone, "chain" and "batch" here.
 The released script draws at splits with a larger noise than its log-probabilities are of. The code skips edges whose ratio

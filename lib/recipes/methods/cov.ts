@@ -30,6 +30,7 @@ export const clipCov = recipe(
     name: 'clipCov',
     paper,
     source: 'code',
+    reads: { update: ['mask', 'oldLogp', 'logp'] },
     unknown,
     equation: `${covariance}
 loss = mean over tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A), and 0 with gradient 0, though counted, at
@@ -72,6 +73,7 @@ export const klCov = recipe(
     name: 'klCov',
     paper,
     source: 'code',
+    reads: { update: ['mask', 'oldLogp', 'logp'] },
     unknown: `${unknown} Covariances that are all 0 select no token.`,
     equation: `${covariance}
 loss = mean over tokens of -r A, without a clip, plus klCoef |logp - oldLogp| at the max(1, floor(fraction tokens))

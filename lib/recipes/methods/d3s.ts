@@ -10,6 +10,7 @@ export const d3s = recipe(
     name: 'd3s',
     paper: { title: 'Learning More with Less: A Dynamic Dual-Level Down-Sampling Framework', arxiv: '2509.22115' },
     source: 'third-party',
+    reads: { step: ['mask', 'entropy'] },
     unknown: `The four ends of the schedule, the denominator of the loss, and whose entropy it is. Here 2 to 8 rollouts of
 each group and 0.2 to 1 of the tokens, our choice; the kept tokens; the entropy that the batch has.
 That N of a batch is N per group times the groups is inferred, and so is the rounding of N.`,

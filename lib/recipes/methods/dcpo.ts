@@ -34,6 +34,7 @@ export const dcpo = recipe(
     name: 'dcpo',
     paper: { title: 'DCPO: Dynamic Clipping Policy Optimization', arxiv: '2509.02333' },
     source: 'paper',
+    reads: { update: ['mask', 'oldLogp'] },
     unknown: `How the sum over responses is normalised across the prompts of a mini-batch: here it is not. A group without
 rollouts that count is no visit; visits of different sizes weigh the same.`,
     equation: `bounds of a token with old probability q:

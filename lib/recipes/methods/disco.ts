@@ -89,6 +89,7 @@ export const disco = recipe(
       arxiv: '2505.12366',
     },
     source: 'code',
+    reads: { update: ['mask', 'oldLogp', 'logp'] },
     unknown: `The code's log-mean-exp has the right gradient and another value; here the value is the objective's. Rollouts
 without tokens of the policy are left out, which the sources do not mention.`,
     equation: `s[i] = mean over tokens of logp, or of exp(logp - oldLogp);   P, N: rollouts of a prompt with reward 1, 0

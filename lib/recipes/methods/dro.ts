@@ -17,7 +17,7 @@ export const dro = recipe(
   },
   ({ beta }) => ({
     // Asked for: an objective without oldLogp takes the log-ratio to be 0, and the penalty would be gone.
-    weights: (c) => ({ oldLogp: c.oldLogp }),
+    weights: (c) => ({ oldLogp: c.at('oldLogp') }),
     objective: { surrogate: 'dro', droBeta: beta },
   }),
 )

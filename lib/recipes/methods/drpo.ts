@@ -7,6 +7,7 @@ export const drpo = recipe(
     name: 'drpo',
     paper: { title: 'DRPO: Efficient Reasoning via Decoupled Reward Policy Optimization', arxiv: '2510.04474' },
     source: 'code',
+    reads: { update: ['mask', 'oldLogp', 'logp'] },
     unknown: `The code's log-mean-exp has the right gradient and another value; here the value is the objective's. Its C is
 the padded width of the responses; rollouts without tokens of the policy are left out. A group without rollouts is counted
 among the prompts, and tokens of rejected rollouts in K.`,

@@ -24,6 +24,7 @@ export const evolRl = recipe(
       arxiv: '2509.15194',
     },
     source: 'code',
+    reads: { step: ['mask'] },
     unknown: `The formulas are those of the code, and the paper may differ. The base reward of a group of one was not
 read: here it is its label.`,
     equation: `u[i] = 1 - mean of S[i,j] over the others with its label / 2 - max of S[i,j] over all others / 2

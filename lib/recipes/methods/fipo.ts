@@ -15,6 +15,7 @@ export const fipo = recipe(
       arxiv: '2603.19835',
     },
     source: 'code',
+    reads: { update: ['mask', 'oldLogp', 'logp'] },
     unknown:
       'Read in a fork of the authors’ code. Its run script and its fallbacks differ: the defaults are the script’s.',
     equation: `d = logp - oldLogp within ±20, but 0 where d > log(dualClip) or the token is masked

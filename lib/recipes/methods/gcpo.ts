@@ -11,6 +11,7 @@ export const gcpo = recipe(
       arxiv: '2506.07160',
     },
     source: 'inferred',
+    reads: ({ lengthWeight }: { lengthWeight: number }) => (lengthWeight === 0 ? {} : { step: ['mask'] }),
     unknown: `The inequality and the size of the margin, how the two subgroups arise, the length reward and all weights.
 Only the contrast of two accuracies, its sign and its product with the auxiliary reward were read, in others' texts.`,
     equation: `gap(g) = accuracy of the rollouts with an auxiliary construction - accuracy of those without

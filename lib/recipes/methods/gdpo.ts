@@ -13,6 +13,7 @@ export const gdpo = recipe(
       arxiv: '2601.05242',
     },
     source: 'code',
+    reads: ({ form }: { form: string }) => (form === 'verl' ? { step: ['mask'] } : {}),
     unknown: `Whether the paper normalises over rollouts or tokens: over rollouts, as TRL does. The loss is GRPO's, averaged over
 tokens.`,
     equation: `a[i,k] = (scores[i,k] - mean(g)) / (std(g) + eps) for each kind of reward k

@@ -10,6 +10,7 @@ export const grpoLambda = recipe(
     name: 'grpoLambda',
     paper: { title: 'Stable Reinforcement Learning for Efficient Reasoning', arxiv: '2505.18086' },
     source: 'third-party',
+    reads: { step: ['mask'] },
     unknown: `The value of alpha, the divisor of the standard deviation of lengths, eps, ties at the cut, and the loss:
 0.6 and n as in a third-party implementation, 1e-6, the earlier group, and GRPO's.`,
     equation: `accuracy of a group = mean of correct; the max(1, ceil(lambda G)) groups with the highest are efficient

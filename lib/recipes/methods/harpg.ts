@@ -21,6 +21,7 @@ export const harpg = recipe(
       arxiv: '2302.01734',
     },
     source: 'code',
+    reads: { step: ['mask'] },
     unknown: `The code multiplies means over the batch in v and seems to have its sign wrong; here v is the mean of the products, as
 in the formula. That the reward of a rollout comes with its last token is ours.`,
     equation: `g = mean over rollouts of the sum over tokens of (sum of later gamma^h reward[h]) grad logp: minus the gradient of the loss

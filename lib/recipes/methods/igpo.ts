@@ -28,6 +28,7 @@ export const igpo = recipe(
     name: 'igpo',
     paper: { title: 'Inpainting-Guided Policy Optimization for Diffusion Large Language Models', arxiv: '2509.10396' },
     source: 'code',
+    reads: { step: ['mask', 'entropy', 'inpainted'] },
     unknown:
       'The released sequence ratio averages over all positions, padding and left-out hints included; here it averages over the tokens that enter the loss. Defaults are those of the released script.',
     equation: `if all rollouts of a group are wrong: inpaint as many, k-th with hint ratio u_(k), u ~ U[hintLow, hintHigh] sorted,

@@ -7,6 +7,7 @@ export const ipo = recipe(
     name: 'ipo',
     paper: { title: 'prime-rl: INTELLECT Policy Optimization; its mask DPPO, arXiv:2602.04879' },
     source: 'code',
+    reads: { update: ['mask', 'rolloutLogp', 'logp'] },
     unknown: 'The advantages: those of GRPO. Not the IPO of preference learning, which is another method.',
     equation: `q = exp(logp - rolloutLogp), p and p' the probabilities of a token now and in the rollout
 loss = mean over tokens of -sg[keep] advantageTau A q + klTau log(q)^2

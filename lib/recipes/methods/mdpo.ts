@@ -39,7 +39,7 @@ closed form for a table: probability of an action ∝ old exp(t A)`,
         const rewards = { x: Float32Array.from(c.rewards), mask: c.rolloutMask }
         return { advantage: standardize(rewards, { moments: moments(rewards), ddof: 0, eps: 0 }).x.data }
       },
-      weights: (c) => ({ refLogp: c.oldLogp }),
+      weights: (c) => ({ refLogp: c.at('oldLogp') }),
       objective: (c) => ({
         clipLow: null,
         clipHigh: null,

@@ -6,6 +6,7 @@ export const ngrpo = recipe(
     name: 'ngrpo',
     paper: { title: 'NGRPO: Negative-enhanced Group Relative Policy Optimization', arxiv: '2509.18851' },
     source: 'code',
+    reads: { step: ['mask'] },
     unknown:
       'Whether the paper clips by the sign of the advantage beyond what one interval does: the released code has one.',
     equation: `E = rewards of the group and virtualCount times maxReward

@@ -53,6 +53,7 @@ export const npgIgt = recipe(
       arxiv: '2302.01734',
     },
     source: 'code',
+    reads: { step: ['mask'] },
     unknown: 'That the reward of a rollout comes with its last token is ours; a batch may bring its own advantages.',
     equation: `g = mean over rollouts of the sum over tokens of (sum of later gamma^h reward[h]) grad logp: minus the gradient of the loss
 (rollouts without tokens are in no mean over rollouts, but with countEmpty in the step's objective; rejected ones add 0)

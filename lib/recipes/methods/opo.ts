@@ -6,6 +6,7 @@ export const opo = recipe(
     name: 'opo',
     paper: { title: 'On-Policy RL with Optimal Reward Baseline', arxiv: '2505.23585' },
     source: 'code',
+    reads: { step: ['mask'] },
     unknown: `How the loss is averaged: over tokens, verl's default. Training is exactly on-policy, so there is no ratio. A
 group without tokens has advantages 0.`,
     equation: `b = sum of length[i] R[i] / sum of length[i] over the group, A[i] = R[i] - b

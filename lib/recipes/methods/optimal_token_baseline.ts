@@ -6,6 +6,7 @@ export const optimalTokenBaseline = recipe(
     name: 'optimalTokenBaseline',
     paper: { title: 'The Optimal Token Baseline: Variance Reduction for Long-Horizon LLM-RL', arxiv: '2602.07078' },
     source: 'code',
+    reads: { step: ['mask', 'oldLogp', 'squares', 'importance'] },
     unknown: `The estimator of verl, with the position of a token counted among the unmasked tokens of its rollout. The loss is
 GRPO's, averaged over tokens.`,
     equation: `w[i,t] = (1 - 2 p + squares) importance^2, p = exp(oldLogp), W[i,t] = sum of w[i,j] over j <= t

@@ -23,6 +23,7 @@ export const rdpo = recipe(
     name: 'rdpo',
     paper: { title: 'Provably Robust DPO: Aligning Language Models with Noisy Feedback', arxiv: '2403.00409' },
     source: 'code',
+    reads: { update: ['mask', 'refLogp', 'logp'] },
     unknown: 'Read in TRL. A pair with a rollout without tokens is left out, which the sources do not mention.',
     equation: `h = beta (sum over tokens of chosen of (logp - refLogp) - the same of rejected),   e = flipRate
 loss = mean over pairs of

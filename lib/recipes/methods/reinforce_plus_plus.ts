@@ -13,6 +13,7 @@ export const reinforcePlusPlus = recipe(
       arxiv: '2501.03262',
     },
     source: 'code',
+    reads: ({ klCoef }: { klCoef: number }) => ({ step: ['mask', ...(klCoef === 0 ? [] : ['oldLogp', 'refLogp'])] }),
     unknown: `The KL coefficient: 0.01, as in OpenRLHF. No token, or one, has advantage 0, where verl raises an error.`,
     equation: `R'[i] = R[i]; with baseline R[i] - mean(g), a group of one its reward
 reward[t] = -klCoef (oldLogp - refLogp), and R'[i] more at the last token of rollout i

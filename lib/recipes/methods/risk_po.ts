@@ -14,6 +14,7 @@ export const riskPo = recipe(
     name: 'riskPo',
     paper: { title: 'RiskPO: Risk-based Policy Optimization via Verifiable Reward', arxiv: '2510.00911' },
     source: 'code',
+    reads: { step: ['mask'] },
     unknown: `A last bundle with fewer questions is kept as it is; where papers of a bundle score all the same, std(X) is 1. A
 question without rollouts leaves its bundle without papers: nothing of it is learned.
 The released trainer seems to lose its tracked quantiles, and so to use those of each bundle.`,

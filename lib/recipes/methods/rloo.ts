@@ -12,6 +12,7 @@ export const rloo = recipe(
       arxiv: '2402.14740',
     },
     source: 'code',
+    reads: ({ klCoef }: { klCoef: number }) => (klCoef === 0 ? {} : { step: ['mask', 'oldLogp', 'refLogp'] }),
     unknown: 'The KL coefficient of the paper, which depends on its data set: 0.05, as TRL has it.',
     equation: `R'[i] = R[i] - klCoef sum over tokens of (oldLogp - refLogp)
 A[i] = R'[i] - mean of the others of its group, a group of one 0

@@ -10,6 +10,7 @@ export const simpo = recipe(
     name: 'simpo',
     paper: { title: 'SimPO: Simple Preference Optimization with a Reference-Free Reward', arxiv: '2405.14734' },
     source: 'code',
+    reads: { update: ['mask', 'logp'] },
     unknown: `The published beta and margin differ from model to model: the defaults are those of the configuration class. A
 pair with a rollout without tokens is left out, where the code divides by 0.`,
     equation: `a[i] = mean over the tokens of rollout i of logp;   h = beta (a[chosen] - a[rejected]) - gamma

@@ -68,6 +68,7 @@ export const spoChain = recipe(
     name: 'spoChain',
     paper: { title: 'Segment Policy Optimization: Effective Segment-Level Credit Assignment in RL for Large Language Models', arxiv: '2505.23564' }, // biome-ignore format: one title
     source: 'code',
+    reads: { step: ['mask', 'oldLogp'] },
     unknown: `The code also skips a batch whose mean ratio is above 10. Here that is left to the trainer, who sees the ratio
 in the statistics of the loss.`,
     equation: `U = {t: p[t] < maxProbability};   cutpoints: every interval-th of {t - 1: t in U} from the first; -1 is the prompt

@@ -11,6 +11,7 @@ export const spoTree = recipe(
     name: 'spoTree',
     paper: { title: 'Segment Policy Optimization: Effective Segment-Level Credit Assignment in RL for Large Language Models', arxiv: '2505.23564' }, // biome-ignore format: one title
     source: 'code',
+    reads: { step: ['mask', 'oldLogp'] },
     unknown:
       'Which edges of a question are trained on where there are more than maxEdges: here the oldest, then the first. Of equal siblings the mean is exactly their value here, whatever three times 0.1 add up to.',
     equation: `every rollout is an edge of the tree of its group: a segment, after the segments of the edges above it

@@ -32,6 +32,7 @@ export const srpo = recipe(
     name: 'srpo',
     paper: { title: 'Self-Improving Robust Preference Optimization', arxiv: '2406.01660' },
     source: 'third-party',
+    reads: { update: ['mask', 'refLogp', 'logp'] },
     unknown: `Read in a trainer that was written for TRL and not merged; it agrees with the objective's derivation. The paper's
 alpha was not found: 0.5 is ours.`,
     equation: `s = sum over the tokens of a sequence of (logp - refLogp);   (y|z): y written to improve on z, which is in its prompt

@@ -8,6 +8,7 @@ export const tPpo = recipe(
     name: 'tPpo',
     paper: { title: 'Truncated Proximal Policy Optimization', arxiv: '2506.15050' },
     source: 'third-party',
+    reads: { step: ['mask', 'values', 'window'] },
     unknown: `gamma, lambda and the clip interval: 1, 0.95 and 0.2 are our choice. That tokens of earlier windows leave the
 policy loss, and that the value network learns Monte-Carlo returns, is inferred.`,
     equation: `delta[t] = r[t] + gamma V[t+1] - V[t],   V after the last token: 0 if finished, V of the last token if truncated

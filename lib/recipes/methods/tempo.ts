@@ -8,6 +8,7 @@ export const tempo = recipe(
     name: 'tempo',
     paper: { title: 'Exploiting Tree Structure for Credit Assignment in RL Training of LLMs', arxiv: '2509.18314' },
     source: 'code',
+    reads: { step: ['token'] },
     unknown:
       'A group of one: the released code divides by the standard deviation of one value; here its advantage is 0.',
     equation: `V_i(t) = mean of the rewards of the rollouts of the group that begin with the first t tokens of rollout i

@@ -10,6 +10,7 @@ export const tgdpo = recipe(
       arxiv: '2506.14574',
     },
     source: 'code',
+    reads: { update: ['mask', 'refLogp', 'rewardLogp', 'logp'] },
     unknown: 'A pair with a rollout without tokens is left out, which the sources do not mention.',
     equation: `u[t] = beta (rewardLogp - refLogp);   weights are not clamped: below 0 where alpha u leaves [-1, 1]
 h = sum over tokens of chosen of beta (1 + alpha u) (logp - refLogp) - the same of rejected with beta (1 - alpha u)

@@ -61,6 +61,7 @@ export const thr = recipe(
       arxiv: '2510.03669',
     },
     source: 'third-party',
+    reads: { step: ['mask', 'hiddenState', 'predictionError'] },
     unknown:
       'The score and the form nthr follow a note on the predecessor’s paper. The multiplier 1 + p sign(THR), its threshold (here that of nthr) and the values of p are recalled or inferred, not verified: p = 0 keeps the dominant tokens alone.',
     equation: `g = onehot(token) - probabilities, h = hidden state;  M = sum of g h^T over the tokens of the correct rollouts

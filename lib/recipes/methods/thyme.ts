@@ -8,6 +8,7 @@ export const thyme = recipe(
     name: 'thyme',
     paper: { title: 'Thyme: Think Beyond Images', arxiv: '2508.11630' },
     source: 'code',
+    reads: ({ overlongFilter }: { overlongFilter: boolean }) => (overlongFilter ? { step: ['mask'] } : {}),
     unknown:
       'Which aggregation the published runs use: here the sequence mean. Tokens decoded at temperature 0 are trained with log-probabilities at temperature 1, as in the released code; no correction is published.',
     equation: `temperature of the next segment = codeTemperature where the text so far ends with "<code>", else temperature

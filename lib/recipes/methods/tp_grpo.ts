@@ -9,6 +9,7 @@ export const tpGrpo = recipe(
     name: 'tpGrpo',
     paper: { title: 'Good Learners Think Their Thinking', arxiv: '2507.23317' },
     source: 'third-party',
+    reads: { step: ['sound'] },
     unknown: `alpha, the divisor of the standard deviation and the clip range: here 0.5, n - 1 and 0.2. The closed forms follow
 from sums of process rewards over thoughts only if the last thought carries the outcome alone, which is inferred.
 Where all outcomes of a group are equal, o is 0, also of correct solutions: they count as wrong, and nothing is learned.`,

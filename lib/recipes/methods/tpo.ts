@@ -41,6 +41,7 @@ export const tpo = recipe(
       arxiv: '2410.12854',
     },
     source: 'inferred',
+    reads: { update: ['mask', 'refLogp', 'stepWeight', 'logp'] },
     unknown: `The list-wise loss, the default, is remembered, not read, and so is the sum of step log-ratios, where the code
 has means. The pairwise forms were read in the released code, the second one with its pairs i = j, and so was the average
 over prompts; beta is a number that the code has at another place. The code's outer -log sigmoid is left out: it inverts the

@@ -7,6 +7,7 @@ export const trainLong = recipe(
     name: 'trainLong',
     paper: { title: 'Train Long, Think Short: Curriculum Learning for Efficient Reasoning', arxiv: '2508.08940' },
     source: 'paper',
+    reads: { step: ['mask'] },
     unknown: `Which weights are the final ones, the weight and parts of the format reward, its factors, eps, clip range
 and KL factor: 0.6 and 0.3 of the two pairs explored, 0.1, halves, 1, 1e-8, 0.2 and 0.04. The budget is not rounded.`,
     equation: `L = max(1, budget gamma^floor(step / interval))

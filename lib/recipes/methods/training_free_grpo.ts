@@ -57,6 +57,7 @@ export const trainingFreeGrpo = recipe(
     name,
     paper: { title: 'Training-Free Group Relative Policy Optimization', arxiv: '2510.08191' },
     source: 'code',
+    reads: { step: ['mask'] },
     unknown:
       'The operations of all groups are merged by a language model, whose rules are a prompt: mergeOperations does the two that it states, and lets the last UPDATE of an id win. The released code also ignores a DELETE without content; here it deletes.',
     equation: `groups that are compared: 0 < mean(g) < 1; with no ground truth all of them

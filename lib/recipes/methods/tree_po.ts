@@ -23,6 +23,7 @@ export const treePo = recipe(
     name: 'treePo',
     paper: { title: 'TreePO: Bridging the Gap of Policy Optimization and Efficacy and Inference Efficiency with Heuristic Tree-based Modeling', arxiv: '2508.17445' }, // biome-ignore format: one title
     source: 'code',
+    reads: ({ whiten }: { whiten: boolean }) => (whiten ? { step: ['mask'] } : {}),
     unknown: `The estimator is that of the released run, one number per rollout. The separate one of differences between
 segments, whose damping is not described in full, is left out.`,
     equation: `S_d(i) = rollouts of the group that share the first d segments of rollout i, d < D, D the longest path

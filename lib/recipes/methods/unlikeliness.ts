@@ -8,6 +8,7 @@ export const unlikeliness = recipe(
     name: 'unlikeliness',
     paper: { title: 'Rewarding the Unlikely: Lifting GRPO Beyond Distribution Sharpening', arxiv: '2506.02355' },
     source: 'code',
+    reads: { step: ['mask', 'oldLogp'] },
     unknown: `The code ranks by the mean over tokens, where the paper is reported to rank by the probability of the
 sequence. Ties are broken arbitrarily there, here by the order in the group.`,
     equation: `key[i] = mean of oldLogp over the unmasked tokens of rollout i, 0 without tokens

@@ -31,6 +31,7 @@ export const xrpo = recipe(
       arxiv: '2510.06672',
     },
     source: 'third-party',
+    reads: { step: ['mask', 'oldLogp'] },
     unknown: `ddof and eps of the advantages, here those of GRPO in verl; the confidence, explore, the budgets of the phases;
 what T counts: here the rollouts of all prompts, with those of the phase that is planned; and whether the mean
 log-probability is over all rollouts of the group or over the correct ones: here over all.`,

@@ -3,7 +3,7 @@
 import { grpoError } from '../../addon/errors.js'
 import { checkNames } from '../../call/run.js'
 import type { Context } from '../step/context.js'
-import { type AnyRecipe, checkRecipe, type Weights } from '../step/recipe.js'
+import { type AnyRecipe, checkRecipe, type Reads, type Weights } from '../step/recipe.js'
 import { checkBounds, checkImportance, type Importance, importance } from './importance.js'
 import { known } from './known.js'
 import { allOf, difference, float32Map, product, unmasked } from './map_tokens.js'
@@ -63,6 +63,15 @@ export function correctedWeights(c: Context, correction: Correction, own: Weight
   ].filter((factor) => factor !== undefined)
   const masks = [own.mask, ...(correction.reject ?? []).map((one) => accepted(c, one))].filter((x) => x !== undefined)
   return { ...own, weight: product(factors), mask: allOf(masks) }
+}
+
+/** What a correction looks at on the host beside the method. */
+function correctedReads({ step = [], update = [] }: Reads = {}, correction: Correction): Reads {
+  const { importance, reject = [], offPolicy, topEntropy = 1 } = correction
+  const engine = importance !== undefined || reject.length > 0 ? ['mask', 'oldLogp', 'rolloutLogp'] : []
+  const drift = offPolicy === undefined ? [] : ['mask', 'oldLogp', 'rolloutLogp', 'logp']
+  const quantile = topEntropy === 1 ? [] : ['mask', 'entropy']
+  return { step, update: [...update, ...engine, ...drift, ...quantile] }
 }
 
 function check(method: string, { importance, reject = [], offPolicy, topEntropy }: Correction): void {
@@ -126,6 +135,7 @@ export function withCorrection<R extends AnyRecipe>(recipe: R, correction: Corre
         }
   const corrected = {
     ...method,
+    reads: correctedReads(method.reads, correction),
     weights: (c: Context) => correctedWeights(c, correction, method.weights?.(c)),
     ...(objective !== undefined && { objective: checked }),
   }

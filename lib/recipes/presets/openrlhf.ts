@@ -23,6 +23,10 @@ export const openrlhf = recipe(
     name: 'openrlhf',
     paper: { title: 'OpenRLHF 0.11.0', arxiv: '2405.11143' },
     source: 'code',
+    reads: ({ useKlLoss, klCoef, isCorrection, policyLossType }: { useKlLoss: boolean; klCoef: number; isCorrection: string | null; policyLossType: string }) => ({
+      step: useKlLoss || klCoef === 0 ? [] : ['mask', 'oldLogp', 'refLogp'],
+      update: policyLossType === 'gspo' ? (useKlLoss ? ['mask'] : []) : isCorrection === null ? [] : ['mask', 'oldLogp', 'rolloutLogp'],
+    }),
     unknown: `Its default estimator, gae, needs a critic: here group_norm. gspo with a KL in the loss: a normalizer is that of the
 KL, and scales the policy term with it. Logs of importance weights are within ±20 here.`,
     equation: `A[i] = (R[i] - mean(g)) / (std(g) + 1e-9), within the bounds of rewards, and by default
@@ -85,7 +89,7 @@ countEmpty in the step's objective), its KL and entropy over tokens. A rejected 
         const weight = turned ? sequenceTerm(c, { aggregate: 'token_mean', countEmpty: false }) : undefined
         if (isCorrection === null) return { weight }
         // GSPO is not weighted: its ratio is then that to the inference engine.
-        if (sequences) return { oldLogp: c.rolloutLogp, weight }
+        if (sequences) return { oldLogp: c.at('rolloutLogp'), weight }
         return correctedWeights(c, { importance: { mode: modes[isCorrection], low, high } })
       },
       objective,

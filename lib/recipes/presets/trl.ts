@@ -1,5 +1,5 @@
 import { recipe } from '../step/recipe.js'
-import { constants, trlPoints } from './trl_points.js'
+import { constants, trlPoints, trlReads } from './trl_points.js'
 
 /** The column of TRL's mask_truncated_completions. */
 export const truncated =
@@ -10,6 +10,7 @@ export const trl = recipe(
     name: 'trl',
     paper: { title: 'TRL, GRPOTrainer of 1.10.0' },
     source: 'code',
+    reads: trlReads,
     unknown: `Where a term of luspo differs from token to token (beta, weights of tokens, topEntropyQuantile) 1.10.0 averages
 over padding; here, as in 1.13.0, it does not. 1.13.0 divides the entropy of dapo, cispo and vespo by the tokens above the
 quantile. With sequence ratios both multiply the KL by the rollout’s ratio (klWeight token_ratio in the step’s objective:

@@ -7,7 +7,7 @@ import { float32Map } from '../parts/map_tokens.js'
 import { within } from '../parts/rejection.js'
 import { missingColumn } from '../step/columns.js'
 import { type Context, extended, groupAdvantages } from '../step/context.js'
-import type { Weights } from '../step/recipe.js'
+import type { Reads, Weights } from '../step/recipe.js'
 
 export interface TrlOptions {
   readonly lossType: 'dapo' | 'grpo' | 'bnpo' | 'dr_grpo' | 'cispo' | 'sapo' | 'luspo' | 'vespo'
@@ -144,6 +144,24 @@ function vespoWeights(c: TrlContext, options: TrlOptions): Weights {
     for (let t = begin; t < end; t++) oldLogp[t] = (logp[t] as number) - share
   }
   return { oldLogp, klOldLogp }
+}
+
+/** What the points look at on the host. */
+export function trlReads(options: TrlOptions): Reads {
+  const { importanceSamplingMode: mode, offPolicyMaskThreshold, topEntropyQuantile, entropyCoef } = options
+  const corrects = mode === 'none' ? [] : ['mask', 'oldLogp', 'rolloutLogp']
+  const folds = mode !== 'none' && options.lossType === 'vespo'
+  const quantile = topEntropyQuantile === 1 ? [] : ['mask', 'entropy']
+  const terms = topEntropyQuantile !== 1 && entropyCoef !== 0
+  return {
+    ...(options.maskTruncated && { step: ['mask'] }),
+    update: [
+      ...corrects,
+      ...quantile,
+      ...(folds || terms ? ['logp', 'oldLogp', 'refLogp'] : []),
+      ...(offPolicyMaskThreshold === null ? [] : ['mask', 'logp', 'oldLogp', 'rolloutLogp']),
+    ],
+  }
 }
 
 export function trlPoints(name: string, options: TrlOptions) {

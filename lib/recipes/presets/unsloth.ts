@@ -1,12 +1,29 @@
 import { recipe } from '../step/recipe.js'
 import { truncated } from './trl.js'
-import { constants, trlPoints } from './trl_points.js'
+import { constants, type TrlOptions, trlPoints, trlReads } from './trl_points.js'
+
+type UnslothOptions = Omit<TrlOptions, 'useBiasCorrectionKl' | 'entropyCoef' | 'offPolicyMaskThreshold' | 'topEntropyQuantile'>
+
+/** The options in the words of TRL. */
+function ofTrl(options: UnslothOptions): TrlOptions {
+  const dapo = options.lossType === 'dapo'
+  return {
+    ...options,
+    epsilonHigh: dapo ? 0.28 : options.epsilonHigh,
+    maskTruncated: dapo || options.maskTruncated,
+    useBiasCorrectionKl: false,
+    entropyCoef: 0,
+    offPolicyMaskThreshold: null,
+    topEntropyQuantile: 1,
+  }
+}
 
 export const unsloth = recipe(
   {
     name: 'unsloth',
     paper: { title: 'Unsloth, GRPO of unsloth-zoo 2026.8.13' },
     source: 'code',
+    reads: (options: UnslothOptions) => trlReads(ofTrl(options)),
     unknown: `It patches TRL: what is not listed here is taken to be TRL’s. It never multiplies the KL by the ratio, whatever
 TRL’s default. luspo averages over padding there where beta is not 0 or tokens have weights; here it does not.`,
     equation: `TRL's losses with other defaults: bnpo, beta 0.001, no correction for the inference engine.
@@ -33,17 +50,5 @@ True: that is none here; the default, the word group, scales them.`,
     },
     example: { truncated: [0, 0, 0, 0, 0, 0, 0, 1] },
   },
-  (options) => {
-    const { lossType, epsilonHigh, maskTruncated } = options
-    const dapo = lossType === 'dapo'
-    return trlPoints('unsloth', {
-      ...options,
-      epsilonHigh: dapo ? 0.28 : epsilonHigh,
-      maskTruncated: dapo || maskTruncated,
-      useBiasCorrectionKl: false,
-      entropyCoef: 0,
-      offPolicyMaskThreshold: null,
-      topEntropyQuantile: 1,
-    })
-  },
+  (options) => trlPoints('unsloth', ofTrl(options)),
 )

@@ -42,6 +42,12 @@ export const verl = recipe(
     name: 'verl',
     paper: { title: 'verl, core algorithms of 0.9.0' },
     source: 'code',
+    reads: ({ rolloutIs, lossMode, useKlLoss, lossAggMode }: { rolloutIs: string | null; lossMode: string; useKlLoss: boolean; lossAggMode: string }) => ({
+      update: [
+        ...(rolloutIs === null ? [] : ['mask', 'oldLogp', 'rolloutLogp']),
+        ...(useKlLoss && lossAggMode !== 'seq-mean-token-mean' && ['gspo', 'sapo', 'geo_mean'].includes(lossMode) ? ['mask'] : []),
+      ],
+    }),
     unknown: `Its default estimator, gae, needs a critic: here grpo. Empty rollouts count, as with a global batch size.
 gspo, sapo and geo_mean with a KL under another lossAggMode: a normalizer is that of the KL, and scales their term with it.`,
     equation: `A[i] = (R[i] - mean(g)) / (std(g) + 1e-6), and the reward itself in a group of one (rloo_vectorized: 0)
@@ -116,7 +122,7 @@ clip_cov and kl_cov are methods of their own: clipCov, klCov`,
           lossMode === 'geo_mean' && found.weight ? geometricMean(c, found.weight) : found.weight,
           turned ? sequenceTerm(c, { aggregate: turned, countEmpty: true, maxLength: maxLength(c) }) : undefined,
         ].filter((factor) => factor !== undefined)
-        return { ...found, weight: product(factors), ...(lossMode === 'dro' && { oldLogp: c.oldLogp }) }
+        return { ...found, weight: product(factors), ...(lossMode === 'dro' && { oldLogp: c.at('oldLogp') }) }
       },
       objective: (c): Objective => ({
         aggregate: ofRollouts && !turned ? 'sequence_mean' : aggregate,

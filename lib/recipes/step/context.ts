@@ -52,6 +52,9 @@ const common = {
 } as const
 knowColumns([...Object.keys(common), 'groupStart', 'sequenceStart'])
 
+/** Columns of tokens that a method hands on. */
+export type TokenColumn = 'oldLogp' | 'refLogp' | 'rolloutLogp'
+
 export interface Context<Columns = unknown, State = unknown> {
   /** The method's name, for errors. */
   readonly method: string
@@ -84,6 +87,8 @@ export interface Context<Columns = unknown, State = unknown> {
   readonly tokenAdvantage: Float32Array | undefined
   /** Whether the batch has it, for what a method can do without. */
   has(name: keyof Batch): boolean
+  /** The column where the policy lies, for an operation or the loss alone: from a device nothing is read. Missing: an error. */
+  at(name: TokenColumn): Float32Array | DeviceArray
   /** The rollouts of each group: from begin to end - 1. */
   readonly groups: readonly { readonly g: number; readonly begin: number; readonly end: number }[]
 }
@@ -198,6 +203,7 @@ export function createContext(
     },
     has: (name: keyof Batch) =>
       onDevice.has(name) || (offsetsGiven[name] ?? own[name as keyof typeof common]) !== undefined,
+    at: (name: TokenColumn): Float32Array | DeviceArray => context[name],
     get groups() {
       const starts = context.groupStart
       return Array.from({ length: starts.length - 1 }, (_, g) => {

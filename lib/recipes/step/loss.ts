@@ -77,6 +77,7 @@ export function withPolicy(c: Context, { entropy }: LossPolicy, current: Current
   const given = isGiven && !isDeviceArray(entropy) ? float32Of(c.method, 'entropy', entropy, 'the entropy at each token') : undefined // biome-ignore format: one rule
   checkLength(c.method, 'entropy', given, c.T)
   return extended(c, {
+    at: (name: 'oldLogp') => (current.isOnDevice ? ((columnAt(c, name) ?? c[name]) as DeviceArray) : c[name]),
     get logp() {
       return current.onHost('logp')
     },
@@ -296,7 +297,9 @@ function* updateOf(recipe: AnyRecipe, update: Update): Steps<StepLoss> {
   yield* fetchReads(c, current, recipe.reads?.update ?? [])
 
   const weights = recipe.weights?.(c) ?? {}
-  for (const [name, x] of Object.entries(weights)) checkLength(method, name, x as Float32Array | undefined, c.T)
+  for (const [name, x] of Object.entries(weights)) {
+    if (!isDeviceArray(x)) checkLength(method, name, x as Float32Array | undefined, c.T)
+  }
   const narrowed = weights.mask === undefined ? undefined : masked(c, undefined, weights.mask)
   const seen = narrowed === undefined ? c : extended(c, { mask: narrowed })
   const chosen = typeof recipe.objective === 'function' ? recipe.objective(seen) : recipe.objective

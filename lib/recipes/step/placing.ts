@@ -56,7 +56,7 @@ function isReplaced(c: Context, name: string): boolean {
   return false
 }
 
-type TokenColumn = 'token' | 'mask' | 'oldLogp' | 'refLogp' | 'entropy' | 'tokenAdvantage'
+type TokenColumn = 'token' | 'mask' | 'oldLogp' | 'refLogp' | 'rolloutLogp' | 'entropy' | 'tokenAdvantage'
 
 /** A column where it lies, for operations; undefined: the batch has none. */
 export function columnAt(c: Context, name: TokenColumn): ArrayInput | undefined {

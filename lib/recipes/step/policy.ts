@@ -213,6 +213,7 @@ export class CurrentPolicy {
   constructor(c: Context, kind: PolicyKind, policy: Policy & { readonly entropy?: unknown }, options: ForwardOptions) {
     const { uploads, gaussian = 'logp' } = options
     this.#kind = kind
+    this.isOnDevice = uploads !== undefined
     this.#entropy = policy.entropy ?? undefined
     this.#start = () => {
       if (kind === 'logp') return value(() => ofLogp(c, policy, uploads))
@@ -225,6 +226,9 @@ export class CurrentPolicy {
     this.#forward ??= yield* ran(this.#start())
     return this.#forward as Forward
   }
+
+  /** Whether the policy lies on a device. */
+  readonly isOnDevice: boolean
 
   /** Whether entropies were given beside the policy. */
   get hasEntropy(): boolean {

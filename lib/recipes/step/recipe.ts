@@ -3,6 +3,7 @@
 
 import { grpoError } from '../../addon/errors.js'
 import { describe } from '../../arrays/array.js'
+import type { DeviceArray } from '../../arrays/device_memory.js'
 import type { Objective } from '../../objective.js'
 import type { Chosen, ColumnsOf, Options, OptionTable } from './columns.js'
 import { chooseOptions } from './columns.js'
@@ -86,8 +87,8 @@ export interface Weights {
   /** Tokens that the loss leaves out, beyond the selection. */
   readonly mask?: Uint8Array | undefined // [T]
   /** In place of the batch's. */
-  readonly oldLogp?: Float32Array | undefined // [T]
-  readonly refLogp?: Float32Array | undefined // [T]
+  readonly oldLogp?: Float32Array | DeviceArray | undefined // [T]
+  readonly refLogp?: Float32Array | DeviceArray | undefined // [T]
   /** In place of oldLogp in the ratio that a `klWeight` multiplies the KL by; for it alone. */
   readonly klOldLogp?: Float32Array | undefined // [T]
 }
