@@ -3,14 +3,20 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { makeOf, names, presetNames, recipeOf } from '../../examples/recipes/describe.js'
 import { exampleBatch, logp as exampleLogp } from '../../examples/recipes/example_batch.js'
-import { parseOption } from '../../lib/addon/signatures.js'
-import { rangeOf } from '../../lib/recipes/step/columns.js'
 import { native } from '../../lib/addon/native.js'
+import { parseOption } from '../../lib/addon/signatures.js'
 import { DeviceArray as DeviceMemory, isDeviceArray } from '../../lib/arrays/device_memory.js'
 import { array, cuda, type DeviceArray, type HostArray } from '../../lib/index.js'
-import { type AnyRecipe, prepareStep } from '../../lib/recipes/index.js'
+import {
+  type AnyRecipe,
+  optimizationStep,
+  prepareStep,
+  presets,
+  recipes,
+  withCorrection,
+} from '../../lib/recipes/index.js'
 import * as promises from '../../lib/recipes/promises.js'
-import { parseColumn } from '../../lib/recipes/step/columns.js'
+import { parseColumn, rangeOf } from '../../lib/recipes/step/columns.js'
 import { random } from '../support/random.js'
 
 type Bag = Record<string, unknown>
@@ -31,7 +37,10 @@ const V = 5
 const D = 3
 const numbers = random(11)
 const values = (...shape: number[]) =>
-  array(Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => numbers.normal()), shape)
+  array(
+    Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => numbers.normal()),
+    shape,
+  )
 const logits = values(T, V)
 const hidden = values(T, D)
 const head = values(V, D)
@@ -72,7 +81,9 @@ const isArray = (x: unknown): x is HostArray => typeof x === 'object' && x !== n
 /** The same with its columns of tokens on the device. */
 function placed(recipe: AnyRecipe, batch: Bag): Bag {
   const names = columnsOf(recipe)
-  return Object.fromEntries(Object.entries(batch).map(([name, x]) => [name, name in names ? upload(x as Float32Array) : x]))
+  return Object.fromEntries(
+    Object.entries(batch).map(([name, x]) => [name, name in names ? upload(x as Float32Array) : x]),
+  )
 }
 
 const isGaussian = (recipe: AnyRecipe) => recipe.description.example?.mean !== undefined
@@ -194,6 +205,155 @@ describe('a method reads on the host what it says, and nothing else', () => {
       expect(seen, `loss, ${what}`).toEqual(sorted([...declared(step, batch), ...declared(update, batch)]))
       first.result.dispose()
       for (const x of made.splice(0)) x.dispose()
+    }
+  })
+})
+
+/** The functions that wait for a device. */
+const waits = ['download', 'downloadAsync', 'waitAsync'] as const
+
+test('as promises everything that is declared is fetched ahead: nothing is read at once', async () => {
+  for (const name of ofTokens) {
+    const recipe = recipeOf(name)
+    const batch = placed(recipe, batchOf(recipe))
+    const download = vi.spyOn(native.cuda, 'download')
+    const prepared = await promises.prepareStep(recipe, { ...batch, logits: upload(logits) } as never)
+    made.push(...arraysIn(await prepared.loss({ logits: upload(logits) })))
+    prepared.dispose()
+    expect(download, name).not.toHaveBeenCalled()
+    vi.restoreAllMocks()
+  }
+})
+
+test('a method that reads nothing never waits for the device', () => {
+  const silent = ofTokens.filter(
+    (name) => prepareStep(recipeOf(name), batchOf(recipeOf(name)) as never).reads.length === 0,
+  )
+  expect(silent.length).toBeGreaterThanOrEqual(43)
+  for (const name of silent) {
+    const recipe = recipeOf(name)
+    const batch = placed(recipe, batchOf(recipe))
+    const spies = waits.map((wait) => vi.spyOn(native.cuda, wait))
+    const prepared = prepareStep(recipe, batch as never)
+    for (let update = 0; update < 2; update++) made.push(...arraysIn(prepared.loss({ logits: upload(logits) })))
+    prepared.dispose()
+    for (const spy of spies) expect(spy, name).not.toHaveBeenCalled()
+    vi.restoreAllMocks()
+  }
+})
+
+// ---- what is given back -----------------------------------------------------------------------------------------------
+
+const arraysIn = (done: object): DeviceArray[] => Object.values(done).filter(isDeviceArray)
+
+/** Addresses of device memory that is held; after `fails` calls of the library one fails. */
+function watchMemory(fails = Infinity): Set<bigint> {
+  const held = new Set<bigint>()
+  let calls = 0
+  const failure = { status: -6, argument: '', problem: 'out of memory', cudaCode: 'cudaErrorMemoryAllocation' }
+  const { allocate, release } = native.cuda
+  vi.spyOn(native.cuda, 'allocate').mockImplementation((...given) => {
+    if (++calls === fails) return failure as never
+    const pointer = allocate(...given)
+    held.add(pointer as bigint)
+    return pointer
+  })
+  vi.spyOn(native.cuda, 'release').mockImplementation((...given) => {
+    held.delete(given[3])
+    return release(...given)
+  })
+  return held
+}
+
+/** Methods of each kind: fused, with weights, with a selection, with a loss of their own, with terms of their own. */
+const kinds: [string, AnyRecipe][] = [
+  ['dapo', recipes.dapo()],
+  ['dcpo', recipes.dcpo()],
+  ['d3s', recipes.d3s()],
+  ['ipo', recipes.ipo()],
+  ['klCov', recipes.klCov()],
+  ['simpo', recipes.simpo()],
+  ['nemo with k2', presets.nemo({ klType: 'k2' })],
+  ['a correction', withCorrection(recipes.grpo(), { importance: { mode: 'token_truncate' }, offPolicy: 0.1 })],
+]
+
+describe.each(kinds)('memory of %s', (_, recipe) => {
+  const given = () => {
+    const there = upload(logits)
+    return { batch: placed(recipe, batchOf(recipe)), policy: { logits: there } }
+  }
+  test('all but the results is freed', async () => {
+    const { batch, policy } = given()
+    const held = watchMemory()
+    const prepared = prepareStep(recipe, { ...batch, ...policy } as never)
+    const results = [prepared.loss(policy), prepared.loss(policy)].flatMap(arraysIn)
+    prepared.dispose()
+    prepared.dispose()
+    expect(held.size).toBe(results.length)
+    for (const x of results) x.dispose()
+    expect(held.size).toBe(0)
+
+    const step = optimizationStep(recipe, { ...batch, ...policy } as never)
+    step.dispose()
+    const after = arraysIn(step)
+    expect(held.size).toBe(after.length)
+    for (const x of after) x.dispose()
+
+    const later = await promises.optimizationStep(recipe, { ...batch, ...policy } as never)
+    const last = arraysIn(later)
+    expect(held.size).toBe(last.length)
+    for (const x of last) x.dispose()
+    expect(held.size).toBe(0)
+  })
+
+  test('out of memory at any point: everything is freed, and the next step runs', async () => {
+    const { batch, policy } = given()
+    const expected = hostOf(optimizationStep(recipe, { ...batch, ...policy } as never).loss)
+    for (let fails = 1; ; fails++) {
+      const held = watchMemory(fails)
+      let error: unknown
+      try {
+        const done = fails % 2 === 0 ? optimizationStep(recipe, { ...batch, ...policy } as never) : await promises.optimizationStep(recipe, { ...batch, ...policy } as never) // biome-ignore format: one step
+        made.push(...arraysIn(done))
+      } catch (thrown) {
+        error = thrown
+      }
+      vi.restoreAllMocks()
+      if (error === undefined) {
+        expect(fails).toBeGreaterThan(3)
+        break
+      }
+      expect((error as { code: string }).code).toBe('ERR_GRPO_MEMORY')
+      expect(held.size, `after failure ${fails}`).toBe(0)
+      expect(hostOf(optimizationStep(recipe, { ...batch, ...policy } as never).loss)).toEqual(expected)
+    }
+  })
+
+  test('aborted between any two kernels', async () => {
+    const { batch, policy } = given()
+    for (let stop = 0; ; stop++) {
+      const held = watchMemory()
+      const controller = new AbortController()
+      let runs = 0
+      const { run } = native
+      vi.spyOn(native, 'run').mockImplementation((...parameters) => {
+        if (runs++ === stop) controller.abort()
+        return run(...parameters)
+      })
+      let done: object | undefined
+      let error: unknown
+      try {
+        done = await promises.optimizationStep(recipe, { ...batch, ...policy } as never, undefined, { signal: controller.signal }) // biome-ignore format: one step
+      } catch (thrown) {
+        error = thrown
+      }
+      vi.restoreAllMocks()
+      if (done !== undefined) {
+        made.push(...arraysIn(done))
+        break
+      }
+      expect((error as Error).name).toBe('AbortError')
+      expect(held.size, `at kernel ${stop}`).toBe(0)
     }
   })
 })

@@ -52,7 +52,10 @@ export const gtpo = recipe(
     name: 'gtpo',
     paper: { title: 'GTPO: Trajectory-Based Policy Optimization in LLMs', arxiv: '2508.03772' },
     source: 'code',
-    reads: ({ form }: { form: string }) => ({ step: ['mask', 'token', 'entropy'], update: form === 'code' ? ['logp'] : [] }),
+    reads: ({ form }: { form: string }) => ({
+      step: ['mask', 'token', 'entropy'],
+      update: form === 'code' ? ['logp'] : [],
+    }),
     unknown: `The mean of the initial entropy, here over the rollouts of the first batch, and places beside masked tokens:
 here only unmasked tokens have a place. In the released code a trailing run is counted from the wrong end, so that n is the
 longer of the two runs, not the size of their union. H is that of the policy at prepareStep, also in later updates.`,

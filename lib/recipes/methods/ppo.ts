@@ -8,7 +8,9 @@ export const ppo = recipe(
     name: 'ppo',
     paper: { title: 'Proximal Policy Optimization Algorithms', arxiv: '1707.06347' },
     source: 'code',
-    reads: ({ klCoef }: { klCoef: number }) => ({ step: ['mask', 'values', ...(klCoef === 0 ? [] : ['oldLogp', 'refLogp'])] }),
+    reads: ({ klCoef }: { klCoef: number }) => ({
+      step: ['mask', 'values', ...(klCoef === 0 ? [] : ['oldLogp', 'refLogp'])],
+    }),
     unknown: `gamma and lambda for language models: 1 and 0.95 are common; verl has 1 and 1. The loss of the critic is the
 trainer's; its targets are the advantages with whiten false, plus the values.`,
     equation: `reward[t] = -klCoef (oldLogp - refLogp), and R[i] more at the last token of rollout i

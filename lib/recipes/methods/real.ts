@@ -18,7 +18,9 @@ export const real = recipe(
     name: 'real',
     paper: { title: 'Rewards as Labels: Revisiting RLVR from a Classification Perspective', arxiv: '2602.05630' },
     source: 'code',
-    reads: ({ klCoef }: { klCoef: number }) => ({ update: ['mask', 'oldLogp', 'logp', ...(klCoef === 0 ? [] : ['refLogp'])] }),
+    reads: ({ klCoef }: { klCoef: number }) => ({
+      update: ['mask', 'oldLogp', 'logp', ...(klCoef === 0 ? [] : ['refLogp'])],
+    }),
     unknown: 'Read in ms-swift. Rollouts that are rejected or have no tokens are in no set, which it does not mention.',
     equation: `s[i] = mean over the tokens of rollout i of (logp - oldLogp), P = {A > 0}, N = {A <= 0}
 loss = sum over groups of log(1 + sum_P exp(-s / tau)) + log(1 + sum_N exp(s / tau)), over the number of all groups;

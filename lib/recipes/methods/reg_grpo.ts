@@ -61,7 +61,9 @@ export const regGrpo = recipe(
       arxiv: '2506.07464',
     },
     source: 'paper',
-    reads: ({ klCoef }: { klCoef: number }) => ({ update: ['mask', 'oldLogp', 'logp', ...(klCoef === 0 ? [] : ['refLogp'])] }),
+    reads: ({ klCoef }: { klCoef: number }) => ({
+      update: ['mask', 'oldLogp', 'logp', ...(klCoef === 0 ? [] : ['refLogp'])],
+    }),
     unknown: `The definitions were read in prose: the copy at hand has lost its equations. Not stated: eps, the divisor of std, sums or means of logp, how the KL is averaged, and the start, where rho is
 0 everywhere: eps decides how large the first gradient is (of the order 1 / eps). Our window holds one mean per prompt.
 The target is that of all rollouts of a prompt; a rollout without tokens has no rho, and is left out of the regression.`,

@@ -11,7 +11,8 @@ export const vespo = recipe(
       arxiv: '2602.10693',
     },
     source: 'code',
-    reads: ({ correction }: { correction: string | null }) => (correction?.startsWith('token') ? { update: ['mask', 'oldLogp', 'rolloutLogp'] } : {}),
+    reads: ({ correction }: { correction: string | null }) =>
+      correction?.startsWith('token') ? { update: ['mask', 'oldLogp', 'rolloutLogp'] } : {},
     unknown:
       'The advantages: those of GRPO, as TRL has them. TRL clamps the two log-ratios one by one, here their sum is.',
     equation: `W[i] = exp(sum over the tokens of rollout i of (logp - oldLogp)), each and the sum clamped

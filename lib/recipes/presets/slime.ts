@@ -17,7 +17,10 @@ export const slime = recipe(
     paper: { title: 'slime, losses of 0.3.1' },
     source: 'code',
     reads: ({ useTis, opsmDelta }: { useTis: boolean; opsmDelta: number | null }) => ({
-      update: [...(useTis ? ['mask', 'oldLogp', 'rolloutLogp'] : []), ...(opsmDelta === null ? [] : ['mask', 'oldLogp', 'logp'])],
+      update: [
+        ...(useTis ? ['mask', 'oldLogp', 'rolloutLogp'] : []),
+        ...(opsmDelta === null ? [] : ['mask', 'oldLogp', 'logp']),
+      ],
     }),
     unknown: `With calculatePerTokenLoss slime counts a rollout without tokens as one token: here as none. Logs of importance
 weights are within ±20 here.`,

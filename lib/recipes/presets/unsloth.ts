@@ -2,7 +2,10 @@ import { recipe } from '../step/recipe.js'
 import { truncated } from './trl.js'
 import { constants, type TrlOptions, trlPoints, trlReads } from './trl_points.js'
 
-type UnslothOptions = Omit<TrlOptions, 'useBiasCorrectionKl' | 'entropyCoef' | 'offPolicyMaskThreshold' | 'topEntropyQuantile'>
+type UnslothOptions = Omit<
+  TrlOptions,
+  'useBiasCorrectionKl' | 'entropyCoef' | 'offPolicyMaskThreshold' | 'topEntropyQuantile'
+>
 
 /** The options in the words of TRL. */
 function ofTrl(options: UnslothOptions): TrlOptions {

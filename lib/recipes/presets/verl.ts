@@ -42,10 +42,22 @@ export const verl = recipe(
     name: 'verl',
     paper: { title: 'verl, core algorithms of 0.9.0' },
     source: 'code',
-    reads: ({ rolloutIs, lossMode, useKlLoss, lossAggMode }: { rolloutIs: string | null; lossMode: string; useKlLoss: boolean; lossAggMode: string }) => ({
+    reads: ({
+      rolloutIs,
+      lossMode,
+      useKlLoss,
+      lossAggMode,
+    }: {
+      rolloutIs: string | null
+      lossMode: string
+      useKlLoss: boolean
+      lossAggMode: string
+    }) => ({
       update: [
         ...(rolloutIs === null ? [] : ['mask', 'oldLogp', 'rolloutLogp']),
-        ...(useKlLoss && lossAggMode !== 'seq-mean-token-mean' && ['gspo', 'sapo', 'geo_mean'].includes(lossMode) ? ['mask'] : []),
+        ...(useKlLoss && lossAggMode !== 'seq-mean-token-mean' && ['gspo', 'sapo', 'geo_mean'].includes(lossMode)
+          ? ['mask']
+          : []),
       ],
     }),
     unknown: `Its default estimator, gae, needs a critic: here grpo. Empty rollouts count, as with a global batch size.

@@ -9,9 +9,9 @@
 //   no axes       one value             ?  may be absent
 // An option:  [spec, what it means], the spec in the language of lib/ops.ts
 
+import type { DType } from '../../addon/dtypes.js'
 import { type ErrorKind, type GrpoError, grpoError } from '../../addon/errors.js'
 import { parseOption } from '../../addon/signatures.js'
-import type { DType } from '../../addon/dtypes.js'
 import { describe, type HostArray, sizeOf, typedArrayName } from '../../arrays/array.js'
 import { type DeviceArray, isDeviceArray, live } from '../../arrays/device_memory.js'
 import { integersOf, isWide } from '../../arrays/integers.js'

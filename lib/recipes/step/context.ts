@@ -1,11 +1,11 @@
 // What a method's points see: the batch, checked, with what the points before them have found out.
 
 import { grpoError } from '../../addon/errors.js'
+import type { DeviceArray } from '../../arrays/device_memory.js'
 import { type GroupAdvantageOptions, groupAdvantage } from '../../group_advantage.js'
-import { type DeviceArray } from '../../arrays/device_memory.js'
 import { checkAxes, type List, listOf, missingColumn, readColumns, type WholeList } from './columns.js'
+import { columnsOfBatch, HostCopies } from './host_copies.js'
 import { checkBatchNames, knowColumns } from './names.js'
-import { HostCopies, setColumnsOnDevice } from './placing.js'
 
 /**
  * What a trainer has sampled. A method asks for what it needs of it; its own columns stand beside these. Columns of tokens
@@ -211,7 +211,7 @@ export function createContext(
       })
     },
   }
-  setColumnsOnDevice(context, { arrays: onDevice, copies })
+  columnsOfBatch.set(context, { arrays: onDevice, copies })
   return context
 }
 

@@ -60,7 +60,12 @@ interface LossResultOnDevice {
 }
 
 /** A loss, and its gradient with respect to what the policy was given as, on the side where the policy lies. */
-export type StepLoss<P = Policy> = (IsOnDevice<P> extends true ? LossResultOnDevice : LossResult) & GradientsOf<P>
+export type StepLoss<P = Policy> = ([P] extends [never]
+  ? LossResult
+  : IsOnDevice<P> extends true
+    ? LossResultOnDevice
+    : LossResult) &
+  GradientsOf<P>
 
 /** The current policy of an update; with log-probabilities alone, the entropy of a method that asks for it: f32[T]. */
 export type LossPolicy = Policy & { readonly entropy?: List | DeviceArray | undefined }
@@ -110,10 +115,10 @@ interface Update {
 
 /** A result, where the policy lies. */
 const placed = (uploads: Uploads | undefined, name: string, x: HostArray) =>
-  uploads === undefined ? x : uploads.given(name, x)
+  uploads === undefined ? x : uploads.result(name, x)
 
 const lossOn = (uploads: Uploads | undefined, loss: number) =>
-  uploads === undefined ? loss : uploads.given('loss', Float32Array.of(loss))
+  uploads === undefined ? loss : uploads.result('loss', Float32Array.of(loss))
 
 const streamOf = (uploads: Uploads | undefined) =>
   uploads?.stream === undefined ? {} : ({ stream: uploads.stream } as const)
@@ -135,8 +140,8 @@ function* ownLoss({ c: { method }, current, uploads, options }: Update, own: Own
   const scale = normalizer === null ? 1 : normalizer === 0 ? 0 : (own.count as number) / normalizer
   const scaled = (x: Float32Array) => (scale === 1 ? x : x.map((value) => value * scale))
   const forward = yield* current.forward()
-  const gradients = yield* ran(forward.backward(scaled(own.gradLogp), own.gradEntropy && scaled(own.gradEntropy), out))
   const loss = lossOn(uploads, scale * own.loss)
+  const gradients = yield* ran(forward.backward(scaled(own.gradLogp), own.gradEntropy && scaled(own.gradEntropy), out))
   const logp = tokensOf(forward.logp)
   return { loss, ...gradients, logp, entropy: undefined, stats: undefined, weights: {} } as StepLoss
 }
@@ -181,22 +186,22 @@ function finished(result: Result, weights: Weights): StepLoss {
 const lossColumns = ['mask', 'oldLogp', 'refLogp', 'tokenAdvantage']
 
 /** The loss in terms of their own, by way of log-probabilities on the host: for weights that the operations do not take. */
-function* lossOfTerms(update: Update, weights: Weights, mask: Uint8Array | undefined, objective: Objective): Steps<StepLoss> {
+function* lossOfTerms(
+  update: Update,
+  weights: Weights,
+  mask: Uint8Array | undefined,
+  objective: Objective,
+): Steps<StepLoss> {
   const { c, kind, current, uploads, options } = update
   const needsEntropy = (objective.entropyCoef ?? 0) !== 0 || c.has('entropy') || current.hasEntropy
   yield* fetchReads(c, current, [...lossColumns, 'logp', ...(needsEntropy ? ['entropy'] : [])])
   const inputs = { logp: c.logp, entropy: needsEntropy ? c.entropy : undefined, ...lossInputs(c, weights, mask ?? c.mask, undefined) } // biome-ignore format: one list
-  const { loss, stats, gradLogp, gradEntropy } = separateLoss(inputs as never, objective, weights)
+  const terms = separateLoss(inputs as never, objective, weights)
   const forward = yield* current.forward()
-  const gradients = yield* ran(forward.backward(gradLogp, gradEntropy, options.out))
-  return {
-    loss: lossOn(uploads, loss),
-    ...gradients,
-    logp: tokensOf(forward.logp),
-    entropy: kind === 'logp' ? undefined : uploads === undefined ? c.entropy : undefined,
-    stats: placed(uploads, 'stats', stats),
-    weights,
-  } as StepLoss
+  const results = { loss: lossOn(uploads, terms.loss), stats: placed(uploads, 'stats', terms.stats) }
+  const gradients = yield* ran(forward.backward(terms.gradLogp, terms.gradEntropy, options.out))
+  const entropy = kind === 'logp' || uploads !== undefined ? undefined : c.entropy
+  return { ...results, ...gradients, logp: tokensOf(forward.logp), entropy, weights } as StepLoss
 }
 
 /** The loss of a Gaussian policy; a KL to a reference mean is the exact one, and is added. */
@@ -212,9 +217,10 @@ function* gaussianLoss(
   const forward = yield* current.forward()
   const given = { logp: forward.logp, ...inputs }
   const { gradLogp, ...result } = yield* ran(callOf<Result & { gradLogp: OfTokens }>(policyLoss, given, options))
+  uploads?.results(result)
+  uploads?.own(gradLogp)
   const loss = finished(result, weights)
   const gradients = yield* ran(forward.backward(gradLogp, undefined, out))
-  if (isDeviceArray(gradLogp)) gradLogp.dispose()
   const logp = tokensOf(forward.logp)
   if (!exactKl) return { ...loss, ...gradients, logp } as StepLoss
   const kl = gaussianKl(c.method, policy, inputs as never, objective)
@@ -283,7 +289,7 @@ export function* lossOf(
     return done
   } finally {
     current.dispose(done?.logp)
-    uploads?.dispose()
+    uploads?.dispose(done !== undefined)
   }
 }
 

@@ -1,56 +1,17 @@
-// Where the arrays of a step lie: columns on a device, their copies on the host for the points that look at them, and
-// copies on the device of what the host has decided.
+// Where the arrays of a step lie: columns on a device or on the host, and copies on the device of what the host has decided.
 import { grpoError } from '../../addon/errors.js'
-import { type HostArray, hostArray } from '../../arrays/array.js'
+import { hostArray } from '../../arrays/array.js'
 import { type DeviceArray, isDeviceArray, uploaded } from '../../arrays/device_memory.js'
 import type { ArrayInput } from '../../arrays/input.js'
-import type { Call } from '../../call/calls.js'
 import { type Context, origin } from './context.js'
-import { ran, type Steps } from './steps.js'
+import { type ColumnsOnDevice, columnsOfBatch } from './host_copies.js'
+import type { Steps } from './steps.js'
 
-// ---- from a device to the host --------------------------------------------------------------------------------------
+const columnsOnDevice = (c: Context): ColumnsOnDevice => columnsOfBatch.get(origin(c)) as ColumnsOnDevice
 
-/** Reads all of these in one wait. */
-const readAll = (arrays: readonly DeviceArray[]): Call<HostArray[]> => ({
-  now: () => arrays.map((x) => x.readSync()),
-  later: () => Promise.all(arrays.map((x) => x.read())),
-  path: () => ({ kernel: 'copy' }),
-})
-
-/** Copies on the host of arrays on a device, each read once. */
-export class HostCopies {
-  readonly #copies = new Map<DeviceArray, HostArray>()
-
-  /** The values; read now, if nobody has fetched them. */
-  of(x: DeviceArray): HostArray['data'] {
-    let copy = this.#copies.get(x)
-    if (copy === undefined) {
-      copy = x.readSync()
-      this.#copies.set(x, copy)
-    }
-    return copy.data
-  }
-
-  /** Reads what is not here yet, ahead of the points that look at it. */
-  *fetch(arrays: Iterable<unknown>): Steps<void> {
-    const missing = [...new Set(arrays)].filter((x): x is DeviceArray => isDeviceArray(x) && !this.#copies.has(x))
-    if (missing.length === 0) return
-    const copies = yield* ran(readAll(missing))
-    for (const [i, x] of missing.entries()) this.#copies.set(x, copies[i] as HostArray)
-  }
-}
-
-/** The columns of a batch that lie on a device, by name. */
-export interface ColumnsOnDevice {
-  readonly arrays: ReadonlyMap<string, DeviceArray>
-  readonly copies: HostCopies
-}
-const placed = new WeakMap<Context, ColumnsOnDevice>()
-export const setColumnsOnDevice = (c: Context, columns: ColumnsOnDevice): unknown => placed.set(c, columns)
-export const columnsOnDevice = (c: Context): ColumnsOnDevice => placed.get(origin(c)) as ColumnsOnDevice
-
-/** Whether a point has put something else in the place of the batch's column. */
+/** Whether a point has put something else in the place of the batch's column. An entropy of the policy is another thing. */
 function isReplaced(c: Context, name: string): boolean {
+  if (name === 'entropy') return false
   const batch = origin(c)
   for (let x = c; x !== batch; x = Object.getPrototypeOf(x)) if (Object.hasOwn(x, name)) return true
   return false
@@ -60,7 +21,7 @@ type TokenColumn = 'token' | 'mask' | 'oldLogp' | 'refLogp' | 'rolloutLogp' | 'e
 
 /** A column where it lies, for operations; undefined: the batch has none. */
 export function columnAt(c: Context, name: TokenColumn): ArrayInput | undefined {
-  if (isReplaced(c, name) && name !== 'entropy') return c[name]
+  if (isReplaced(c, name)) return c[name]
   return columnsOnDevice(c).arrays.get(name) ?? (c.has(name) ? c[name] : undefined)
 }
 
@@ -78,6 +39,8 @@ export function* fetchColumns(c: Context, names: readonly string[]): Steps<void>
  */
 export class Uploads {
   readonly #made = new Map<unknown, DeviceArray>()
+  /** What goes to the caller, should the update succeed. */
+  readonly #results = new Set<DeviceArray>()
 
   /** @param batch  the uploads of all updates, of which this is one */
   constructor(
@@ -89,7 +52,7 @@ export class Uploads {
 
   /** The array there, until this update ends. @throws TypeError for an array on another device */
   place(name: string, x: ArrayInput | undefined): DeviceArray | undefined {
-    return x === undefined ? undefined : (this.#known(name, x) ?? this.#remember(x, this.given(name, x)))
+    return x === undefined ? undefined : (this.#known(name, x) ?? this.#remember(x, this.#upload(name, x)))
   }
 
   /** The same of a column, or of what was decided about the batch: until the last update. */
@@ -100,13 +63,29 @@ export class Uploads {
   /** The same of what is made of `source`, which stands for it. */
   keepOf(name: string, source: object, make: () => ArrayInput | undefined): DeviceArray | undefined {
     if (this.batch !== undefined) return this.batch.keepOf(name, source, make)
-    const made = this.#made.get(source) ?? this.given(name, make() as ArrayInput)
+    const made = this.#made.get(source) ?? this.#upload(name, make() as ArrayInput)
     this.#made.set(source, made)
     return made
   }
 
-  /** A copy that belongs to the caller. */
-  given(name: string, x: ArrayInput): DeviceArray {
+  /** A copy that goes to the caller. */
+  result(name: string, x: ArrayInput): DeviceArray {
+    const made = this.#upload(name, x)
+    this.#results.add(made)
+    return made
+  }
+
+  /** Arrays that kernels have made for the caller, to be freed with the others should the update fail after that. */
+  results(made: object): void {
+    for (const x of Object.values(made)) if (isDeviceArray(x)) this.#results.add(x)
+  }
+
+  /** Takes over an array that a kernel has made for this update alone. */
+  own(x: ArrayInput): void {
+    if (isDeviceArray(x)) this.#made.set(x, x)
+  }
+
+  #upload(name: string, x: ArrayInput): DeviceArray {
     return uploaded(this.method, name, this.device, hostArray(this.method, name, x, true), this.stream ?? 0n)
   }
 
@@ -122,8 +101,11 @@ export class Uploads {
     return made
   }
 
-  dispose(): void {
+  /** @param succeeded  what goes to the caller stays */
+  dispose(succeeded = false): void {
     for (const x of this.#made.values()) x.dispose()
     this.#made.clear()
+    if (!succeeded) for (const x of this.#results) x.dispose()
+    this.#results.clear()
   }
 }

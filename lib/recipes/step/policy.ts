@@ -12,8 +12,9 @@ import { float32Of, type List } from './columns.js'
 import type { Context } from './context.js'
 import { type GaussianKind, type GaussianPolicy, gaussianForward } from './gaussian.js'
 import type { Forward, OfTokens, PolicyGradients } from './gradients.js'
+import { HostCopies } from './host_copies.js'
 import { policyFields, policyKinds } from './names.js'
-import { columnAt, HostCopies, type Uploads } from './placing.js'
+import { columnAt, type Uploads } from './placing.js'
 import { callOf, ran, type Steps } from './steps.js'
 
 type Values = ArrayInput<'f32' | 'bf16' | 'f16'>
@@ -100,10 +101,16 @@ const noEntropy = (method: string) =>
   grpoError('missing', method, 'entropy', 'is missing from the batch, expected f32[T]: the entropy of the policy at each token, in nats') // biome-ignore format: one text
 
 /** A gradient that JavaScript has computed, in the caller's memory where `out` names some; null leaves it out. */
-function handedOver(method: string, name: string, gradient: ArrayInput, out: ArrayInput | null | undefined, uploads: Uploads | undefined): OfTokens | undefined {
+function handedOver(
+  method: string,
+  name: string,
+  gradient: ArrayInput,
+  out: ArrayInput | null | undefined,
+  uploads: Uploads | undefined,
+): OfTokens | undefined {
   if (out === null) return undefined
   if (uploads !== undefined) {
-    if (out === undefined) return uploads.given(name, gradient)
+    if (out === undefined) return uploads.result(name, gradient)
     const target = uploads.place(name, out) as DeviceArray
     if (out !== target) throw grpoError('device', method, name, `lies on the host, but the policy lies on device ${uploads.device}`) // biome-ignore format: one text
     const source = hostArray(method, name, gradient, false)
@@ -120,7 +127,12 @@ function handedOver(method: string, name: string, gradient: ArrayInput, out: Arr
   return target as OfTokens
 }
 
-function checkGradient(method: string, name: string, { dtype, shape }: { dtype: string; shape: readonly number[] }, T: number): void {
+function checkGradient(
+  method: string,
+  name: string,
+  { dtype, shape }: { dtype: string; shape: readonly number[] },
+  T: number,
+): void {
   if (dtype !== 'f32') throw grpoError('dtype', method, name, `has dtype ${dtype}, expected f32`)
   if (shape.length === 1 && shape[0] === T) return
   throw grpoError('shape', method, name, `has shape [${shape.join(', ')}], expected [${T}] (T from sequenceStart)`)

@@ -39,13 +39,13 @@ export function now<Result>(steps: Steps<Result>): Result {
 
 /** The same as a promise: what `steps` does between its calls runs on this thread, and the calls do not. */
 export async function later<Result>(steps: Steps<Result>, signal: AbortSignal | undefined): Promise<Result> {
-  throwIfAborted(signal)
+  throwIfAborted(signal) // also of a step without calls
   let next = steps.next()
   while (next.done !== true) {
     let result: unknown
     try {
+      throwIfAborted(signal) // before a call: what one has made is the step's to free
       result = await next.value.later(signal)
-      throwIfAborted(signal)
     } catch (error) {
       next = steps.throw(error)
       continue
