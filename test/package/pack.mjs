@@ -21,13 +21,14 @@ const body = `
   show(groupAdvantage(groups).advantage)
   show({ data: recipes.prepareStep(recipes.recipes.grpo(), groups).advantage })
   promises.groupAdvantage(groups).then((result) => show(result.advantage))
+    .then(() => steps.prepareStep(recipes.recipes.grpo(), groups)).then((prepared) => show({ data: prepared.advantage }))
 `
 const programs = {
-  'import.mjs': `import { groupAdvantage } from 'grpo-kernels'\nimport * as promises from 'grpo-kernels/promises'\nimport * as recipes from 'grpo-kernels/recipes'\n${body}`,
-  'require.cjs': `const { groupAdvantage } = require('grpo-kernels')\nconst promises = require('grpo-kernels/promises')\nconst recipes = require('grpo-kernels/recipes')\n${body}`,
+  'import.mjs': `import { groupAdvantage } from 'grpo-kernels'\nimport * as promises from 'grpo-kernels/promises'\nimport * as recipes from 'grpo-kernels/recipes'\nimport * as steps from 'grpo-kernels/recipes/promises'\n${body}`,
+  'require.cjs': `const { groupAdvantage } = require('grpo-kernels')\nconst promises = require('grpo-kernels/promises')\nconst recipes = require('grpo-kernels/recipes')\nconst steps = require('grpo-kernels/recipes/promises')\n${body}`,
 }
 const platform = `${process.platform}-${process.arch}`
-const expected = `${'1.3053 -0.7832 0.2611 -0.7832\n'.repeat(3)}`
+const expected = `${'1.3053 -0.7832 0.2611 -0.7832\n'.repeat(4)}`
 
 function compute(name) {
   const output = run(process.execPath, [name], folder)
