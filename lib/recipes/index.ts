@@ -86,6 +86,7 @@ export { presets } from './presets/index.js'
 export type { Batch, Context } from './step/context.js'
 export type { PolicyGradients } from './step/gradients.js'
 export type { LossPolicy, StepLoss, StepOptions } from './step/loss.js'
+export type { MicroBatch, MicroBatchGradients, MicroBatchOptions } from './step/micro_batches.js'
 export type { Policy } from './step/policy.js'
 export {
   type Advantages,

@@ -4,7 +4,14 @@
 import { grpoError } from '../addon/errors.js'
 import { describe } from '../arrays/array.js'
 import type { LossPolicy, StepLoss, StepOptions } from './step/loss.js'
+import {
+  type MicroBatch,
+  type MicroBatchGradients,
+  type MicroBatchOptions,
+  microBatchesLater,
+} from './step/micro_batches.js'
 import { policyIn } from './step/names.js'
+import type { Policy } from './step/policy.js'
 import { type AnyRecipe, checkRecipe } from './step/recipe.js'
 import type { SavedState } from './step/state.js'
 import {
@@ -25,13 +32,22 @@ export interface StepOptionsLater extends StepOptions {
 
 /** What a method decides about a batch, whose losses are promises. */
 export interface Prepared<State = SavedState | undefined, Sample = unknown>
-  extends Omit<PreparedNow<State, Sample>, 'loss'> {
+  extends Omit<PreparedNow<State, Sample>, 'loss' | 'microBatches'> {
   /** As that of prepareStep, off the main thread. A signal is that of this update alone. */
   loss<P extends LossPolicy>(policy: P, options?: StepOptionsLater): Promise<StepLoss<P>>
+  /** As that of prepareStep, for `for await`; `forward` may return a promise. */
+  microBatches<P extends Policy>(
+    parts: readonly MicroBatch[],
+    forward: (part: MicroBatch) => P | Promise<P>,
+    options?: MicroBatchOptions<P> & { readonly signal?: AbortSignal },
+  ): AsyncGenerator<MicroBatchGradients<P>, StepLoss, void>
 }
 
 /** The signal of a step beside its other options. */
-function apart(method: string, { signal, ...options }: StepOptionsLater): [StepOptions, AbortSignal | undefined] {
+function apart<Options extends { readonly signal?: AbortSignal }>(
+  method: string,
+  { signal, ...options }: Options,
+): [Omit<Options, 'signal'>, AbortSignal | undefined] {
   if (signal === undefined || signal instanceof AbortSignal) return [options, signal]
   throw grpoError('kind', method, 'signal', `is ${describe(signal)}, expected an AbortSignal`)
 }
@@ -54,7 +70,15 @@ export async function prepareStep<R extends AnyRecipe>(
     const [ofUpdate, own] = apart(method.name, more)
     return later(decided.lossSteps(policy, ofUpdate), own)
   }
-  return withProperties(without(decided, 'lossSteps'), { loss }) as Prepared<SavedStateOf<R>, NextOf<R>>
+  async function* parts<P extends Policy>(
+    list: readonly MicroBatch[],
+    forward: (part: MicroBatch) => P | Promise<P>,
+    more: MicroBatchOptions<P> & { readonly signal?: AbortSignal } = {},
+  ) {
+    const [given, own] = apart(method.name, more)
+    return yield* microBatchesLater(decided.passes(list, given as never), forward, own)
+  }
+  return withProperties(without(decided, 'lossSteps', 'passes'), { loss, microBatches: parts }) as never
 }
 
 /**
@@ -67,12 +91,12 @@ export async function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>
   batch: B,
   state?: SavedState | undefined,
   options: StepOptionsLater = {},
-): Promise<Omit<PreparedNow<SavedStateOf<R>, NextOf<R>>, 'loss'> & StepLoss<B>> {
+): Promise<Omit<PreparedNow<SavedStateOf<R>, NextOf<R>>, 'loss' | 'microBatches'> & StepLoss<B>> {
   const prepared = await prepareStep(recipe, batch, state, options)
   try {
     const { signal } = options
     const done = await prepared.loss(policyIn(batch) as LossPolicy, signal === undefined ? {} : { signal })
-    return withProperties(without(prepared, 'loss'), done as StepLoss<B>)
+    return withProperties(without(prepared, 'loss', 'microBatches'), done as StepLoss<B>)
   } finally {
     prepared.dispose()
   }

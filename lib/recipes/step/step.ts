@@ -12,6 +12,13 @@ import {
   type StepOptions,
   withPolicy,
 } from './loss.js'
+import {
+  type MicroBatch,
+  type MicroBatchGradients,
+  type MicroBatchOptions,
+  microBatches,
+  Passes,
+} from './micro_batches.js'
 import { policyIn } from './names.js'
 import { Uploads } from './placing.js'
 import { CurrentPolicy, deviceOfPolicy, logitsOptions, type Policy, policyKind } from './policy.js'
@@ -44,6 +51,23 @@ export interface Prepared<State = SavedState | undefined, Sample = unknown> {
    * The batch's columns stay as they are until the last update: what oldLogp and rolloutLogp decide is computed once.
    */
   loss<P extends LossPolicy>(policy: P, options?: StepOptions): StepLoss<P>
+  /**
+   * The loss of a batch that goes through the model in parts: `forward(part)` gives the policy of a part, logits or hidden
+   * states and head, with `row` counted within the part. It is called twice for each, first for the log-probabilities of
+   * all tokens, then for the gradients, which come part by part: gradLogits, or gradHidden with gradHead and gradHeadBias
+   * as the sums so far. Between the two the loss of the whole is computed once, so that ratios, denominators, weights and
+   * selections are those of the batch, for every method on tokens; it is what the iterator returns at its end, after the
+   * last part. Gradients of logits and hidden states have the same bits however the batch is divided.
+   *
+   * @param parts    the tokens of the batch in their order, each in one part; `rows` is for `forward` alone
+   * @param options  as those of loss; `out` may be a function of a part, as `(part, { logits }) => ({ gradLogits: logits })`
+   * @throws RangeError for parts that leave tokens out or name them twice; and as loss
+   */
+  microBatches<P extends Policy>(
+    parts: readonly MicroBatch[],
+    forward: (part: MicroBatch) => P,
+    options?: MicroBatchOptions<P>,
+  ): Generator<MicroBatchGradients<P>, StepLoss, void>
   /** Frees what was copied to a device for the updates; there is no loss after it. A second call does nothing. */
   dispose(): void
   [Symbol.dispose](): void
@@ -69,9 +93,11 @@ function advantagesOf(recipe: AnyRecipe, c: Context): Advantages | undefined {
 }
 
 /** What prepareStep returns, before it is known how the losses run. */
-export interface Decided extends Omit<Prepared, 'loss'> {
+export interface Decided extends Omit<Prepared, 'loss' | 'microBatches'> {
   /** The steps of an update. @throws TypeError after dispose */
   lossSteps(policy: LossPolicy, options: StepOptions): Steps<StepLoss>
+  /** The passes over micro-batches. */
+  passes(parts: readonly MicroBatch[], options: MicroBatchOptions<never>): Passes
 }
 
 /** The copies of a batch on devices: on one, where all policies lie on the same. */
@@ -136,6 +162,11 @@ export function* prepareSteps(
     const after = method.update === undefined ? before : method.update(c)
     const sample = method.sample?.next?.(extended(c, { state: after }))
     const seen = c
+    const lossSteps = function* (policy: LossPolicy, more: StepOptions): Steps<StepLoss> {
+      checkStepOptions(name, more)
+      copies.check()
+      return yield* lossOf(method, { c: seen, uploadsOn }, policy, mergeOptions(options, more))
+    }
     return {
       rewards: c.has('rewards') || (method.rewards !== undefined && !given) ? c.rewards : undefined,
       advantage: c.advantage,
@@ -149,10 +180,12 @@ export function* prepareSteps(
       state: saved(method, after),
       sample,
       reads: Object.freeze([...new Set([...(reads.step ?? []), ...(reads.update ?? [])])]),
-      *lossSteps(policy, more) {
+      lossSteps,
+      passes: (parts, { out, accumulate = false, ...more }) => {
         checkStepOptions(name, more)
         copies.check()
-        return yield* lossOf(method, { c: seen, uploadsOn }, policy, mergeOptions(options, more))
+        const merged = { ...mergeOptions(options, more), ...(out !== undefined && { out }), accumulate }
+        return new Passes({ c: seen, uploadsOn }, parts, merged as MicroBatchOptions, lossSteps)
       },
       dispose: () => copies.dispose(),
       [Symbol.dispose]: () => copies.dispose(),
@@ -182,10 +215,11 @@ function policyOf(
 export const withProperties = <A extends object, B extends object>(x: A, more: B): A & B =>
   Object.defineProperties({}, { ...Object.getOwnPropertyDescriptors(x), ...Object.getOwnPropertyDescriptors(more) }) as A & B // biome-ignore format: one rule
 
-/** The same without a property. */
-export function without<A extends object, Name extends keyof A>(x: A, name: Name): Omit<A, Name> {
-  const { [name]: _, ...others } = Object.getOwnPropertyDescriptors(x) as Record<keyof A, PropertyDescriptor>
-  return Object.defineProperties({}, others) as Omit<A, Name>
+/** The same without some of its properties. */
+export function without<A extends object, Name extends keyof A>(x: A, ...names: Name[]): Omit<A, Name> {
+  const others = Object.entries(Object.getOwnPropertyDescriptors(x)).filter(([name]) => !names.includes(name as Name))
+  const symbols = Object.getOwnPropertySymbols(x).map((name) => [name, Object.getOwnPropertyDescriptor(x, name)])
+  return Object.defineProperties({}, Object.fromEntries([...others, ...symbols])) as Omit<A, Name>
 }
 
 /**
@@ -213,8 +247,16 @@ export function prepareStep<R extends AnyRecipe>(
   options: StepOptions = {},
 ): Prepared<SavedStateOf<R>, NextOf<R>> {
   const decided = now(prepareSteps(checkRecipe(recipe, 'prepareStep'), batch, state, options))
-  const loss = (policy: LossPolicy, more: StepOptions = {}) => now(decided.lossSteps(policy, more))
-  return withProperties(without(decided, 'lossSteps'), { loss }) as Prepared<SavedStateOf<R>, NextOf<R>>
+  const { lossSteps, passes } = decided
+  const losses = {
+    loss: (policy: LossPolicy, more: StepOptions = {}) => now(lossSteps(policy, more)),
+    microBatches: <P extends Policy>(
+      parts: readonly MicroBatch[],
+      forward: (part: MicroBatch) => P,
+      more: MicroBatchOptions<P> = {},
+    ) => microBatches(passes(parts, more), forward),
+  }
+  return withProperties(without(decided, 'lossSteps', 'passes'), losses) as never
 }
 
 /**
@@ -232,11 +274,11 @@ export function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>>(
   batch: B,
   state?: SavedState | undefined,
   options: StepOptions = {},
-): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss'> & StepLoss<B> {
+): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss' | 'microBatches'> & StepLoss<B> {
   const prepared = prepareStep(recipe, batch, state, options)
   try {
     const done = prepared.loss(policyIn(batch) as LossPolicy) as StepLoss<B>
-    return withProperties(without(prepared, 'loss'), done)
+    return withProperties(without(prepared, 'loss', 'microBatches'), done)
   } finally {
     prepared.dispose()
   }
