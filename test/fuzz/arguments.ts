@@ -264,6 +264,11 @@ const special: Partial<Record<OperationCase['name'], Special>> = {
     plainNumbers(c, inputs.std, () => r.uniforms(c.sizes.T as number, 0.3, 2))
     if (inputs.oldMean === undefined) delete inputs.gradLogRatio
   },
+  gaussianKl: (c, { inputs }, r) => plainNumbers(c, inputs.std, () => r.uniforms(c.sizes.T as number, 0.3, 2)),
+  gaussianKlBackward: (c, { inputs, options }, r) => {
+    plainNumbers(c, inputs.std, () => r.uniforms(c.sizes.T as number, 0.3, 2))
+    delete options.accumulate // gaussian_kl.test.ts
+  },
   mergeTokenLogprob: (c, { inputs }, r) => {
     if (c.contents === 'special') return
     // A token belongs to one of the parts.
