@@ -139,7 +139,7 @@ describe('masks, absences and numbers that are none', () => {
 
   test('NaN, infinity, and a std that is not positive, spoil their row alone', () => {
     const D = 20
-    const { mask, ...clean } = rows(4, D, 6) as Rows & { mask: undefined }
+    const { mask, ...clean } = rows(4, D, 6)
     const all = { kl: forward(clean as Rows), ...gaussianKlBackward(clean) }
     const spoil = (x: Rows['mean'], at: number, by: number) => ({
       ...x,

@@ -1,8 +1,9 @@
 // A Gaussian policy, of flow and diffusion models: a step of denoising stands where a token stands elsewhere.
 
 import { grpoError } from '../../addon/errors.js'
-import { array, type HostArray } from '../../arrays/array.js'
+import { array, describe, type HostArray } from '../../arrays/array.js'
 import type { ArrayInput } from '../../arrays/input.js'
+import { gaussianKl, gaussianKlBackward } from '../../gaussian_kl.js'
 import { gaussianLogprob, gaussianLogprobBackward } from '../../gaussian_logprob.js'
 import type { Objective } from '../../objective.js'
 import { policyLoss } from '../../policy_loss.js'
@@ -68,28 +69,32 @@ export function gaussianForward(
 }
 
 /**
- * klCoef times the KL to the reference, mean_d((mean - refMean)^2) / (2 std^2), aggregated as the objective says, and its
- * gradient with respect to the mean.
+ * klCoef times the exact KL to the reference, aggregated as the objective says, and `addGradient`, which adds its gradient
+ * to that of the mean.
  */
-export function gaussianKl(
+export function klToReference(
   method: string,
   policy: GaussianPolicy,
   { sequenceStart, mask }: { sequenceStart: Int32Array; mask: Uint8Array | undefined },
   { klCoef = 0, aggregate, maxLength, countEmpty, normalizer }: Objective,
-): { loss: number; gradMean: Float32Array } {
+): { loss: number; addGradient(gradMean: HostArray<'f32'>): void } {
+  // Of the objective, which the policy loss checks, but without its KL.
+  if (typeof klCoef !== 'number' || !Number.isFinite(Math.fround(klCoef))) {
+    throw grpoError('option', method, 'klCoef', `is ${describe(klCoef)}, expected a finite number that float32 can hold`) // biome-ignore format: one text
+  }
   const [std, refMean] = [need(method, policy, 'std'), need(method, policy, 'refMean')]
-  const mean = policy.mean as ArrayInput<'f32'>
-  // At x = mean the log-ratio to the reference is 2 std KL; at x = refMean the gradient of logp is that of -KL.
-  const { logRatio } = gaussianLogprob({ x: mean, mean, std, oldMean: refMean, mask }, { out: { logp: null } })
-  const deviation = 'data' in std ? (std as HostArray<'f32'>).data : (std as Float32Array)
-  const logp = (logRatio as HostArray<'f32'>).data.map((x, t) => x / (2 * (deviation[t] as number)))
-  const tokenAdvantage = new Float32Array(logp.length).fill(-1)
+  const inputs = { mean: policy.mean as ArrayInput<'f32'>, refMean, std, mask }
+  const { kl } = gaussianKl(inputs)
+  // Of reinforce with an advantage of -1 the loss is what stands as logp.
+  const tokenAdvantage = new Float32Array(kl.data.length).fill(-1)
   const options = { surrogate: 'reinforce', aggregate, maxLength, countEmpty, normalizer } as const
-  const { loss, gradLogp } = policyLoss({ logp, tokenAdvantage, sequenceStart, mask }, options)
-  const back = { x: refMean, mean, std, mask, gradLogp: gradLogp.data.map((factor) => -klCoef * factor) }
+  const { loss, gradLogp } = policyLoss({ logp: kl, tokenAdvantage, sequenceStart, mask }, options)
   return {
     loss: klCoef * (loss.data[0] as number),
-    gradMean: gaussianLogprobBackward(back).gradMean.data as Float32Array,
+    addGradient(gradMean) {
+      const gradient = { ...inputs, gradKl: gradLogp }
+      gaussianKlBackward(gradient, { gradScale: klCoef, accumulate: true, out: { gradMean } })
+    },
   }
 }
 

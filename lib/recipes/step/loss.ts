@@ -10,7 +10,7 @@ import { policyLoss } from '../../policy_loss.js'
 import { policyLossFromLogits } from '../../policy_loss_from_logits.js'
 import { float32Of, type List, missingColumn } from './columns.js'
 import { type Context, checkLength, extended, masked } from './context.js'
-import { gaussianKl } from './gaussian.js'
+import { klToReference } from './gaussian.js'
 import type { Forward, GradientsOf, PolicyGradients } from './gradients.js'
 import { checkPolicyNames } from './names.js'
 import { besideLogits, forwardOf, type LogitsOptions, logitsOptions, type Policy, policyKind } from './policy.js'
@@ -144,14 +144,11 @@ function gaussianLoss(given: GaussianLossArguments): StepLoss {
   const { c, policy, inputs, isRatio, forward, objective, out, weights } = given
   const exactKl = (objective.klCoef ?? 0) !== 0 && (isRatio || policy.refMean !== undefined)
   const options = exactKl ? { ...objective, klCoef: 0 } : objective
+  const kl = exactKl ? klToReference(c.method, policy, inputs, objective) : undefined
   const { gradLogp, ...loss } = finished(policyLoss({ logp: c.logp, ...inputs }, options), weights)
   const gradients = forward.backward((gradLogp as HostArray<'f32'>).data, undefined, out)
-  if (!exactKl) return { ...loss, ...gradients, logp: c.logp }
-  const kl = gaussianKl(c.method, policy, inputs, objective)
-  const gradMean = gradients.gradMean?.data
-  kl.gradMean.forEach((gradient, i) => {
-    if (gradMean !== undefined) gradMean[i] = (gradMean[i] as number) + gradient
-  })
+  if (kl === undefined) return { ...loss, ...gradients, logp: c.logp }
+  if (gradients.gradMean !== undefined) kl.addGradient(gradients.gradMean as HostArray<'f32'>)
   return { ...loss, ...gradients, loss: loss.loss + kl.loss, logp: c.logp }
 }
 
