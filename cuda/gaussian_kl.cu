@@ -81,8 +81,11 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t first = piece.begin + lane_index();
   const double gradient = is_nothing(rows, piece.row) ? 0 : double{grad_kl[piece.row]};
   if (gradient == 0) {
-    if constexpr (!kAccumulate)
+    if constexpr (!kAccumulate) {
+      // Unrolled, nvcc 13.0 gives the kernel of sm_80 a stack frame.
+#pragma unroll 1
       for (int64_t i = first; i < piece.end; i += kWarp) grad_mean[i] = 0;
+    }
     return;
   }
   const double s = positive(rows.std[piece.row]);
