@@ -1,18 +1,16 @@
 // Log-probability of vectors under isotropic Gaussians, and the regulated log-ratio of GRPO-Guard, with their
 // gradient.
 //
-// One warp per piece of a row, kPiece elements, so that a few long rows use the whole GPU and the bits of a row depend
-// on nothing but its own values. Sums are float64. Rows of more than a piece take a second launch, one warp per row,
-// which adds the pieces. Forward 8 bytes per element (12 with old_mean), backward 12 (16); masked rows, and rows whose
+// One warp per piece of a row (gaussian/rows.cuh). Sums are float64. Rows of more than a piece take a second launch, one
+// warp per row, which adds the pieces. Forward 8 bytes per element (12 with old_mean), backward 12 (16); masked rows, and rows whose
 // gradients are 0, are not read.
-#include "blocks/lanes.cuh"
+#include "gaussian/rows.cuh"
 #include "launch/operation.cuh"
 
 namespace grpo::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
-constexpr int64_t kPiece = 2048;
 constexpr double kHalfLog2Pi = 0.91893853320467274178;
 
 struct Sums {
@@ -28,18 +26,6 @@ struct Rows {
   int64_t T, D;
   int64_t pieces;  // of a row, at least 1
 };
-
-struct Piece {
-  int64_t row, begin, end;  // elements of x
-};
-
-__device__ __forceinline__ Piece piece_of(const Rows& rows, int64_t task) {
-  const int64_t row = task / rows.pieces, begin = (task - row * rows.pieces) * kPiece;
-  return {row, row * rows.D + begin, row * rows.D + (begin + kPiece < rows.D ? begin + kPiece : rows.D)};
-}
-
-// What a density is not defined for becomes NaN, so that it shows in every result of its row.
-__device__ __forceinline__ double positive(float std) { return std > 0 ? std : NAN; }
 
 __device__ __forceinline__ void write_row(const Rows& rows, int64_t t, bool nothing, Sums row,
                                           float* logp,         // [T], may be null
@@ -63,7 +49,7 @@ __global__ void __launch_bounds__(kThreads)
                             Sums* sums) {      // [T, pieces], null if a row is one piece
   const int64_t task = int64_t{blockIdx.x} * kWarps + warp_index();
   if (task >= rows.T * rows.pieces) return;
-  const Piece piece = piece_of(rows, task);
+  const GaussianPiece piece = gaussian_piece(task, rows.pieces, rows.D);
   const bool nothing = is_nothing(rows, piece.row);
   double squares = 0, products = 0;
   if (!nothing) {
@@ -109,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
                                      double grad_scale) {
   const int64_t task = int64_t{blockIdx.x} * kWarps + warp_index();
   if (task >= rows.T * rows.pieces) return;
-  const Piece piece = piece_of(rows, task);
+  const GaussianPiece piece = gaussian_piece(task, rows.pieces, rows.D);
   const bool live = !is_nothing(rows, piece.row);
   const double of_logp = live && grad_logp != nullptr ? grad_logp[piece.row] : 0;
   const double of_ratio = live && grad_log_ratio != nullptr ? grad_log_ratio[piece.row] : 0;
@@ -135,15 +121,14 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class Args>
 Rows rows_of(const Args& args, const Axes& axes) {
-  const int64_t T = axes['T'], D = axes['D'], pieces = ceil_div(D, kPiece);
   return {data<float>(args.x),
           data<float>(args.mean),
           data<float>(args.std),
           data<float>(args.old_mean),
           data<uint8_t>(args.mask),
-          T,
-          D,
-          pieces > 0 ? pieces : 1};
+          axes['T'],
+          axes['D'],
+          gaussian_pieces(axes['D'])};
 }
 
 int run(const grpo_gaussian_logprob_args& args, const Axes& axes, Launch& on) {

@@ -9,6 +9,14 @@ export * from './cuda.js'
 export { type DiscountedSumInputs, type DiscountedSumOptions, discountedSum } from './discounted_sum.js'
 export { type GatherRowsInputs, gatherRows } from './gather_rows.js'
 export {
+  type GaussianKlBackwardInputs,
+  type GaussianKlBackwardOptions,
+  type GaussianKlInputs,
+  type GaussianKlOptions,
+  gaussianKl,
+  gaussianKlBackward,
+} from './gaussian_kl.js'
+export {
   type GaussianLogprobBackwardInputs,
   type GaussianLogprobBackwardOptions,
   type GaussianLogprobInputs,
@@ -32,6 +40,7 @@ export {
   linearTokenLogprob,
   linearTokenLogprobBackward,
 } from './linear_token_logprob.js'
+export { type LogRatioInputs, type LogRatioOptions, logRatio } from './log_ratio.js'
 export { type LossStats, lossStats } from './loss_stats.js'
 export { maskIndex } from './mask_index.js'
 export { type MergeTokenLogprobOptions, mergeTokenLogprob, type TokenLogprobPart } from './merge_token_logprob.js'

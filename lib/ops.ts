@@ -121,6 +121,7 @@ const gaussian = {
   oldMean: 'f32[T,D] ?',
   mask: 'u8[T] ?',
 } as const
+const gaussianKl = { mean: 'f32[T,D]', refMean: 'f32[T,D]', std: 'f32[T]', mask: 'u8[T] ?' } as const
 const selection = { count: 'integer? = null >= 0', fraction: 'number? = null 0..1' } as const
 
 export const ops = {
@@ -200,6 +201,24 @@ export const ops = {
     outputs: { gradMean: 'f32[T,D]' },
     options: { gradScale },
     paper: 'GRPO-Guard, arXiv:2510.22319',
+  },
+  gaussianKl: {
+    inputs: gaussianKl,
+    outputs: { kl: 'f32[T]' },
+    options: {},
+    paper: 'Flow-GRPO, arXiv:2505.05470',
+  },
+  gaussianKlBackward: {
+    inputs: { ...gaussianKl, gradKl: 'f32[T]' },
+    outputs: { gradMean: 'f32[T,D] accumulates' },
+    options: { gradScale, accumulate },
+    paper: 'Flow-GRPO, arXiv:2505.05470',
+  },
+  logRatio: {
+    inputs: { x: 'f32[T]', y: 'f32[T]', mask: 'u8[T] ?' },
+    outputs: { logRatio: 'f32[T]' },
+    options: {},
+    paper: '',
   },
   policyLoss: {
     inputs: { logp: 'f32[T]', ...policyInputs, entropy: 'f32[T] ?', ...ratioBounds },

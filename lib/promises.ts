@@ -7,6 +7,8 @@ const { later: linearPolicyLossLater, plan } = operations.linearPolicyLoss
 
 export const discountedSum = operations.discountedSum.later
 export const gatherRows = operations.gatherRows.later
+export const gaussianKl = operations.gaussianKl.later
+export const gaussianKlBackward = operations.gaussianKlBackward.later
 export const gaussianLogprob = operations.gaussianLogprob.later
 export const gaussianLogprobBackward = operations.gaussianLogprobBackward.later
 export const groupAdvantage = operations.groupAdvantage.later
@@ -14,6 +16,7 @@ export const groupBy = operations.groupBy.later
 export const linearPolicyLoss = Object.assign(linearPolicyLossLater, { plan: plan.later })
 export const linearTokenLogprob = operations.linearTokenLogprob.later
 export const linearTokenLogprobBackward = operations.linearTokenLogprobBackward.later
+export const logRatio = operations.logRatio.later
 export const maskIndex = operations.maskIndex.later
 export const mergeMoments = operations.mergeMoments.later
 export const mergeTokenLogprob = operations.mergeTokenLogprob.later

@@ -1,33 +1,14 @@
 // Log-probability of vectors under isotropic Gaussians, and the regulated log-ratio of GRPO-Guard, with their gradient.
-// A row goes in blocks of fixed size, summed in float64, so that a few long rows still use all threads and the bits of
-// a row depend on nothing but its own values. Forward 8 bytes per element (12 with old_mean), backward 12 (16).
+// Sums are float64, a block of a row at a time. Forward 8 bytes per element (12 with old_mean), backward 12 (16).
 #include <algorithm>
 #include <cmath>
 #include <numbers>
 
+#include "gaussian/rows.h"
 #include "interface/operation.h"
 
 namespace grpo {
 namespace {
-
-constexpr int64_t kBlock = 1 << 14;
-
-int64_t blocks(int64_t D) { return (D + kBlock - 1) / kBlock; }
-
-// Calls visit(t, block, begin, end) for every block of every row, on all threads.
-template <class Visit>
-void for_blocks(int64_t T, int64_t D, Visit&& visit) {
-  const int64_t count = blocks(D), piece = std::max<int64_t>(1, kBlock / std::max<int64_t>(D, 1));
-  parallel_for(T * count, piece, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t t = i / count, block = i % count;
-      visit(t, block, block * kBlock, std::min(block * kBlock + kBlock, D));
-    }
-  });
-}
-
-// What a density is not defined for becomes NaN, so that it shows in every result of its row.
-double positive(float std) { return std > 0 ? std : NAN; }
 
 void gaussian_logprob(const float* x,         // [T,D]
                       const float* mean,      // [T,D]
@@ -36,12 +17,12 @@ void gaussian_logprob(const float* x,         // [T,D]
                       const uint8_t* mask,    // [T], may be null
                       float* logp,            // [T], may be null
                       float* log_ratio,       // [T], may be null
-                      GaussianSums* sums,     // [T, blocks(D)], scratch
+                      GaussianSums* sums,     // [T, gaussian_blocks(D)], scratch
                       int64_t T, int64_t D) {
   const auto masked = [&](int64_t t) { return mask != nullptr && mask[t] == 0; };
-  const int64_t count = blocks(D);
+  const int64_t count = gaussian_blocks(D);
   const VectorKernels& kernels = vector_kernels();
-  for_blocks(T, D, [&](int64_t t, int64_t block, int64_t begin, int64_t end) {
+  for_gaussian_blocks(T, D, [&](int64_t t, int64_t block, int64_t begin, int64_t end) {
     if (masked(t)) return;
     const int64_t at = t * D + begin, n = end - begin;
     const float* old = log_ratio == nullptr ? nullptr : old_mean + at;
@@ -86,7 +67,7 @@ void gaussian_logprob_backward(const float* x,               // [T,D]
                                const float* grad_log_ratio,  // [T], may be null
                                float* grad_mean,             // [T,D]
                                int64_t T, int64_t D, double grad_scale) {
-  for_blocks(T, D, [&](int64_t t, int64_t, int64_t begin, int64_t end) {
+  for_gaussian_blocks(T, D, [&](int64_t t, int64_t, int64_t begin, int64_t end) {
     const int64_t at = t * D + begin, n = end - begin;
     const bool live = mask == nullptr || mask[t] != 0;
     const double of_logp = live && grad_logp != nullptr ? grad_logp[t] : 0;
@@ -102,7 +83,7 @@ void gaussian_logprob_backward(const float* x,               // [T,D]
 int run(const grpo_gaussian_logprob_args& args, const Axes& axes) {
   const int64_t T = axes['T'], D = axes['D'];
   float* log_ratio = args.old_mean == nullptr ? nullptr : data<float>(args.log_ratio);
-  Scratch<GaussianSums> sums(T * blocks(D));
+  Scratch<GaussianSums> sums(T * gaussian_blocks(D));
   gaussian_logprob(data<float>(args.x), data<float>(args.mean), data<float>(args.std), data<float>(args.old_mean),
                    data<uint8_t>(args.mask), data<float>(args.logp), log_ratio, sums.data(), T, D);
   return GRPO_OK;

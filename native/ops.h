@@ -204,6 +204,26 @@ typedef struct {
 
 typedef struct {
   size_t size;
+  const DLTensor *mean, *ref_mean, *std, *mask;
+  DLTensor* kl;
+} grpo_gaussian_kl_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *mean, *ref_mean, *std, *mask, *grad_kl;
+  DLTensor* grad_mean;
+  double grad_scale;
+  int32_t accumulate;
+} grpo_gaussian_kl_backward_args;
+
+typedef struct {
+  size_t size;
+  const DLTensor *x, *y, *mask;
+  DLTensor* log_ratio;
+} grpo_log_ratio_args;
+
+typedef struct {
+  size_t size;
   const DLTensor *logp, *old_logp, *ref_logp, *advantage, *token_advantage, *sequence_start, *mask, *weight, *entropy,
       *ratio_low, *ratio_high;
   DLTensor *loss, *grad_logp, *grad_entropy, *stats;
@@ -427,6 +447,9 @@ typedef struct {
   int (*discounted_sum)(const grpo_discounted_sum_args* args, void* stream);
   int (*gaussian_logprob)(const grpo_gaussian_logprob_args* args, void* stream);
   int (*gaussian_logprob_backward)(const grpo_gaussian_logprob_backward_args* args, void* stream);
+  int (*gaussian_kl)(const grpo_gaussian_kl_args* args, void* stream);
+  int (*gaussian_kl_backward)(const grpo_gaussian_kl_backward_args* args, void* stream);
+  int (*log_ratio)(const grpo_log_ratio_args* args, void* stream);
   int (*explain)(const char* operation, const void* args, grpo_path* path);
 } grpo_api;
 

@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import {
   array,
+  gaussianKlBackward,
   gaussianLogprobBackward,
   type HostArray,
   linearPolicyLoss,
@@ -62,6 +63,16 @@ describe('gradScale', () => {
           oldMean: array(random(8).normals(b.T * 2), [b.T, 2]),
           gradLogp: b.grads.gradLogp,
           gradLogRatio: b.grads.gradEntropy,
+        },
+        { gradScale },
+      ),
+    gaussianKlBackward: (gradScale = 1) =>
+      gaussianKlBackward(
+        {
+          mean: vectors(),
+          refMean: array(random(6).normals(b.T * 2), [b.T, 2]),
+          std: filled(b.T, 0.7),
+          gradKl: b.grads.gradLogp,
         },
         { gradScale },
       ),

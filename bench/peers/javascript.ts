@@ -115,6 +115,42 @@ const implementations: Record<string, Implementation> = {
     }
   },
 
+  gaussianKl(x) {
+    const [mean, refMean, std] = [f32(x, 'mean'), f32(x, 'refMean'), f32(x, 'std')]
+    const [T, D] = shape(x, 'mean')
+    return () => {
+      const kl = new Float32Array(T)
+      for (let t = 0; t < T; t++) {
+        let squares = 0
+        for (let i = t * D; i < (t + 1) * D; i++) squares += (mean[i]! - refMean[i]!) ** 2
+        kl[t] = squares / D / (2 * std[t]! ** 2)
+      }
+      return { kl }
+    }
+  },
+
+  gaussianKlBackward(x) {
+    const [mean, refMean, std, gradKl] = [f32(x, 'mean'), f32(x, 'refMean'), f32(x, 'std'), f32(x, 'gradKl')]
+    const [T, D] = shape(x, 'mean')
+    return () => {
+      const gradMean = new Float32Array(T * D)
+      for (let t = 0; t < T; t++) {
+        const factor = gradKl[t]! / (std[t]! ** 2 * D)
+        for (let i = t * D; i < (t + 1) * D; i++) gradMean[i] = factor * (mean[i]! - refMean[i]!)
+      }
+      return { gradMean }
+    }
+  },
+
+  logRatio(x) {
+    const [left, right, mask] = [f32(x, 'x'), f32(x, 'y'), x.mask!.data]
+    return () => {
+      const logRatio = new Float32Array(left.length)
+      for (let t = 0; t < left.length; t++) if (mask[t] !== 0) logRatio[t] = left[t]! - right[t]!
+      return { logRatio }
+    }
+  },
+
   treeLayout: layout,
 
   prefixLayout: layout,

@@ -151,6 +151,36 @@ def gaussian_logprob_backward(x, n):
     return run
 
 
+def gaussian_kl_of(x, mean):
+    return ((mean - x["refMean"]) ** 2).mean(1) / (2 * x["std"] ** 2)
+
+
+@way("gaussianKl")
+def gaussian_kl(x, n):
+    def run():
+        with torch.no_grad():
+            return {"kl": gaussian_kl_of(x, x["mean"])}
+
+    return run
+
+
+@way("gaussianKlBackward", "autograd")
+def gaussian_kl_backward(x, n):
+    mean = leaf(x["mean"])
+    kl = gaussian_kl_of(x, mean)
+
+    def run():
+        (gradient,) = torch.autograd.grad(kl, mean, x["gradKl"], retain_graph=True)
+        return {"gradMean": gradient}
+
+    return run
+
+
+@way("logRatio")
+def log_ratio(x, n):
+    return lambda: {"logRatio": torch.where(x["mask"] != 0, x["x"] - x["y"], 0)}
+
+
 @way("policyLoss", "eager + autograd")
 def policy_loss(x, n):
     def run():

@@ -223,4 +223,23 @@ export const cases: readonly Case[] = [
       }),
     { gradMean: [0, 0.25] },
   ),
+  one(
+    'gaussianKl',
+    (place) => lib.gaussianKl({ mean: place([1, 3], [1, 2]), refMean: place([0, 1], [1, 2]), std: place([0.5]) }),
+    { kl: [5] },
+  ),
+  one(
+    'gaussianKlBackward',
+    (place) =>
+      lib.gaussianKlBackward({
+        mean: place([1, 3], [1, 2]),
+        refMean: place([0, 1], [1, 2]),
+        std: place([0.5]),
+        gradKl: place([1]),
+      }),
+    { gradMean: [2, 4] },
+  ),
+  one('logRatio', (place) => lib.logRatio({ x: place([-1, -2]), y: place([-3, 1]), mask: place([1, 0], [2], 'u8') }), {
+    logRatio: [2, 0],
+  }),
 ]

@@ -31,7 +31,10 @@
   X(convert, kConvert) \
   X(discounted_sum, kDiscountedSum) \
   X(gaussian_logprob, kGaussianLogprob) \
-  X(gaussian_logprob_backward, kGaussianLogprobBackward)
+  X(gaussian_logprob_backward, kGaussianLogprobBackward) \
+  X(gaussian_kl, kGaussianKl) \
+  X(gaussian_kl_backward, kGaussianKlBackward) \
+  X(log_ratio, kLogRatio)
 
 #define GRPO_DECLARE(name, variable) extern const grpo_operation variable;
 #define GRPO_LISTED(name, variable) &variable,

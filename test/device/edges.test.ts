@@ -224,7 +224,7 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
       expect(Math.abs(loss / (-3 * ratio * counted.length) - 1)).toBeLessThan(2 ** -24) // rounded once
     }
   })
-  test.each([31, 33, 70])('gaussianLogprob of rows of %d pieces', (pieces) => {
+  test.each([31, 33, 70])('gaussianLogprob and gaussianKl of rows of %d pieces', (pieces) => {
     const D = pieces * 2048 - 5
     const row = (of: (i: number) => number) =>
       array(
@@ -232,6 +232,7 @@ describe.skipIf(backend === 'cpu')('sizes at which launches change', () => {
         [1, D],
       )
     same('gaussianLogprob', { x: row((i) => (i % 4) - 1), mean: row(() => 0), std: f32(1), oldMean: row(() => 1) })
+    same('gaussianKl', { mean: row((i) => (i % 4) - 1), refMean: row(() => 0), std: f32(1) })
   })
   test.each([33, 1_024, 1_025, 3_000, 16_384, 16_385, 20_001])('one group and one sequence of %d', (n) => {
     const r = random(n)

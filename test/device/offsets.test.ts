@@ -2,8 +2,8 @@
 // arrays of many gigabytes can be tried where an operation reads few of their rows; a GPU has to have the memory.
 //
 // Not here, and read instead, since they read or write every element of what is large: prefixAttention and its gradient,
-// gaussianLogprobBackward, gradHidden of the linear operations, gradHead where V D > 2^31, the outputs of gatherRows and
-// scatterRows. Arrays of one axis have less than 2^31 elements.
+// gaussianLogprobBackward, gaussianKlBackward, gradHidden of the linear operations, gradHead where V D > 2^31, the outputs
+// of gatherRows and scatterRows. Arrays of one axis have less than 2^31 elements.
 import { afterEach, describe, expect, test } from 'vitest'
 import { type DType, elementBytes } from '../../lib/addon/dtypes.js'
 import { array, type HostArray } from '../../lib/arrays/array.js'

@@ -26,7 +26,7 @@ export interface Report {
   kernels: { file: string; name: string; architecture: string; registers: number }[]
 }
 
-const rooms = ['', 'attention', 'linear', 'logits', 'loss', 'selection', 'blocks', 'launch']
+const rooms = ['', 'attention', 'linear', 'logits', 'loss', 'selection', 'gaussian', 'blocks', 'launch']
 const roomOf = (file: string) => file.slice(0, Math.max(file.indexOf('/'), 0))
 
 /** The kernels of a file, in order. */

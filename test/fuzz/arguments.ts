@@ -175,7 +175,6 @@ function sets(c: OperationCase, { inputs, options }: Arguments, r: Random): void
 function besideLogits(c: OperationCase, { inputs, options }: Arguments, r: Random): void {
   const V = c.sizes.V as number
   if (inputs.rowTemperature) put(inputs.rowTemperature, r.uniforms(c.sizes.R as number, 0.5, 2))
-  delete options.accumulate // gradient_options.test.ts
   if (inputs.hidden) delete options.vocabStart // a head split over ranks: logits_options.test.ts
   if (options.vocabStart != null || V === 0) delete options.validVocab
   if (options.validVocab != null) {
@@ -254,16 +253,20 @@ const withOwnForward: Special = (c, made, r, forward) => {
     if (made.inputs[name]) made.inputs[name] = own[name] as HostArray
 }
 
+const withDeviations: Special = (c, { inputs }, r) => {
+  plainNumbers(c, inputs.std, () => r.uniforms(c.sizes.T as number, 0.3, 2))
+  if (inputs.oldMean === undefined) delete inputs.gradLogRatio
+}
+
 const special: Partial<Record<OperationCase['name'], Special>> = {
   groupAdvantage: (_, { options }) => {
     if (options.virtualCount) options.virtualReward ??= 1
   },
   standardize: (_, { inputs }, r) => put(inputs.moments as HostArray, [r.integer(9), r.normal(), r.uniform()]),
-  gaussianLogprob: (c, { inputs }, r) => plainNumbers(c, inputs.std, () => r.uniforms(c.sizes.T as number, 0.3, 2)),
-  gaussianLogprobBackward: (c, { inputs }, r) => {
-    plainNumbers(c, inputs.std, () => r.uniforms(c.sizes.T as number, 0.3, 2))
-    if (inputs.oldMean === undefined) delete inputs.gradLogRatio
-  },
+  gaussianLogprob: withDeviations,
+  gaussianLogprobBackward: withDeviations,
+  gaussianKl: withDeviations,
+  gaussianKlBackward: withDeviations,
   mergeTokenLogprob: (c, { inputs }, r) => {
     if (c.contents === 'special') return
     // A token belongs to one of the parts.
@@ -332,6 +335,7 @@ const special: Partial<Record<OperationCase['name'], Special>> = {
 export function argumentsOf(c: OperationCase, forward: Forward): Arguments {
   const r = random(c.seed)
   const made: Arguments = { inputs: {}, options: { ...c.options }, sizes: {} }
+  delete made.options.accumulate // gradient_options.test.ts, gaussian_kl.test.ts
   const sizes = { ...c.sizes }
   if (forests.includes(c.name) && c.name !== 'treeLayout') {
     const tree = (made.tree = forest(c, r))
@@ -346,8 +350,7 @@ export function argumentsOf(c: OperationCase, forward: Forward): Arguments {
   if (sizes.V === 0 && c.name !== 'linearPolicyLossPlan') sizes.V = 1
   if (c.without.includes('row')) sizes.R = sizes.T as number
   for (const [size, of] of [['T', 'S'], ['N', 'G']] as const) if (sizes[of] === 0 && sizes[size]) sizes[of] = 1 // biome-ignore format: a line
-  if (c.name === 'gatherRows' && sizes.R === 0) sizes.M = 0
-  if (c.name === 'scatterRows' && sizes.R === 0) sizes.M = 0
+  if (['gatherRows', 'scatterRows'].includes(c.name) && sizes.R === 0) sizes.M = 0
   if (c.name === 'sequenceExpand' && sizes.S === 0) sizes.T = 0
   const known = { ...c, sizes }
   for (const spec of signatures[c.name].inputs) {

@@ -5,6 +5,7 @@ import { statNames } from '../../lib/loss_stats.js'
 import type { OperationName } from '../../lib/ops.js'
 import { attentionGradients, attentionReference } from '../references/attention.js'
 import { layoutReference, type Tree } from '../references/forest.js'
+import { reference as gaussianKl } from '../references/gaussian_kl.js'
 import { reference as gaussian } from '../references/gaussian_logprob.js'
 import { groupReference } from '../references/group_advantage.js'
 import { linearGradients, linearLogits } from '../references/linear.js'
@@ -172,6 +173,20 @@ export const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, 
     const { gradLogp = zeros(std!.length), gradLogRatio = zeros(std!.length) } = grads
     const c = { x: x!, mean: mean!, std: std!, oldMean: oldMean!, mask }
     return { gradMean: gaussian(c, D, gradLogp, gradLogRatio, round).gradMean }
+  },
+  gaussianKl: (args, round) => {
+    const { mean, refMean, std, mask } = numbersOf(args)
+    const c = { mean: mean!, refMean: refMean!, std: std!, mask }
+    return { kl: gaussianKl(c, size(args.inputs.mean, 1), std!, round).kl }
+  },
+  gaussianKlBackward: (args, round) => {
+    const { mean, refMean, std, mask, gradKl } = numbersOf(args)
+    const c = { mean: mean!, refMean: refMean!, std: std!, mask }
+    return { gradMean: gaussianKl(c, size(args.inputs.mean, 1), gradKl!, round).gradMean }
+  },
+  logRatio: (args, round) => {
+    const { x, y, mask } = numbersOf(args)
+    return { logRatio: Array.from(x!, (value, t) => (mask?.[t] === 0 ? 0 : round(value - y![t]!))) }
   },
   policyLoss: (args, round) => {
     const { loss, gradLogp, gradEntropy, ...counted } = policyObjective(numbersOf(args) as never, args.options, round)

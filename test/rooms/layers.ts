@@ -102,6 +102,7 @@ export const native: readonly Level[] = [
     room('linear', '^native/linear/', 'What the operations on hidden states and a head have in common.'),
   ],
   [
+    room('gaussian', '^native/gaussian/', 'The rows of Gaussian policies, cut into blocks.'),
     room('logits', '^native/logits/', 'What the operations that look at logits have in common.'),
     room('loss', '^native/loss/', 'The policy objective: its terms, their aggregation, the arguments of a loss.'),
     room('selection', '^native/selection/', 'What the selections of rollouts and tokens have in common.'),
@@ -141,6 +142,7 @@ export const cuda: readonly Level[] = [
     room('linear', '^cuda/linear/', 'The kernels of hidden states times a head: products, chunks, gradients.'),
   ],
   [
+    room('gaussian', '^cuda/gaussian/', 'The rows of Gaussian policies, cut into pieces.'),
     room('logits', '^cuda/logits/', 'The kernels over rows of logits, and the tokens of a row.'),
     room('loss', '^cuda/loss/', 'The policy objective on a device: terms of tokens, sums over sequences.'),
     room('selection', '^cuda/selection/', 'What the selections of rollouts and tokens have in common.'),

@@ -44,6 +44,8 @@ const special: Partial<
   },
   gaussianLogprob: { set: { std: Array.from({ length: 20 }, (_, t) => 0.3 + t / 10) } },
   gaussianLogprobBackward: { set: { std: Array.from({ length: 20 }, (_, t) => 0.3 + t / 10) } },
+  gaussianKl: { set: { std: Array.from({ length: 20 }, (_, t) => 0.3 + t / 10) } },
+  gaussianKlBackward: { set: { std: Array.from({ length: 20 }, (_, t) => 0.3 + t / 10) } },
   policyLoss: { without: ['tokenAdvantage'], options: { klCoef: 0.1, entropyCoef: 0.01 } },
   policyLossFromLogits: { without: ['tokenAdvantage'], options: { klCoef: 0.1, entropyCoef: 0.01 } },
   linearPolicyLoss: { without: ['tokenAdvantage'], options: { klCoef: 0.1, entropyCoef: 0.01 } },

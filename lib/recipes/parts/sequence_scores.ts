@@ -1,5 +1,6 @@
 // Losses on one score per rollout: the scores, the way back to the tokens, and what such losses are made of. Everything
 // that has a gradient gives it beside its value, in float64; the sums over tokens are kernels.
+import { logRatio as differenceOf } from '../../log_ratio.js'
 import { sequenceExpand } from '../../sequence_expand.js'
 import { sequenceSum } from '../../sequence_sum.js'
 import type { Context } from '../step/context.js'
@@ -35,8 +36,8 @@ export function perToken(c: Context, value: (t: number) => number): Float32Array
 
 /** [T] logp - reference. Sums of it keep more digits than the difference of two sums. */
 export function logRatio(c: Context, reference: Float32Array): Float32Array {
-  const { logp } = c
-  return perToken(c, (t) => (logp[t] as number) - (reference[t] as number))
+  const { logRatio } = differenceOf({ x: c.logp, y: reference, mask: c.mask })
+  return logRatio.data as Float32Array
 }
 
 // ---- functions with gradients ---------------------------------------------------------------------------------------

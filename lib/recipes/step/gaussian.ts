@@ -1,17 +1,18 @@
 // A Gaussian policy, of flow and diffusion models: a step of denoising stands where a token stands elsewhere.
 
 import { grpoError } from '../../addon/errors.js'
-import { array, type HostArray } from '../../arrays/array.js'
+import { array, describe } from '../../arrays/array.js'
 import { isDeviceArray } from '../../arrays/device_memory.js'
 import type { ArrayInput } from '../../arrays/input.js'
 import { type Call, map } from '../../call/calls.js'
+import { gaussianKl, gaussianKlBackward } from '../../gaussian_kl.js'
 import { gaussianLogprob, gaussianLogprobBackward } from '../../gaussian_logprob.js'
 import type { Objective } from '../../objective.js'
 import { policyLoss } from '../../policy_loss.js'
 import type { Context } from './context.js'
 import type { Forward, OfTokens } from './gradients.js'
 import { columnAt, type Uploads } from './placing.js'
-import { callOf } from './steps.js'
+import { callOf, ran, type Steps } from './steps.js'
 
 export interface GaussianPolicy {
   /** [T,D] what was sampled at each step */
@@ -82,28 +83,40 @@ export function gaussianForward(
 }
 
 /**
- * klCoef times the KL to the reference, mean_d((mean - refMean)^2) / (2 std^2), aggregated as the objective says, and its
- * gradient with respect to the mean.
+ * klCoef times the exact KL to the reference, aggregated as the objective says, with a minus, where the policy lies; and
+ * `addGradient`, which adds its gradient to that of the mean.
  */
-export function gaussianKl(
+export function* klToReference(
   method: string,
   policy: GaussianPolicy,
-  { sequenceStart, mask }: { sequenceStart: Int32Array; mask: Uint8Array | undefined },
+  { sequenceStart, mask }: { sequenceStart: Int32Array; mask: ArrayInput | undefined },
   { klCoef = 0, aggregate, maxLength, countEmpty, normalizer }: Objective,
-): { loss: number; gradMean: Float32Array } {
+  uploads: Uploads | undefined,
+): Steps<{ loss: OfTokens; addGradient(gradMean: OfTokens): Call<unknown> }> {
+  // Of the objective, which the policy loss checks, but without its KL.
+  if (typeof klCoef !== 'number' || !Number.isFinite(Math.fround(klCoef))) {
+    throw grpoError('option', method, 'klCoef', `is ${describe(klCoef)}, expected a finite number that float32 can hold`) // biome-ignore format: one text
+  }
+  const place = (name: string, x: ArrayInput) => (uploads === undefined ? x : uploads.place(name, x))
   const [std, refMean] = [need(method, policy, 'std'), need(method, policy, 'refMean')]
-  const mean = policy.mean as ArrayInput<'f32'>
-  // At x = mean the log-ratio to the reference is 2 std KL; at x = refMean the gradient of logp is that of -KL.
-  const { logRatio } = gaussianLogprob({ x: mean, mean, std, oldMean: refMean, mask }, { out: { logp: null } })
-  const deviation = 'data' in std ? (std as HostArray<'f32'>).data : (std as Float32Array)
-  const logp = (logRatio as HostArray<'f32'>).data.map((x, t) => x / (2 * (deviation[t] as number)))
-  const tokenAdvantage = new Float32Array(logp.length).fill(-1)
-  const options = { surrogate: 'reinforce', aggregate, maxLength, countEmpty, normalizer } as const
-  const { loss, gradLogp } = policyLoss({ logp, tokenAdvantage, sequenceStart, mask }, options)
-  const back = { x: refMean, mean, std, mask, gradLogp: gradLogp.data.map((factor) => -klCoef * factor) }
+  const inputs = { mean: policy.mean, refMean: place('refMean', refMean), std: place('std', std), mask }
+  const stream = uploads?.stream === undefined ? {} : { stream: uploads.stream }
+  const { kl } = yield* ran(callOf<{ kl: OfTokens }>(gaussianKl, inputs, stream))
+  uploads?.own(kl)
+  // Of reinforce with an advantage of klCoef the loss is -klCoef times what stands as logp.
+  const tokenAdvantage = place('tokenAdvantage', new Float32Array(kl.shape[0] as number).fill(klCoef))
+  const options = { surrogate: 'reinforce', aggregate, maxLength, countEmpty, normalizer, ...stream } as const
+  const given = { logp: kl, tokenAdvantage, sequenceStart, mask }
+  const done = yield* ran(callOf<Record<'loss' | 'gradLogp' | 'stats', OfTokens>>(policyLoss, given, options))
+  for (const x of Object.values(done)) uploads?.own(x)
   return {
-    loss: klCoef * (loss.data[0] as number),
-    gradMean: gaussianLogprobBackward(back).gradMean.data as Float32Array,
+    loss: done.loss,
+    addGradient: (gradMean) =>
+      callOf(
+        gaussianKlBackward,
+        { ...inputs, gradKl: done.gradLogp },
+        { gradScale: -1, accumulate: true, out: { gradMean }, ...stream },
+      ),
   }
 }
 

@@ -6,12 +6,13 @@ import { type DeviceArray, isDeviceArray } from '../../arrays/device_memory.js'
 import type { ArrayInput } from '../../arrays/input.js'
 import { checkNames } from '../../call/run.js'
 import { linearPolicyLoss } from '../../linear_policy_loss.js'
+import { logRatio } from '../../log_ratio.js'
 import type { Objective } from '../../objective.js'
 import { policyLoss } from '../../policy_loss.js'
 import { policyLossFromLogits } from '../../policy_loss_from_logits.js'
 import { float32Of, type List, missingColumn } from './columns.js'
 import { type Context, checkLength, extended, masked } from './context.js'
-import { gaussianKl } from './gaussian.js'
+import { klToReference } from './gaussian.js'
 import type { GradientsOf, IsOnDevice, OfTokens, PolicyGradients } from './gradients.js'
 import { checkPolicyNames } from './names.js'
 import { columnAt, fetchColumns, Uploads } from './placing.js'
@@ -206,29 +207,31 @@ function* lossOfTerms(
 
 /** The loss of a Gaussian policy; a KL to a reference mean is the exact one, and is added. */
 function* gaussianLoss(
-  { c, policy, current, uploads, options: { out } }: Update,
+  { c, policy, current, uploads, options: { out = {} } }: Update,
   inputs: ReturnType<typeof lossInputs>,
   isRatio: boolean,
   objective: Objective,
   weights: Weights,
 ): Steps<StepLoss> {
-  const exactKl = (objective.klCoef ?? 0) !== 0 && (isRatio || policy.refMean !== undefined)
+  const exactKl = (objective.klCoef ?? 0) !== 0 && (isRatio || (policy.refMean ?? undefined) !== undefined)
   const options = { ...(exactKl ? { ...objective, klCoef: 0 } : objective), ...streamOf(uploads) }
+  const kl = exactKl ? yield* klToReference(c.method, policy, inputs, objective, uploads) : undefined
   const forward = yield* current.forward()
   const given = { logp: forward.logp, ...inputs }
   const { gradLogp, ...result } = yield* ran(callOf<Result & { gradLogp: OfTokens }>(policyLoss, given, options))
   uploads?.results(result)
   uploads?.own(gradLogp)
-  const loss = finished(result, weights)
   const gradients = yield* ran(forward.backward(gradLogp, undefined, out))
-  const logp = tokensOf(forward.logp)
-  if (!exactKl) return { ...loss, ...gradients, logp } as StepLoss
-  const kl = gaussianKl(c.method, policy, inputs as never, objective)
-  const gradMean = gradients.gradMean?.data
-  kl.gradMean.forEach((gradient, i) => {
-    if (gradMean !== undefined) gradMean[i] = (gradMean[i] as number) + gradient
-  })
-  return { ...loss, ...gradients, loss: (loss.loss as number) + kl.loss, logp } as StepLoss
+  const done = { ...finished(result, weights), ...gradients, logp: tokensOf(forward.logp) } as StepLoss
+  if (kl === undefined) return done
+  const { gradMean } = gradients
+  if (gradMean !== undefined && (out.gradMean ?? undefined) === undefined) uploads?.results({ gradMean })
+  if (gradMean !== undefined) yield* ran(kl.addGradient(gradMean))
+  if (!isDeviceArray(kl.loss)) return { ...done, loss: (done.loss as number) - (kl.loss.data[0] as number) } as StepLoss
+  const both = { x: result.loss, y: kl.loss }
+  const { logRatio: loss } = yield* ran(callOf<{ logRatio: OfTokens }>(logRatio, both, streamOf(uploads)))
+  uploads?.own(result.loss)
+  return { ...done, loss } as unknown as StepLoss
 }
 
 const stepOptions = ['temperature', 'softcap', 'validVocab', 'objective', 'chunkRows', 'out', 'stream']

@@ -146,6 +146,23 @@ test('writes its gradient into memory of the caller', () => {
   expect(memory.some((g) => g !== 0)).toBe(true)
 })
 
+test('a reference mean that does not fit: nothing is written', () => {
+  const memory = new Float32Array(T * D).fill(7)
+  const options = { out: { gradMean: rows(memory) }, objective: { klCoef: 0.1 } }
+  const wrong = { ...batch, refMean: array(refMean.slice(D), [T - 1, D]) }
+  expect(() => optimizationStep(normalised(), wrong, undefined, options)).toThrow(
+    'gaussianKl: refMean has shape [5, 3]',
+  )
+  expect(memory).toEqual(new Float32Array(T * D).fill(7))
+})
+
+test('a gradient that is not wanted', () => {
+  const { loss } = optimizationStep(normalised(), batch, undefined, { objective: { klCoef: 0.1 } })
+  const step = optimizationStep(normalised(), batch, undefined, { out: { gradMean: null }, objective: { klCoef: 0.1 } })
+  expect(step.gradMean).toBeUndefined()
+  expect(step.loss).toBe(loss)
+})
+
 test('what is missing or too much', () => {
   const refused = (more: object, text: string, objective = {}) =>
     expect(() => optimizationStep(normalised(), { ...batch, ...more }, undefined, { objective })).toThrow(text)
@@ -158,5 +175,7 @@ test('what is missing or too much', () => {
   refused({ refMean: undefined }, 'normalised: refMean is missing, expected f32[T,D]', { klCoef: 1 })
   const ratio = { refMean: undefined, refLogp: oldLogp }
   refused(ratio, 'normalised: refMean is missing, expected f32[T,D]', { klCoef: 1 })
+  for (const klCoef of [Number.NaN, Infinity, 1e39, '1'])
+    refused({}, `normalised: klCoef is ${klCoef === '1' ? '"1"' : klCoef}, expected a finite number`, { klCoef })
   refused({ logp: oldLogp }, 'normalised: mean is given beside logp: the policy is one of logp, logits, hidden, mean')
 })
