@@ -13,7 +13,15 @@ import { type Context, checkLength, extended, masked } from './context.js'
 import { gaussianKl } from './gaussian.js'
 import type { Forward, GradientsOf, PolicyGradients } from './gradients.js'
 import { checkPolicyNames } from './names.js'
-import { besideLogits, forwardOf, type LogitsOptions, logitsOptions, type Policy, policyKind } from './policy.js'
+import {
+  besideLogits,
+  forwardOf,
+  type LogitsOptions,
+  logitsOptions,
+  type Policy,
+  type PolicyKind,
+  policyKind,
+} from './policy.js'
 import type { AnyRecipe, OwnLoss, Weights } from './recipe.js'
 import { isSeparate, separateLoss, wanted } from './separate_loss.js'
 
@@ -105,16 +113,14 @@ function finished<Of extends Result>(result: Of, weights: Weights): StepLoss {
 
 interface SeparateLossArguments {
   readonly c: Context
-  readonly inputs: LossInputs
+  readonly decided: Decided
   /** undefined for log-probabilities, which are the policy themselves. */
   readonly forward: Forward | undefined
-  readonly objective: Objective
   readonly out: NonNullable<StepOptions['out']>
-  readonly weights: Weights
 }
 
 /** The loss in terms of their own, by way of log-probabilities: for weights that the operations do not take. */
-function lossOfTerms({ c, inputs, forward, objective, out, weights }: SeparateLossArguments): StepLoss {
+function lossOfTerms({ c, decided: { inputs, objective, weights }, forward, out }: SeparateLossArguments): StepLoss {
   const bonus = (objective.entropyCoef ?? 0) !== 0
   const given = { logp: c.logp, entropy: bonus || c.has('entropy') ? c.entropy : undefined, ...inputs }
   if (forward === undefined) {
@@ -130,21 +136,21 @@ function lossOfTerms({ c, inputs, forward, objective, out, weights }: SeparateLo
 interface GaussianLossArguments {
   readonly c: Context
   readonly policy: Policy
-  readonly inputs: LossInputs
-  /** Whether a log-ratio stands where a log-probability stands elsewhere. */
-  readonly isRatio: boolean
+  readonly decided: Decided
   readonly forward: Forward
-  readonly objective: Objective
   readonly out: StepOptions['out']
-  readonly weights: Weights
 }
 
+/** Whether a KL to a reference mean is the exact one of two Gaussians, which no operation on log-probabilities has. */
+export const hasExactKl = ({ refMean }: Policy, { objective: { klCoef = 0 }, isRatio }: Decided): boolean =>
+  klCoef !== 0 && (isRatio || refMean !== undefined)
+
 /** The loss of a Gaussian policy; a KL to a reference mean is the exact one, and is added. */
-function gaussianLoss(given: GaussianLossArguments): StepLoss {
-  const { c, policy, inputs, isRatio, forward, objective, out, weights } = given
-  const exactKl = (objective.klCoef ?? 0) !== 0 && (isRatio || policy.refMean !== undefined)
+function gaussianLoss({ c, policy, decided, forward, out }: GaussianLossArguments): StepLoss {
+  const { inputs, objective, weights } = decided
+  const exactKl = hasExactKl(policy, decided)
   const options = exactKl ? { ...objective, klCoef: 0 } : objective
-  const { gradLogp, ...loss } = finished(policyLoss({ logp: c.logp, ...inputs }, options), weights)
+  const { gradLogp, ...loss } = finished(policyLoss(inputsOf.mean(c, policy, decided), options), weights)
   const gradients = forward.backward((gradLogp as HostArray<'f32'>).data, undefined, out)
   if (!exactKl) return { ...loss, ...gradients, logp: c.logp }
   const kl = gaussianKl(c.method, policy, inputs, objective)
@@ -157,70 +163,112 @@ function gaussianLoss(given: GaussianLossArguments): StepLoss {
 
 const stepOptions = ['temperature', 'softcap', 'validVocab', 'objective', 'chunkRows', 'out']
 
+/** What is not undefined. */
+export const defined = <Bag extends object>(bag: Bag): Bag =>
+  Object.fromEntries(Object.entries(bag).filter(([, value]) => value !== undefined)) as Bag
+
 /** The options of an update: what it leaves out, or undefined, is as it was for the step. */
 export function mergeOptions(step: StepOptions, { objective, ...own }: StepOptions): StepOptions {
-  const given = (bag: object) => Object.fromEntries(Object.entries(bag).filter(([, value]) => value !== undefined))
-  return { ...step, ...given(own), objective: { ...step.objective, ...given(objective ?? {}) } }
+  return { ...step, ...defined(own), objective: { ...step.objective, ...defined(objective ?? {}) } }
 }
 
 export function checkStepOptions(method: string, options: unknown): void {
   checkNames(method, options, stepOptions, 'option of a step')
 }
 
-/** The loss of the current policy on what the method has prepared, with its gradient. */
-export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy, options: StepOptions): StepLoss {
-  const { name: method, gaussian } = recipe
-  if (typeof policy !== 'object' || policy === null) {
-    throw grpoError('kind', method, 'policy', `is ${describe(policy)}, expected one of logp, logits, hidden, mean`)
-  }
-  checkPolicyNames(method, policy)
-  const { chunkRows = null, out = {} } = options
-  const ofLogits = logitsOptions(options)
-  if (recipe.objective === null) {
-    throw grpoError(
-      'kind',
-      method,
-      'loss',
-      'does not exist: the method changes no parameters, expected prepareStep alone',
-    )
-  }
-  const forward = forwardOf(prepared, policy, { ofLogits, chunkRows, gaussian })
-  if (forward === undefined) throw grpoError('missing', method, 'policy', 'is missing, expected one of logp, logits, hidden, mean') // biome-ignore format: one text
-  const c = withPolicy(prepared, policy, forward)
+/** What a method decides about the loss of a policy, where that is an objective of the operations. */
+export interface Decided {
+  readonly weights: Weights
+  /** What the three operations take beside the policy. */
+  readonly inputs: LossInputs
+  readonly objective: Objective
+  /** Whether a log-ratio stands where a log-probability stands elsewhere. */
+  readonly isRatio: boolean
+}
 
+/** Refuses a method without a loss. */
+export function checkLoss({ name, objective }: AnyRecipe): void {
+  if (objective !== null) return
+  throw grpoError('kind', name, 'loss', 'does not exist: the method changes no parameters, expected prepareStep alone')
+}
+
+/**
+ * What a method decides about the loss of a policy: the inputs and the objective of an operation, or a loss of its own.
+ *
+ * @param c  with the current policy
+ */
+export function decide(recipe: AnyRecipe, c: Context, policy: Policy, options: StepOptions): Decided | OwnLoss {
+  const { name: method, gaussian } = recipe
   const weights = recipe.weights?.(c) ?? {}
   for (const [name, x] of Object.entries(weights)) checkLength(method, name, x as Float32Array | undefined, c.T)
   const mask = weights.mask === undefined ? c.mask : masked(c, undefined, weights.mask)
   const chosen = typeof recipe.objective === 'function' ? recipe.objective(extended(c, { mask })) : recipe.objective
-  if (chosen !== undefined && 'gradLogp' in chosen) return ownLoss(method, chosen, forward(), options)
+  if (chosen && 'gradLogp' in chosen) return chosen
 
   const objective = { ...chosen, ...options.objective }
-  const kind = policyKind(method, policy)
-  const isRatio = kind === 'mean' && gaussian === 'log_ratio'
+  const isRatio = policyKind(method, policy) === 'mean' && gaussian === 'log_ratio'
   const inputs = lossInputs(c, weights, mask, isRatio)
   const { klCoef = 0 } = objective
   if (klCoef !== 0 && inputs.refLogp === undefined && policy.refMean === undefined && !isRatio) {
     const meaning = `log-probabilities under the reference policy, as klCoef is ${klCoef}; with klCoef 0 there need be none`
     throw missingColumn(method, 'refLogp', 'f32[T]', meaning)
   }
+  return { weights, inputs, objective, isRatio }
+}
+
+/** The inputs of the operation that a policy of each kind asks for. */
+export const inputsOf = {
+  logp(c: Context, { entropy }: LossPolicy, { inputs, objective }: Decided) {
+    const given = entropy !== undefined || c.has('entropy') || (objective.entropyCoef ?? 0) !== 0
+    return { logp: c.logp, entropy: given ? c.entropy : undefined, ...inputs }
+  },
+  logits(c: Context, policy: LossPolicy, { inputs }: Decided) {
+    return { logits: policy.logits!, token: c.token, ...besideLogits(policy), ...inputs }
+  },
+  hidden(c: Context, policy: LossPolicy, { inputs }: Decided) {
+    const { hidden, head, headBias } = policy
+    if (head === undefined) throw grpoError('missing', c.method, 'head', 'is missing, but hidden is given')
+    return { hidden: hidden!, head, headBias, token: c.token, ...besideLogits(policy), ...inputs }
+  },
+  mean: (c: Context, _: LossPolicy, { inputs }: Decided) => ({ logp: c.logp, ...inputs }),
+}
+
+/** The current policy of an update: the context with it, how it is given, and its forward pass. */
+export function openPolicy(recipe: AnyRecipe, prepared: Context, policy: LossPolicy, options: StepOptions) {
+  const { name: method, gaussian } = recipe
+  if (typeof policy !== 'object' || policy === null) {
+    throw grpoError('kind', method, 'policy', `is ${describe(policy)}, expected one of logp, logits, hidden, mean`)
+  }
+  checkPolicyNames(method, policy)
+  checkLoss(recipe)
+  const ofLogits = logitsOptions(options)
+  const { chunkRows = null } = options
+  const forward = forwardOf(prepared, policy, { ofLogits, chunkRows, gaussian })
+  if (forward === undefined) throw grpoError('missing', method, 'policy', 'is missing, expected one of logp, logits, hidden, mean') // biome-ignore format: one text
+  const kind = policyKind(method, policy) as PolicyKind
+  return { c: withPolicy(prepared, policy, forward), kind, forward, ofLogits, chunkRows }
+}
+
+/** The loss of the current policy on what the method has prepared, with its gradient. */
+export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy, options: StepOptions): StepLoss {
+  const { c, kind, forward, ofLogits, chunkRows } = openPolicy(recipe, prepared, policy, options)
+  const { out = {} } = options
+  const decided = decide(recipe, c, policy, options)
+  if ('gradLogp' in decided) return ownLoss(c.method, decided, forward(), options)
+  const { weights, objective } = decided
   if (kind !== 'mean' && isSeparate(objective, weights)) {
     const through = kind === 'logp' ? undefined : forward()
-    return lossOfTerms({ c, inputs, forward: through, objective, out, weights })
+    return lossOfTerms({ c, decided, forward: through, out })
   }
-  const { logits, hidden, head, headBias } = policy
   if (kind === 'logits') {
-    const given = { logits: logits!, token: c.token, ...besideLogits(policy), ...inputs }
+    const given = inputsOf.logits(c, policy, decided)
     return finished(policyLossFromLogits(given, { ...ofLogits, out, ...objective }), weights)
   }
   if (kind === 'hidden') {
-    if (head === undefined) throw grpoError('missing', method, 'head', 'is missing, but hidden is given')
-    const given = { hidden: hidden!, head, headBias, token: c.token, ...besideLogits(policy), ...inputs }
+    const given = inputsOf.hidden(c, policy, decided)
     return finished(linearPolicyLoss(given, { ...ofLogits, chunkRows, out, ...objective }), weights)
   }
-  if (kind === 'mean') {
-    return gaussianLoss({ c, policy, inputs, isRatio, forward: forward(), objective, out, weights })
-  }
-  const needsEntropy = (objective.entropyCoef ?? 0) !== 0
-  const entropy = policy.entropy !== undefined || c.has('entropy') || needsEntropy ? c.entropy : undefined
-  return { ...finished(policyLoss({ logp: c.logp, entropy, ...inputs }, { out, ...objective }), weights), logp: c.logp }
+  if (kind === 'mean') return gaussianLoss({ c, policy, decided, forward: forward(), out })
+  const given = inputsOf.logp(c, policy, decided)
+  return { ...finished(policyLoss(given, { out, ...objective }), weights), logp: c.logp }
 }

@@ -2,6 +2,7 @@
 import { grpoError } from '../../addon/errors.js'
 import type { ColumnInputs } from './columns.js'
 import { type Batch, type Context, checkLength, createContext, extended, groupAdvantages, masked } from './context.js'
+import { type BareLossCall, type LossCall, lossCall } from './inputs.js'
 import {
   checkStepOptions,
   type LossPolicy,
@@ -36,6 +37,17 @@ export interface Prepared<State = SavedState | undefined, Sample = unknown> {
    * The batch's columns stay as they are until the last update: what oldLogp and rolloutLogp decide is computed once.
    */
   loss<P extends LossPolicy>(policy: P, options?: StepOptions): StepLoss<P>
+  /**
+   * What `loss` calls a loss operation with, for callers that run it elsewhere (Python, C, another process, a GPU):
+   * policyLoss(inputs, objective) has the bits of loss({ logp }), policyLossFromLogits those of loss({ logits }) and
+   * linearPolicyLoss those of loss({ hidden, head }). Without a policy the inputs are those of policyLoss but `logp`. The
+   * arrays are those of the batch and of the method, not copies.
+   *
+   * @throws TypeError if no single operation has this loss: the method has none or one of its own, or a term of its own
+   *         (a weighted entropy bonus, the KL of Gaussians); and without a policy if the method looks at it
+   */
+  inputs(policy?: undefined, options?: StepOptions): BareLossCall
+  inputs<P extends LossPolicy>(policy: P, options?: StepOptions): LossCall<P>
 }
 
 type NextOf<R> = R extends { sample: { next(...parameters: never[]): infer Next } } ? Next : undefined
@@ -116,6 +128,10 @@ export function prepareStep<R extends AnyRecipe>(
       checkStepOptions(name, more)
       return lossOf(method, c, policy, mergeOptions(options, more)) as StepLoss<P>
     },
+    inputs(policy?: LossPolicy, more: StepOptions = {}) {
+      checkStepOptions(name, more)
+      return lossCall(method, c, policy, mergeOptions(options, more)) as never
+    },
   }
 }
 
@@ -133,7 +149,7 @@ export function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>>(
   batch: B,
   state?: SavedState | undefined,
   options: StepOptions = {},
-): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss'> & StepLoss<B> {
-  const { loss, ...prepared } = prepareStep(recipe, batch, state, options)
+): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss' | 'inputs'> & StepLoss<B> {
+  const { loss, inputs, ...prepared } = prepareStep(recipe, batch, state, options)
   return { ...prepared, ...(loss(policyIn(batch) as LossPolicy) as StepLoss<B>) }
 }
