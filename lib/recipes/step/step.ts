@@ -62,7 +62,8 @@ export type SavedStateOf<R extends AnyRecipe> =
       : SavedState<StateOf<R['description']>>
 
 function advantagesOf(recipe: AnyRecipe, c: Context): Advantages | undefined {
-  const result: Advantages | null = recipe.advantages === undefined ? groupAdvantages(c) : recipe.advantages(c)
+  const { advantages = {} } = recipe
+  const result: Advantages | null = typeof advantages === 'function' ? advantages(c) : groupAdvantages(c, advantages)
   if (result === null) return undefined
   checkLength(c.method, 'advantage', result.advantage, c.N)
   checkLength(c.method, 'tokenAdvantage', result.tokenAdvantage, c.T)
