@@ -85,7 +85,7 @@ export function lossCall(
       `do not exist: ${why}, which no single operation computes; prepared.loss(policy) does`,
     )
   const decided = decide(recipe, c, policy ?? {}, options)
-  if ('gradLogp' in decided) throw refuse('the method has a loss of its own')
+  if ('own' in decided) throw refuse('the method has a loss of its own')
   const { objective, weights } = decided
   if (opened?.kind !== 'mean' && isSeparate(objective, weights)) {
     const bonus = weights.entropyWeight !== undefined && (objective.entropyCoef ?? 0) !== 0

@@ -12,6 +12,7 @@ import { float32Of, type List, missingColumn } from './columns.js'
 import { type Context, checkLength, extended, masked } from './context.js'
 import { gaussianKl } from './gaussian.js'
 import type { Forward, GradientsOf, PolicyGradients } from './gradients.js'
+import type { StepMetrics } from './metrics.js'
 import { checkPolicyNames } from './names.js'
 import {
   besideLogits,
@@ -44,7 +45,13 @@ interface LossResult {
 }
 
 /** A loss, and its gradient with respect to what the policy was given as. */
-export type StepLoss<P = Policy> = LossResult & GradientsOf<P>
+export type StepLoss<P = Policy> = LossResult &
+  GradientsOf<P> & {
+    /** Numbers to log, of the batch and the loss. They are computed from its arrays when they are first looked at. */
+    readonly metrics: StepMetrics
+  }
+/** The same before anybody has asked for its metrics. */
+export type FoundLoss = LossResult & PolicyGradients
 
 /** The current policy of an update; with log-probabilities alone, the entropy of a method that asks for it: f32[T]. */
 export type LossPolicy = Policy & { readonly entropy?: List | undefined }
@@ -67,7 +74,8 @@ export function withPolicy(c: Context, { entropy }: LossPolicy, forward: () => F
  * A loss that is no policy objective. The options of an objective do not apply to it, but for the normalizer where the
  * loss is a mean over `count` things.
  */
-function ownLoss(method: string, own: OwnLoss, forward: Forward, { objective = {}, out }: StepOptions): StepLoss {
+function ownLoss(method: string, { own, weights }: OwnDecided, forward: Forward, options: StepOptions): FoundLoss {
+  const { objective = {}, out } = options
   const { normalizer = null, ...others } = objective
   const [other] = Object.keys(others)
   const refuse = (name: string, why: string) => grpoError('option', method, name, `is given, but ${why}`)
@@ -76,7 +84,7 @@ function ownLoss(method: string, own: OwnLoss, forward: Forward, { objective = {
   const scale = normalizer === null ? 1 : normalizer === 0 ? 0 : (own.count as number) / normalizer
   const scaled = (x: Float32Array) => (scale === 1 ? x : x.map((value) => value * scale))
   const gradients = forward.backward(scaled(own.gradLogp), own.gradEntropy && scaled(own.gradEntropy), out)
-  return { loss: scale * own.loss, ...gradients, logp: forward.logp, entropy: undefined, stats: undefined, weights: {} }
+  return { loss: scale * own.loss, ...gradients, logp: forward.logp, entropy: undefined, stats: undefined, weights }
 }
 
 /** What the three loss operations take beside the policy. */
@@ -99,7 +107,7 @@ function lossInputs(c: Context, weights: Weights, mask: Uint8Array | undefined, 
 type LossInputs = ReturnType<typeof lossInputs>
 
 type Result = { loss: HostArray; stats: HostArray; logp?: HostArray; entropy?: HostArray }
-function finished<Of extends Result>(result: Of, weights: Weights): StepLoss {
+function finished<Of extends Result>(result: Of, weights: Weights): FoundLoss {
   const { loss, stats, logp, entropy, ...gradients } = result as Result
   return {
     loss: loss.data[0] as number,
@@ -120,7 +128,7 @@ interface SeparateLossArguments {
 }
 
 /** The loss in terms of their own, by way of log-probabilities: for weights that the operations do not take. */
-function lossOfTerms({ c, decided: { inputs, objective, weights }, forward, out }: SeparateLossArguments): StepLoss {
+function lossOfTerms({ c, decided: { inputs, objective, weights }, forward, out }: SeparateLossArguments): FoundLoss {
   const bonus = (objective.entropyCoef ?? 0) !== 0
   const given = { logp: c.logp, entropy: bonus || c.has('entropy') ? c.entropy : undefined, ...inputs }
   if (forward === undefined) {
@@ -146,7 +154,7 @@ export const hasExactKl = ({ refMean }: Policy, { objective: { klCoef = 0 }, isR
   klCoef !== 0 && (isRatio || refMean !== undefined)
 
 /** The loss of a Gaussian policy; a KL to a reference mean is the exact one, and is added. */
-function gaussianLoss({ c, policy, decided, forward, out }: GaussianLossArguments): StepLoss {
+function gaussianLoss({ c, policy, decided, forward, out }: GaussianLossArguments): FoundLoss {
   const { inputs, objective, weights } = decided
   const exactKl = hasExactKl(policy, decided)
   const options = exactKl ? { ...objective, klCoef: 0 } : objective
@@ -176,6 +184,12 @@ export function checkStepOptions(method: string, options: unknown): void {
   checkNames(method, options, stepOptions, 'option of a step')
 }
 
+/** A loss of the method's own. */
+interface OwnDecided {
+  readonly own: OwnLoss
+  readonly weights: Weights
+}
+
 /** What a method decides about the loss of a policy, where that is an objective of the operations. */
 export interface Decided {
   readonly weights: Weights
@@ -197,13 +211,13 @@ export function checkLoss({ name, objective }: AnyRecipe): void {
  *
  * @param c  with the current policy
  */
-export function decide(recipe: AnyRecipe, c: Context, policy: Policy, options: StepOptions): Decided | OwnLoss {
+export function decide(recipe: AnyRecipe, c: Context, policy: Policy, options: StepOptions): Decided | OwnDecided {
   const { name: method, gaussian } = recipe
   const weights = recipe.weights?.(c) ?? {}
   for (const [name, x] of Object.entries(weights)) checkLength(method, name, x as Float32Array | undefined, c.T)
   const mask = weights.mask === undefined ? c.mask : masked(c, undefined, weights.mask)
   const chosen = typeof recipe.objective === 'function' ? recipe.objective(extended(c, { mask })) : recipe.objective
-  if (chosen && 'gradLogp' in chosen) return chosen
+  if (chosen && 'gradLogp' in chosen) return { own: chosen, weights }
 
   const objective = { ...chosen, ...options.objective }
   const isRatio = policyKind(method, policy) === 'mean' && gaussian === 'log_ratio'
@@ -250,11 +264,14 @@ export function openPolicy(recipe: AnyRecipe, prepared: Context, policy: LossPol
 }
 
 /** The loss of the current policy on what the method has prepared, with its gradient. */
-export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy, options: StepOptions): StepLoss {
+export function lossOf(recipe: AnyRecipe, prepared: Context, policy: LossPolicy, options: StepOptions): FoundLoss {
   const { c, kind, forward, ofLogits, chunkRows } = openPolicy(recipe, prepared, policy, options)
   const { out = {} } = options
   const decided = decide(recipe, c, policy, options)
-  if ('gradLogp' in decided) return ownLoss(c.method, decided, forward(), options)
+  if ('own' in decided) {
+    const done = ownLoss(c.method, decided, forward(), options)
+    return kind === 'logits' || kind === 'hidden' ? { ...done, entropy: forward().entropy } : done
+  }
   const { weights, objective } = decided
   if (kind !== 'mean' && isSeparate(objective, weights)) {
     const through = kind === 'logp' ? undefined : forward()

@@ -12,6 +12,7 @@ import {
   type StepOptions,
   withPolicy,
 } from './loss.js'
+import { type BatchMetrics, batchMetrics, lossMetrics, withMetrics } from './metrics.js'
 import { policyIn } from './names.js'
 import { forwardOf, logitsOptions, type Policy } from './policy.js'
 import { type Advantages, type AnyRecipe, checkRecipe, type StateOf } from './recipe.js'
@@ -32,6 +33,8 @@ export interface Prepared<State = SavedState | undefined, Sample = unknown> {
   readonly state: State
   /** What to sample next, for a method that decides it. */
   readonly sample: Sample
+  /** Numbers to log. They are computed from the batch's columns when they are first looked at. */
+  readonly metrics: BatchMetrics
   /**
    * The loss of the current policy on this batch; again for every update. What `options` leave out is as in prepareStep.
    * The batch's columns stay as they are until the last update: what oldLogp and rolloutLogp decide is computed once.
@@ -117,7 +120,7 @@ export function prepareStep<R extends AnyRecipe>(
   c = extended(c, { mask })
   const after = method.update === undefined ? before : method.update(c)
   const sample = method.sample?.next?.(extended(c, { state: after })) as NextOf<R>
-  return {
+  const prepared = {
     rewards: c.has('rewards') || (method.rewards !== undefined && !given) ? c.rewards : undefined,
     advantage: c.advantage,
     tokenAdvantage: c.tokenAdvantage,
@@ -127,13 +130,16 @@ export function prepareStep<R extends AnyRecipe>(
     sample,
     loss<P extends LossPolicy>(policy: P, more: StepOptions = {}) {
       checkStepOptions(name, more)
-      return lossOf(method, c, policy, mergeOptions(options, more)) as StepLoss<P>
+      const found = lossOf(method, c, policy, mergeOptions(options, more))
+      return withMetrics(found, () => lossMetrics(c, measured.metrics, found, policy.entropy)) as StepLoss<P>
     },
     inputs(policy?: LossPolicy, more: StepOptions = {}) {
       checkStepOptions(name, more)
       return lossCall(method, c, policy, mergeOptions(options, more)) as never
     },
   }
+  const measured = withMetrics(prepared, () => batchMetrics(c, prepared))
+  return measured
 }
 
 /**
@@ -150,7 +156,10 @@ export function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>>(
   batch: B,
   state?: SavedState | undefined,
   options: StepOptions = {},
-): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss' | 'inputs'> & StepLoss<B> {
-  const { loss, inputs, ...prepared } = prepareStep(recipe, batch, state, options)
-  return { ...prepared, ...(loss(policyIn(batch) as LossPolicy) as StepLoss<B>) }
+): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss' | 'inputs' | 'metrics'> & StepLoss<B> {
+  const prepared = prepareStep(recipe, batch, state, options)
+  const done = prepared.loss(policyIn(batch) as LossPolicy) as StepLoss<B>
+  // Not a spread, which would compute the metrics.
+  const { loss, inputs, ...decided } = Object.getOwnPropertyDescriptors(prepared)
+  return Object.defineProperties({} as never, { ...decided, ...Object.getOwnPropertyDescriptors(done) })
 }
