@@ -1,6 +1,6 @@
 // docs/recipes.json, the `grpo-kernels/recipes.json` of the package: what programs in Python and C need to run a method by its
 // name. What a method computes from the batch is found by watching a step on its example.
-import { names, presetNames, recipeOf } from '../../examples/recipes/describe.js'
+import { makeOf, names, presetNames, recipeOf } from '../../examples/recipes/describe.js'
 import { exampleBatch } from '../../examples/recipes/example_batch.js'
 import { parseOption } from '../../lib/addon/signatures.js'
 import { type AnyRecipe, prepareStep } from '../../lib/recipes/index.js'
@@ -30,6 +30,7 @@ export interface RecipeEntry {
   /** null unless `loss` is 'objective'. */
   readonly objective: Values | null
   readonly columns: Readonly<Record<string, object>>
+  /** `sets`: the fields that take the option's value as it is, which changes nothing else. */
   readonly options: Readonly<Record<string, object>>
   readonly state: { readonly version: number; readonly initial: unknown } | null
 }
@@ -100,16 +101,13 @@ function advantagesOf({ advantages = {} }: AnyRecipe, hasNone: boolean): Pick<Re
   return { advantages: hasNone ? 'none' : 'batch', advantage: null }
 }
 
-function optionOf(name: string, [spec, meaning]: readonly [string, string]): object {
-  const { kind, fallback, nullable, choices } = parseOption(name, spec)
-  const range = kind === 'enum' ? '' : spec.replace(/^\w+\?? ?(= \S+)? ?/, '')
-  return { kind, default: fallback, nullable, ...(kind === 'enum' && { choices }), ...(range && { range }), meaning }
-}
+const columnsOf = ({ description }: AnyRecipe) =>
+  Object.entries(description.columns ?? {}).map(([column, text]) => parseColumn(column, text))
 
-function entryOf(name: string): RecipeEntry {
-  const recipe = recipeOf(name)
-  const { paper, source, unknown = null, state, description } = recipe
-  const table = Object.entries(description.columns ?? {}).map(([column, text]) => parseColumn(column, text))
+type Core = Omit<RecipeEntry, 'name' | 'paper' | 'source' | 'unknown' | 'equation' | 'columns' | 'options' | 'state'>
+
+/** What a method computes, with the options that it was made with. */
+function coreOf(recipe: AnyRecipe): Core {
   const seen = watchedStep(recipe)
   const { advantage, tokenAdvantage } = prepareStep(recipe, exampleBatch(recipe))
   const found = {
@@ -120,18 +118,71 @@ function entryOf(name: string): RecipeEntry {
     ...lossOf(recipe, seen.get('objective')),
   }
   const points = [found.rewards, found.selection, found.weights].every((point) => point === 'none')
+  const known = found.advantage !== null && found.objective !== null
+  return { expressible: points && known && columnsOf(recipe).every((column) => column.optional), ...found }
+}
+
+interface Trial {
+  readonly value: unknown
+  readonly core: Core
+}
+
+/** Values of an option, and what the method then computes; those that it refuses, alone, are left out. */
+function trialsOf(name: string, option: string, spec: string): Trial[] {
+  const { kind, choices, nullable, fallback } = parseOption(option, spec)
+  const listed = { enum: choices, boolean: [false, true], integer: [0, 1, 2, 3] }[kind as string] ?? [0.125, 0.75, 2, 3]
+  const values = [...listed, ...(nullable ? [null] : [])].filter((value) => value !== fallback)
+  return values.flatMap((value) => {
+    try {
+      return [{ value, core: coreOf(makeOf(name)({ [option]: value })) }]
+    } catch (error) {
+      if (!String((error as { code?: unknown }).code).startsWith('ERR_GRPO_')) throw error // a bug, no refusal
+      return []
+    }
+  })
+}
+
+const sorted = (x: unknown): string =>
+  JSON.stringify(x, (_, value) => (value?.constructor === Object ? Object.entries(value).sort() : value))
+
+/** The fields that take the value of an option as it is; undefined if it changes anything else, or nothing. */
+function fieldsOf(core: Core, trials: readonly Trial[]): string[] | undefined {
+  const fields = (['advantage', 'objective'] as const).flatMap((part) => {
+    const names = new Set(trials.flatMap((trial) => Object.keys(trial.core[part] ?? {})))
+    const differs = (name: string) => trials.some((trial) => trial.core[part]?.[name] !== core[part]?.[name])
+    return [...names].filter(differs).map((name) => ({ part, name }))
+  })
+  const isExact = ({ value, core: changed }: Trial) => {
+    const expected = { ...core }
+    for (const { part, name } of fields) expected[part] = { ...expected[part], [name]: value }
+    return sorted(expected) === sorted(changed)
+  }
+  return fields.length > 0 && trials.every(isExact) ? fields.map(({ part, name }) => `${part}.${name}`) : undefined
+}
+
+function optionOf(recipe: string, core: Core, name: string, [spec, meaning]: readonly [string, string]): object {
+  const { kind, fallback, nullable, choices } = parseOption(name, spec)
+  const range = kind === 'enum' ? '' : spec.replace(/^\w+\?? ?(= \S+)? ?/, '')
+  const sets = fieldsOf(core, trialsOf(recipe, name, spec))
   return {
-    name,
-    paper,
-    source,
-    unknown,
-    equation: description.equation,
-    expressible: points && found.advantage !== null && found.objective !== null && table.every((one) => one.optional),
-    ...found,
-    columns: Object.fromEntries(table.map(({ name, ...column }) => [name, column])),
-    options: Object.fromEntries(
-      Object.entries(description.options ?? {}).map(([one, text]) => [one, optionOf(one, text)]),
-    ),
+    ...{ kind, default: fallback, nullable },
+    ...(kind === 'enum' && { choices }),
+    ...(range && { range }),
+    ...(sets && { sets }),
+    meaning,
+  }
+}
+
+function entryOf(name: string): RecipeEntry {
+  const recipe = recipeOf(name)
+  const { paper, source, unknown = null, state, description } = recipe
+  const core = coreOf(recipe)
+  const options = Object.entries(description.options ?? {})
+  return {
+    ...{ name, paper, source, unknown, equation: description.equation },
+    ...core,
+    columns: Object.fromEntries(columnsOf(recipe).map(({ name, ...column }) => [name, column])),
+    options: Object.fromEntries(options.map(([one, text]) => [one, optionOf(name, core, one, text)])),
     state: state === undefined ? null : { version: state.version, initial: state.initial() },
   }
 }

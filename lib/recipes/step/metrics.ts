@@ -176,8 +176,8 @@ export function batchMetrics(c: Context, { rewards, rollouts }: Shaped): BatchMe
 type Values = Float32Array | List | DeviceArray
 
 /** On the host: from a device by a copy, which waits for it. */
-const valuesOf = (c: Context, name: string, x: Values | undefined): Float32Array | undefined =>
-  x === undefined ? undefined : float32Of(c.method, name, isDeviceArray(x) ? x.readSync() : x, name)
+const valuesOf = (c: Context, name: string, x: Values | null | undefined): Float32Array | undefined =>
+  x === undefined || x === null ? undefined : float32Of(c.method, name, isDeviceArray(x) ? x.readSync() : x, name)
 
 /** The statistics of a loss that is no policy objective: those of its log-probabilities. */
 function ownStats(c: Context, { loss, logp, entropy, weights }: LossFound, given: Values | undefined): LossStats {
