@@ -97,7 +97,8 @@ function lossOf({ objective }: AnyRecipe, seen: Seen | undefined): Pick<RecipeEn
 }
 
 function advantagesOf({ advantages = {} }: AnyRecipe, hasNone: boolean): Pick<RecipeEntry, 'advantages' | 'advantage'> {
-  if (typeof advantages !== 'function') return { advantages: 'groupAdvantage', advantage: defined(advantages) }
+  if (typeof advantages === 'object' && advantages !== null)
+    return { advantages: 'groupAdvantage', advantage: defined(advantages) }
   return { advantages: hasNone ? 'none' : 'batch', advantage: null }
 }
 

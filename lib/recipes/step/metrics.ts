@@ -6,7 +6,7 @@ import { type DeviceArray, isDeviceArray } from '../../arrays/device_memory.js'
 import { type LossStats, lossStats } from '../../loss_stats.js'
 import { policyLoss } from '../../policy_loss.js'
 import { float32Of, type List } from './columns.js'
-import { type Context, masked } from './context.js'
+import { type Context, extended, masked } from './context.js'
 import type { Weights } from './recipe.js'
 
 /** Numbers of a prepared batch. Those for which it has no column are absent. */
@@ -59,6 +59,8 @@ interface Shaped {
   readonly rollouts: Uint8Array // [N]
 }
 
+type Values = Float32Array | List | DeviceArray
+
 interface LossFound {
   readonly loss: number
   readonly logp: Values | undefined // [T]
@@ -67,11 +69,42 @@ interface LossFound {
   readonly weights: Weights
 }
 
-/** The object with `metrics`, which are computed once. A spread would compute them; property descriptors do not. */
-export function withMetrics<X extends object, M>(x: X, compute: () => M): X & { readonly metrics: M } {
+/** The object with `metrics`. A spread would compute them; property descriptors do not. */
+export const withMetrics = <X extends object, M>(x: X, get: () => M): X & { readonly metrics: M } =>
+  Object.defineProperty(x, 'metrics', { get, enumerable: true, configurable: true }) as X & { readonly metrics: M }
+
+/** What is computed once. */
+function once<M>(compute: () => M): () => M {
   let found: M | undefined
-  const get = () => (found ??= compute())
-  return Object.defineProperty(x, 'metrics', { get, enumerable: true, configurable: true }) as X & { metrics: M }
+  return () => (found ??= compute())
+}
+
+/** The context without the policy of its batch, whose logits would else stay in memory as long as a result does. */
+function withoutPolicy(c: Context): Context {
+  const below = Object.getPrototypeOf(c) as Context
+  if (!('method' in below)) return c
+  return Object.hasOwn(c, 'logp') ? withoutPolicy(below) : extended(withoutPolicy(below), c)
+}
+
+/** The metrics of a batch, as the context is after `select`, computed once. */
+export function metricsOfBatch(c: Context, shaped: Shaped): () => BatchMetrics {
+  const batch = withoutPolicy(c)
+  return once(() => batchMetrics(batch, shaped))
+}
+
+/**
+ * The metrics of a loss on a prepared batch, computed once.
+ *
+ * @param entropy  that the policy brought beside its log-probabilities
+ */
+export function metricsOfLoss(
+  c: Context,
+  ofBatch: () => BatchMetrics,
+  found: LossFound,
+  entropy: Values | undefined,
+): () => StepMetrics {
+  const batch = withoutPolicy(c)
+  return once(() => ({ ...ofBatch(), ...lossMetrics(batch, found, entropy) }))
 }
 
 type Counts = (i: number) => boolean
@@ -139,8 +172,7 @@ function engineMetrics({ rolloutLogp, mask }: Context, sampled: ArrayLike<number
   }
 }
 
-/** Of a batch, as the context is after `select`. */
-export function batchMetrics(c: Context, { rewards, rollouts }: Shaped): BatchMetrics {
+function batchMetrics(c: Context, { rewards, rollouts }: Shaped): BatchMetrics {
   const { rolloutMask, advantage, tokenAdvantage, N, T } = c
   const isKept: Counts = (i) => rollouts[i] !== 0 && rolloutMask?.[i] !== 0
   let rolloutsKept = 0
@@ -173,8 +205,6 @@ export function batchMetrics(c: Context, { rewards, rollouts }: Shaped): BatchMe
   }
 }
 
-type Values = Float32Array | List | DeviceArray
-
 /** On the host: from a device by a copy, which waits for it. */
 const valuesOf = (c: Context, name: string, x: Values | null | undefined): Float32Array | undefined =>
   x === undefined || x === null ? undefined : float32Of(c.method, name, isDeviceArray(x) ? x.readSync() : x, name)
@@ -194,20 +224,10 @@ function ownStats(c: Context, { loss, logp, entropy, weights }: LossFound, given
   return { ...lossStats(stats), policyLoss: loss }
 }
 
-/**
- * Of a loss on a prepared batch.
- *
- * @param entropy  that the policy brought beside its log-probabilities
- */
-export function lossMetrics(
-  c: Context,
-  ofBatch: BatchMetrics,
-  found: LossFound,
-  entropy: Values | undefined,
-): StepMetrics {
+function lossMetrics(c: Context, found: LossFound, entropy: Values | undefined) {
   const { loss, stats, logp } = found
   const named = stats === undefined ? ownStats(c, found, entropy) : lossStats(stats)
   const none = named.tokens === 0 && { ratioMin: 0, ratioMax: 0 } // they are infinite there, which no chart takes
   const sampled = c.has('rolloutLogp') && !c.has('oldLogp') ? valuesOf(c, 'logp', logp) : undefined
-  return { ...ofBatch, ...(sampled && engineMetrics(c, sampled)), loss, ...named, ...none }
+  return { ...(sampled && engineMetrics(c, sampled)), loss, ...named, ...none }
 }

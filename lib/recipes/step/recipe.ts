@@ -108,8 +108,8 @@ type ObjectiveMethod<Columns, State> = {
 export interface Points<Columns, State> {
   /** [N] from c.rewards */
   rewards?(c: Context<Columns, State>): Float64Array
-  /** Options of groupAdvantage, or what stands in its place; null from it: the method has no advantages. */
-  readonly advantages?: AdvantageOptions | AdvantagesMethod<Columns, State>
+  /** Options of groupAdvantage, or what stands in its place. null, or null from it: the method has no advantages. */
+  readonly advantages?: AdvantageOptions | AdvantagesMethod<Columns, State> | null
   select?(c: Context<Columns, State>): Selection
   /** Runs again for every update on the same batch, as the objective does: both see the current policy. */
   weights?(c: Context<Columns, State>): Weights

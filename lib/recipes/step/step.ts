@@ -12,7 +12,7 @@ import {
   type StepOptions,
   withPolicy,
 } from './loss.js'
-import { type BatchMetrics, batchMetrics, lossMetrics, withMetrics } from './metrics.js'
+import { type BatchMetrics, metricsOfBatch, metricsOfLoss, withMetrics } from './metrics.js'
 import { policyIn } from './names.js'
 import { forwardOf, logitsOptions, type Policy } from './policy.js'
 import { type Advantages, type AnyRecipe, checkRecipe, type StateOf } from './recipe.js'
@@ -66,6 +66,7 @@ export type SavedStateOf<R extends AnyRecipe> =
 
 function advantagesOf(recipe: AnyRecipe, c: Context): Advantages | undefined {
   const { advantages = {} } = recipe
+  if (advantages === null) return undefined
   const result: Advantages | null = typeof advantages === 'function' ? advantages(c) : groupAdvantages(c, advantages)
   if (result === null) return undefined
   checkLength(c.method, 'advantage', result.advantage, c.N)
@@ -120,26 +121,28 @@ export function prepareStep<R extends AnyRecipe>(
   c = extended(c, { mask })
   const after = method.update === undefined ? before : method.update(c)
   const sample = method.sample?.next?.(extended(c, { state: after })) as NextOf<R>
+  const rewards = c.has('rewards') || (method.rewards !== undefined && !given) ? c.rewards : undefined
+  const rollouts = selection.rollouts ?? new Uint8Array(c.N).fill(1)
+  const ofBatch = metricsOfBatch(c, { rewards, rollouts })
   const prepared = {
-    rewards: c.has('rewards') || (method.rewards !== undefined && !given) ? c.rewards : undefined,
+    rewards,
     advantage: c.advantage,
     tokenAdvantage: c.tokenAdvantage,
-    rollouts: selection.rollouts ?? new Uint8Array(c.N).fill(1),
+    rollouts,
     mask,
     state: saved(method, after) as SavedStateOf<R>,
     sample,
     loss<P extends LossPolicy>(policy: P, more: StepOptions = {}) {
       checkStepOptions(name, more)
       const found = lossOf(method, c, policy, mergeOptions(options, more))
-      return withMetrics(found, () => lossMetrics(c, measured.metrics, found, policy.entropy)) as StepLoss<P>
+      return withMetrics(found, metricsOfLoss(c, ofBatch, found, policy.entropy)) as StepLoss<P>
     },
     inputs(policy?: LossPolicy, more: StepOptions = {}) {
       checkStepOptions(name, more)
       return lossCall(method, c, policy, mergeOptions(options, more)) as never
     },
   }
-  const measured = withMetrics(prepared, () => batchMetrics(c, prepared))
-  return measured
+  return withMetrics(prepared, ofBatch)
 }
 
 /**

@@ -1,4 +1,6 @@
 // What a trainer logs: every method on its example, numbers against float64 equations, and when they are computed.
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { describe, expect, test } from 'vitest'
 import { names, presetNames, recipeOf } from '../../../examples/recipes/describe.js'
 import { exampleBatch, columns as given, logp as givenLogp } from '../../../examples/recipes/example_batch.js'
@@ -251,6 +253,24 @@ describe('metrics are computed when they are first looked at, and once', () => {
     near(metrics.engineMismatchMean, mean(oldLogp.map((old) => old + 9)))
     ;(batch as { rolloutLogp: Float32Array }).rolloutLogp.fill(-5)
     expect(prepared.metrics).toBe(metrics)
+  })
+
+  test('and keep no logits in memory', async () => {
+    setFlagsFromString('--expose-gc')
+    const collect = runInNewContext('gc') as () => void
+    const steps = (['dapo', 'klCov'] as const).map((name) => {
+      const logits: HostArray<'f32'> = { dtype: 'f32', shape: [12, 5], data: new Float32Array(60) }
+      const done = step(recipeOf(name), { logp: undefined, logits })
+      return { done, policy: new WeakRef(logits) }
+    })
+    for (const { done, policy } of steps) {
+      for (let i = 0; i < 20 && policy.deref() !== undefined; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 1))
+        collect()
+      }
+      expect(policy.deref()).toBeUndefined()
+      expect(done.metrics.tokens).toBe(12)
+    }
   })
 
   test('of a step, which does not look at those of its batch', () => {
