@@ -20,10 +20,9 @@ import {
   type Prepared as PreparedNow,
   prepareSteps,
   type SavedStateOf,
-  without,
-  withProperties,
 } from './step/step.js'
 import { later } from './step/steps.js'
+import { without, withProperties } from './step/properties.js'
 
 /** Options of a step, and what stops it. */
 export interface StepOptionsLater extends StepOptions {
@@ -91,12 +90,12 @@ export async function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>
   batch: B,
   state?: SavedState | undefined,
   options: StepOptionsLater = {},
-): Promise<Omit<PreparedNow<SavedStateOf<R>, NextOf<R>>, 'loss' | 'microBatches'> & StepLoss<B>> {
+): Promise<Omit<PreparedNow<SavedStateOf<R>, NextOf<R>>, 'loss' | 'inputs' | 'metrics' | 'microBatches'> & StepLoss<B>> {
   const prepared = await prepareStep(recipe, batch, state, options)
   try {
     const { signal } = options
     const done = await prepared.loss(policyIn(batch) as LossPolicy, signal === undefined ? {} : { signal })
-    return withProperties(without(prepared, 'loss', 'microBatches'), done as StepLoss<B>)
+    return withProperties(without(prepared, 'loss', 'inputs', 'microBatches'), done as StepLoss<B>)
   } finally {
     prepared.dispose()
   }

@@ -1,9 +1,10 @@
-// The pages of docs/operations/, docs/methods/ and docs/presets/ are those that `npm run docs` writes.
+// The pages of docs/operations/, docs/methods/ and docs/presets/, and docs/recipes.json, are those that `npm run docs` writes.
 import { describe, expect, test } from 'vitest'
 import { names, presetNames } from '../../examples/recipes/describe.js'
 import * as operations from '../../lib/index.js'
 import { flawsOf, generatedPages, isGenerated } from './generated.js'
 import { pages, read, withOutputs } from './pages.js'
+import { recipesPage, recipesText } from './recipes_json.js'
 
 const generated = generatedPages()
 const withPrinted = withOutputs(generated)
@@ -18,6 +19,10 @@ describe('as npm run docs writes it, with what its programs print', () => {
   test.each([...generated.keys()])('%s', async (page) => {
     expect(read(page)).toBe((await withPrinted).get(page))
   })
+})
+
+test('docs/recipes.json is as npm run docs writes it', () => {
+  expect(read(recipesPage)).toBe(recipesText())
 })
 
 describe('every page', () => {

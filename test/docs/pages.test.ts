@@ -1,8 +1,9 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { lossStats } from '../../lib/index.js'
-import { presets } from '../../lib/recipes/index.js'
+import { recipeOf } from '../../examples/recipes/describe.js'
+import { exampleBatch } from '../../examples/recipes/example_batch.js'
+import { optimizationStep, presets } from '../../lib/recipes/index.js'
 import { broken, packed, targets } from './links.js'
 import { guides, marks, pages, read, root, tables, withOutputs, withTables } from './pages.js'
 
@@ -56,6 +57,10 @@ function tableUnder(page: string, heading: string): string[][] {
   return rows.map((row) => row.split(/(?<!\\)\|/).map((cell) => cell.trim()))
 }
 
+/** Of a method with a column `truncated`, on a batch with everything. */
+const metricNames = () =>
+  Object.keys((optimizationStep(recipeOf('thyme'), exampleBatch(recipeOf('thyme'))) as { metrics: object }).metrics)
+
 describe('words of trainers', () => {
   const names = (text = '') => [...text.matchAll(/`(\w+)(?:: [^`]*)?`/g)].map(([, name]) => name as string)
 
@@ -66,9 +71,14 @@ describe('words of trainers', () => {
     expect([...new Set(found)].sort()).toEqual(Object.keys(presets[name].description.options).sort())
   })
 
+  test('docs/metrics.md has all metrics, in their order', () => {
+    const [, , ...rows] = tableUnder('docs/metrics.md', 'The names')
+    expect(rows.flatMap((row) => names(row[0]))).toEqual(metricNames())
+  })
+
   test.each(['trl', 'verl'])('metrics of %s: the names on our side exist', (name) => {
     const words = tableUnder(`docs/coming_from_${name}.md`, 'Metrics').flatMap((row) => names(row[1]))
-    const known = [...Object.keys(lossStats()), 'std', 'groupAdvantage']
+    const known = [...metricNames(), 'truncated']
     expect(words.filter((word) => !known.includes(word) && !word.includes('_'))).toEqual([])
     expect(words.length).toBeGreaterThan(5)
   })

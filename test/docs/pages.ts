@@ -1,13 +1,14 @@
 // README.md and the pages of docs/: what in them can be computed. The tables between `<!-- name -->` and
-// `<!-- /name -->`, what their programs print (programs.ts), and whole pages (generated.ts). `npm run docs` writes all;
-// pages.test.ts and generated.test.ts hold them against what it would write.
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+// `<!-- /name -->`, what their programs print (programs.ts), whole pages (generated.ts), and docs/recipes.json beside them.
+// `npm run docs` writes all; pages.test.ts and generated.test.ts hold them against what it would write.
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { generatedPages, isGenerated } from './generated.js'
 import { measuredTable } from './measured.js'
 import { columnsTable, methodsTable, presetsTable } from './methods.js'
 import { functionsTable, operationsTable } from './operations.js'
 import { root, withOutputs } from './programs.js'
+import { recipesPage, recipesText } from './recipes_json.js'
 
 export { root, withOutputs }
 
@@ -56,8 +57,9 @@ async function write(): Promise<void> {
   const generated = generatedPages()
   await add(generated)
   for (const page of pages.filter((page) => isGenerated(page) && !generated.has(page))) rmSync(join(root, page))
+  written.set(recipesPage, recipesText())
   for (const [page, text] of written) {
-    if (pages.includes(page) && text === read(page)) continue
+    if (existsSync(join(root, page)) && text === read(page)) continue
     mkdirSync(dirname(join(root, page)), { recursive: true })
     writeFileSync(join(root, page), text)
     console.log(`${page} is written anew`)

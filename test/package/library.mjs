@@ -32,25 +32,23 @@ const { error, status } = spawnSync('python3', ['-c', program, join(release, 'li
 })
 if (error) console.log('python3 is not installed: the library was not loaded from Python')
 
-/** A program of docs/python_and_c.md, and the output that stands after it. */
-function programOf(language) {
+/** The programs of docs/python_and_c.md in a language, each with the output that stands after it. */
+function programsOf(language) {
   const page = readFileSync(join(root, 'docs/python_and_c.md'), 'utf8')
-  const [, text, output] = page.match(
-    new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\`\\n\\n\`\`\`\\n([\\s\\S]*?)\`\`\``),
-  )
-  return { text, output }
+  const block = new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\`\\n\\n\`\`\`\\n([\\s\\S]*?)\`\`\``, 'g')
+  return [...page.matchAll(block)].map(([, text, output]) => ({ text, output }))
 }
 
-function compare(language, printed) {
-  if (printed === programOf(language).output)
-    console.log(`docs/python_and_c.md: the program in ${language} prints what it says`)
-  else throw new Error(`docs/python_and_c.md: the program in ${language} printed ${JSON.stringify(printed)}`)
+function compare(language, { output }, printed) {
+  if (printed === output) console.log(`docs/python_and_c.md: a program in ${language} prints what it says`)
+  else throw new Error(`docs/python_and_c.md: a program in ${language} printed ${JSON.stringify(printed)}`)
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'grpo-kernels-library-'))
 try {
+  const [inC] = programsOf('c')
   const [source, binary] = [join(folder, 'example.c'), join(folder, 'example')]
-  writeFileSync(source, programOf('c').text)
+  writeFileSync(source, inC.text)
   const flags = [
     '-std=c11',
     '-Wall',
@@ -61,7 +59,7 @@ try {
     `-Wl,-rpath,${release}`,
   ]
   execFileSync('cc', [source, ...flags, '-o', binary], { stdio: 'inherit' })
-  compare('c', execFileSync(binary, { encoding: 'utf8' }))
+  compare('c', inC, execFileSync(binary, { encoding: 'utf8' }))
   const wrong = spawnSync(binary, { encoding: 'utf8', env: { ...process.env, GRPO_KERNELS_ISA: 'nonsense' } })
   const expected = 'group_advantage: GRPO_KERNELS_ISA is "nonsense", expected one that this processor has: baseline'
   if (wrong.status !== 1 || !wrong.stdout.startsWith(expected)) {
@@ -91,7 +89,9 @@ try {
   const names = [...symbols.matchAll(/ [A-Z] (\S+)$/gim)].map(([, name]) => name)
   if (names.join() !== 'grpo_kernels_api') throw new Error(`libgrpo_kernels.so exports ${names.join(', ')}`)
   console.log('libgrpo_kernels.so exports grpo_kernels_api, and nothing else')
-  if (!error) compare('py', execFileSync('python3', ['-c', programOf('py').text], { cwd: root, encoding: 'utf8' }))
+  for (const one of error ? [] : programsOf('py')) {
+    compare('py', one, execFileSync('python3', ['-c', one.text], { cwd: root, encoding: 'utf8' }))
+  }
 } finally {
   rmSync(folder, { recursive: true })
 }

@@ -81,6 +81,12 @@ try {
     writeFileSync(join(folder, name), text)
     compute(name)
   }
+  const one = run(
+    process.execPath,
+    ['-p', "require('grpo-kernels/recipes.json').methods.dapo.objective.clipHigh"],
+    folder,
+  )
+  if (one !== '0.28\n') throw new Error(`recipes.json has ${one} for clipHigh of dapo`)
   // With nvcc the tarball has the CUDA kernels too: a reason for no GPU is not that they are missing.
   const kernels = existsSync(join(root, 'prebuilds', platform, 'libgrpo_kernels_cuda.so'))
   const reason = run(process.execPath, ['-p', "require('grpo-kernels').cuda.reason"], folder)

@@ -1,6 +1,5 @@
 import { grpoError } from '../../addon/errors.js'
 import { members } from '../parts/members.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const adaGrpo = recipe(
@@ -44,7 +43,7 @@ A[i] = (R'[i] - mean(g)) / (std(g) + eps); R' / (1 + eps) in a group of one`,
       }
       return reward
     },
-    advantages: (c) => groupAdvantages(c, { eps, singleton: 'raw' }),
+    advantages: { eps, singleton: 'raw' },
     objective: { clipLow: clip, clipHigh: clip, klCoef },
   }),
 )

@@ -1,4 +1,3 @@
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const bnpo = recipe(
@@ -19,7 +18,7 @@ loss = mean over the tokens of this micro-batch of -min(r A, clip(r, 1 - clipLow
     },
   },
   ({ scale, eps, clipLow, clipHigh, klCoef }) => ({
-    advantages: (c) => groupAdvantages(c, { scale, eps }),
+    advantages: { scale, eps },
     objective: { clipLow, clipHigh, klCoef, aggregate: 'token_mean' },
   }),
 )

@@ -2,7 +2,7 @@ import { grpoError } from '../../addon/errors.js'
 import { selectRollouts } from '../../select_rollouts.js'
 import { selectTokens } from '../../select_tokens.js'
 import { sum } from '../parts/statistics.js'
-import { type Context, groupAdvantages, masked } from '../step/context.js'
+import { type Context, masked } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const d3s = recipe(
@@ -57,7 +57,7 @@ loss = mean over these tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A)
       }
     }
     return {
-      advantages: (c) => groupAdvantages(c, { eps }),
+      advantages: { eps },
       select(c) {
         if (c.advantage === undefined) {
           throw grpoError(

@@ -1,6 +1,5 @@
 import { grpoError } from '../../addon/errors.js'
 import { standardDeviation } from '../parts/statistics.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 /**
@@ -47,14 +46,15 @@ the next batch takes the prompts whose rollouts are not all equal, and others in
       throw grpoError('missing', 'dapo', absent as string, `is null, expected a number: ${given} is given`)
     }
     return {
-      rewards(c) {
-        if (maxLength === null || buffer === null) return c.rewards
-        return c.rewards.map((reward, i) => {
-          const exceed = Math.max(0, (c.length[i] as number) - (maxLength - buffer)) / buffer
-          return reward - factor * (floor ? Math.min(exceed, 1) : exceed)
-        })
-      },
-      advantages: (c) => groupAdvantages(c, { eps, singleton }),
+      rewards:
+        maxLength === null || buffer === null
+          ? undefined
+          : (c) =>
+              c.rewards.map((reward, i) => {
+                const exceed = Math.max(0, (c.length[i] as number) - (maxLength - buffer)) / buffer
+                return reward - factor * (floor ? Math.min(exceed, 1) : exceed)
+              }),
+      advantages: { eps, singleton },
       objective: { clipLow, clipHigh, aggregate: 'token_mean' },
       sample: {
         keep,

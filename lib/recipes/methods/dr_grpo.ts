@@ -1,4 +1,3 @@
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const drGrpo = recipe(
@@ -18,7 +17,7 @@ loss = sum over tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) / (rol
     },
   },
   ({ maxLength, clipLow, clipHigh, singleton }) => ({
-    advantages: (c) => groupAdvantages(c, { scale: 'none', singleton }),
+    advantages: { scale: 'none', singleton },
     objective: { clipLow, clipHigh, aggregate: 'constant', maxLength, countEmpty: true },
   }),
 )

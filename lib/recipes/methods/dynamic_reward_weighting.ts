@@ -1,7 +1,7 @@
 import { grpoError } from '../../addon/errors.js'
 import { hypervolume } from '../parts/hypervolume.js'
 import { sum } from '../parts/statistics.js'
-import { type Context, groupAdvantages } from '../step/context.js'
+import type { Context } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export interface RewardWeighting {
@@ -127,7 +127,7 @@ A[i] = (R[i] - mean(g)) / (std(g) + eps), in which meta cancels but for eps; R /
         const total = (i: number) => sum(weights.map((w, k) => w * (scores[k * c.N + i] as number)))
         return Float64Array.from({ length: c.N }, (_, i) => meta * total(i))
       },
-      advantages: (c) => groupAdvantages(c, { eps, singleton: 'raw' }),
+      advantages: { eps, singleton: 'raw' },
       objective: { clipLow: clip, clipHigh: clip, klCoef },
       update(c) {
         const state = measured(c)

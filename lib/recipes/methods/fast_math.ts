@@ -1,6 +1,5 @@
 import { members } from '../parts/members.js'
 import { at } from '../parts/statistics.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const fastMath = recipe(
@@ -55,7 +54,7 @@ A[i] = (R[i] - mean(g)) / (std(g) + eps); 0 in a group of one`,
       }
       return reward
     },
-    advantages: (c) => groupAdvantages(c, { eps }),
+    advantages: { eps },
     objective: { klCoef },
   }),
 )

@@ -1,4 +1,3 @@
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const grpo = recipe(
@@ -21,7 +20,7 @@ loss = mean over rollouts of the mean over tokens of -min(r A, clip(r, 1 - clipL
     },
   },
   ({ clipLow, clipHigh, klCoef, ...advantages }) => ({
-    advantages: (c) => groupAdvantages(c, advantages),
+    advantages,
     objective: { clipLow, clipHigh, klCoef, aggregate: 'sequence_mean' },
   }),
 )

@@ -1,6 +1,5 @@
 import { members } from '../parts/members.js'
 import { at, descending, mean, standardDeviation } from '../parts/statistics.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 const sigmoid = (x: number) => 1 / (1 + Math.exp(-x))
@@ -46,7 +45,7 @@ A[i] = (R[i] - mean(g)) / (std(g) + eps); 0 in a group of one`,
       }
       return reward
     },
-    advantages: (c) => groupAdvantages(c, { eps }),
+    advantages: { eps },
     objective: { klCoef, aggregate: 'sequence_mean' },
   }),
 )

@@ -1,6 +1,5 @@
 import { grpoError } from '../../addon/errors.js'
 import { mean, roundHalfEven, sum } from '../parts/statistics.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 /** Of each prompt: how much a sample of it is worth, its share of the budget, and its samples. */
@@ -85,10 +84,10 @@ A = max(R, 0), or GRPO's;  loss = mean over tokens of -min(r A, clip(r) A), at m
       return { weight, share, count: rounded(share, sum(share) === 0 ? 0 : n) }
     }
     return {
-      advantages: (c) =>
+      advantages:
         estimator === 'grpo'
-          ? groupAdvantages(c, { eps: 1e-6, singleton })
-          : { advantage: c.rewards.map((r, i) => (c.rolloutMask?.[i] === 0 ? 0 : Math.max(r, 0))) },
+          ? { eps: 1e-6, singleton }
+          : (c) => ({ advantage: c.rewards.map((r, i) => (c.rolloutMask?.[i] === 0 ? 0 : Math.max(r, 0))) }),
       objective,
       sample: {
         /** From the gradient norms of the accepted samples of each prompt. */

@@ -1,7 +1,6 @@
 import { grpoError } from '../../addon/errors.js'
 import { members } from '../parts/members.js'
 import { at, descending } from '../parts/statistics.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 type Random = () => number
@@ -72,7 +71,7 @@ loss = mean over tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) + klC
       return list
     }
     return {
-      advantages: (c) => groupAdvantages(c, { scale: 'none' }),
+      advantages: { scale: 'none' },
       select(c) {
         const { inpainted } = c.columns
         const hints = inpainted.map((given, t) => given & (c.mask?.[t] ?? 1))

@@ -1,6 +1,5 @@
 import { grpoError } from '../../addon/errors.js'
 import { roundHalfEven } from '../parts/statistics.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 type Tokens = ArrayLike<number>
@@ -86,7 +85,7 @@ the tree ends when branches >= round(k prompts (stopShare - stopDecay step / max
     /** Share of tree rollouts at a step, counted from 1. */
     const mixRatio = (step: number): number => mix.findLast(([from]) => from <= step)?.[1] ?? 1
     return {
-      advantages: (c) => groupAdvantages(c, { eps: 1e-6 }),
+      advantages: { eps: 1e-6 },
       objective: { clipLow, clipHigh, klCoef },
       update: (c) => ({ step: c.state.step + 1 }),
       sample: {

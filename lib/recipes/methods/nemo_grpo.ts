@@ -1,4 +1,3 @@
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const nemoGrpo = recipe(
@@ -22,12 +21,11 @@ x = logp - refLogp the gradient of the KL: that of k3 and of its probability tog
     },
   },
   ({ leaveOneOut, normalize, eps, clipLow, clipHigh, dualClip, klCoef }) => ({
-    advantages: (c) =>
-      groupAdvantages(c, {
-        center: leaveOneOut ? 'leave_one_out' : 'mean',
-        scale: !normalize ? 'none' : leaveOneOut ? 'leave_one_out_std' : 'group_std',
-        eps,
-      }),
+    advantages: {
+      center: leaveOneOut ? 'leave_one_out' : 'mean',
+      scale: !normalize ? 'none' : leaveOneOut ? 'leave_one_out_std' : 'group_std',
+      eps,
+    },
     objective: { clipLow, clipHigh, dualClip, klCoef, klGradient: 'k2', klClamp: 20, klValueClamp: 10 },
   }),
 )

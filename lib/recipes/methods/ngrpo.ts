@@ -1,4 +1,4 @@
-import { type Context, groupAdvantages } from '../step/context.js'
+import type { Context } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const ngrpo = recipe(
@@ -31,7 +31,7 @@ A group of one has A = R / (1 + eps). Groups with every reward at maxReward are 
         return rewards.length > 0 && rewards.every((r) => r >= maxReward)
       })
     return {
-      advantages: (c) => groupAdvantages(c, { eps, virtualCount, virtualReward: maxReward, singleton: 'raw' }),
+      advantages: { eps, virtualCount, virtualReward: maxReward, singleton: 'raw' },
       select(c) {
         const rollouts = new Uint8Array(c.N).fill(1)
         if (filter && c.has('rewards')) for (const { begin, end } of allCorrect(c)) rollouts.fill(0, begin, end)

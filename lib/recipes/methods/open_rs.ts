@@ -1,4 +1,3 @@
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const openRs = recipe(
@@ -53,7 +52,7 @@ A[i] = (R[i] - mean(g)) / (std(g) + eps); 0 in a group of one`,
         const { accuracyWeight, formatWeight, cosineWeight } = options
         return accuracyWeight * accuracy + formatWeight * (format[i] as number) + cosineWeight * cosine
       }),
-    advantages: (c) => groupAdvantages(c, { eps: options.eps }),
+    advantages: { eps: options.eps },
     objective: { klCoef: options.klCoef },
   }),
 )

@@ -1,7 +1,7 @@
 import { grpoError } from '../../addon/errors.js'
 import { members } from '../parts/members.js'
 import { knownOf, remember } from '../parts/prompts.js'
-import { type Context, groupAdvantages } from '../step/context.js'
+import type { Context } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 /** The fewest tool calls of a correct rollout so far, of each question that was answered correctly. */
@@ -78,7 +78,7 @@ R[i] = alpha tool[i] correct[i];   A[i] = (R[i] - mean(g)) / (std(g) + eps); 0 i
         }
         return reward
       },
-      advantages: (c) => groupAdvantages(c, { eps }),
+      advantages: { eps },
       objective: { klCoef, aggregate: 'sequence_mean' },
       update: (c) => ({ fewest: fewestCalls(c, members(c)) }),
     }

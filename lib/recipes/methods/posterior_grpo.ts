@@ -1,4 +1,3 @@
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const posteriorGrpo = recipe(
@@ -31,7 +30,7 @@ loss = GRPO's with clipHigh above clipLow and without a KL`,
   ({ processWeight, eps, clipLow, clipHigh }) => ({
     rewards: ({ columns: { format, correct, process } }) =>
       process.map((p, i) => (format[i] as number) + (correct[i] ? 1 + processWeight * p : 0)),
-    advantages: (c) => groupAdvantages(c, { eps }),
+    advantages: { eps },
     objective: { clipLow, clipHigh, aggregate: 'sequence_mean' },
   }),
 )

@@ -3,7 +3,7 @@ import { policyLoss } from '../../policy_loss.js'
 import { members } from '../parts/members.js'
 import { backToTokens, logRatio, perToken, scoresOf, zScore } from '../parts/sequence_scores.js'
 import { at, mean } from '../parts/statistics.js'
-import { type Context, groupAdvantages } from '../step/context.js'
+import type { Context } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 type Numbers = ArrayLike<number>
@@ -86,7 +86,7 @@ A group with equal rewards adds 0 and is counted. Difficulty of a prompt = mean 
     state: { version: 1, initial: () => ({ window: [] as number[] }), shape: { window: ['f32'] } },
   },
   ({ form, lambda, eps, ddof, score, klCoef, window }) => ({
-    advantages: (c) => groupAdvantages(c, { eps: 0, ddof }),
+    advantages: { eps: 0, ddof },
     objective(c) {
       const target = c.advantage
       if (target === undefined) {

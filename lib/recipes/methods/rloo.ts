@@ -4,6 +4,8 @@ import { standardize } from '../../standardize.js'
 import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
+const leaveOneOut = (singleton: 'zero' | 'raw') => ({ center: 'leave_one_out', scale: 'none', singleton }) as const
+
 export const rloo = recipe(
   {
     name: 'rloo',
@@ -34,19 +36,20 @@ form 'clip': mean over rollouts of -min(W A, clip(W, 1 - clipLow, 1 + clipHigh) 
     },
   },
   ({ form, klCoef, clipLow, clipHigh, normalize, singleton }) => ({
-    rewards(c) {
-      if (klCoef === 0) return c.rewards
-      const { oldLogp, refLogp, sequenceStart, mask } = c
-      const x = oldLogp.map((logp, t) => logp - (refLogp[t] as number))
-      const kl = sequenceSum({ x, sequenceStart, mask }).x.data
-      return c.rewards.map((reward, i) => reward - klCoef * (kl[i] as number))
-    },
-    advantages(c) {
-      const { advantage: x } = groupAdvantages(c, { center: 'leave_one_out', scale: 'none', singleton })
-      if (!normalize) return { advantage: x }
-      const over = { x, mask: c.rolloutMask }
-      return { advantage: standardize(over, { moments: moments(over), eps: 1e-4 }).x.data }
-    },
+    rewards:
+      klCoef === 0
+        ? undefined
+        : ({ rewards, oldLogp, refLogp, sequenceStart, mask }) => {
+            const x = oldLogp.map((logp, t) => logp - (refLogp[t] as number))
+            const kl = sequenceSum({ x, sequenceStart, mask }).x.data
+            return rewards.map((reward, i) => reward - klCoef * (kl[i] as number))
+          },
+    advantages: normalize
+      ? (c) => {
+          const over = { x: groupAdvantages(c, leaveOneOut(singleton)).advantage, mask: c.rolloutMask }
+          return { advantage: standardize(over, { moments: moments(over), eps: 1e-4 }).x.data }
+        }
+      : leaveOneOut(singleton),
     objective:
       form === 'clip'
         ? { ratio: 'sequence_product', clipLow, clipHigh, aggregate: 'sequence_mean' }

@@ -1,7 +1,6 @@
 import { grpoError } from '../../addon/errors.js'
 import { type Layout, treeLayout } from '../../tree_layout.js'
 import { members } from '../parts/members.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 /** A serial group in tokens: the prompt, and the exits from the front to the back, the last being the full rollout. */
@@ -44,7 +43,7 @@ A[i] = R[i] - mean(g), with scale group_std divided by std(g) + eps`,
       }
       return reward
     },
-    advantages: (c) => groupAdvantages(c, { scale, eps }),
+    advantages: { scale, eps },
     objective: { klCoef, aggregate: 'sequence_mean' },
     sample: {
       /** Where to leave a thought of so many tokens: after 1 to `thought` of them, uniform, sorted; some may repeat. */

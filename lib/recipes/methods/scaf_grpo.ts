@@ -1,6 +1,5 @@
 import { grpoError } from '../../addon/errors.js'
 import { members } from '../parts/members.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 type Numbers = ArrayLike<number>
@@ -78,7 +77,7 @@ loss = mean over tokens of -min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A)`,
     state: { version: 1, initial: () => ({ step: 0 }), shape: { step: 'integer >= 0' } },
   },
   ({ warmup, planning, replace, ...objective }) => ({
-    advantages: (c) => groupAdvantages(c, { eps: 1e-6, singleton: 'raw' }),
+    advantages: { eps: 1e-6, singleton: 'raw' },
     objective,
     update: (c) => ({ step: c.state.step + 1 }),
     sample: {

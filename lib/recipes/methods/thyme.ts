@@ -1,6 +1,5 @@
 import { grpoError } from '../../addon/errors.js'
 import { members } from '../parts/members.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const thyme = recipe(
@@ -34,7 +33,7 @@ loss = mean over rollouts of the mean over tokens of -min(r A, clip(r, 1 - clipL
       throw grpoError('option', 'thyme', 'maxLength', 'is null, but aggregate is constant')
     }
     return {
-      advantages: (c) => groupAdvantages(c, { eps }),
+      advantages: { eps },
       select: (c) => ({ rollouts: overlongFilter ? c.columns.truncated?.map((cut) => 1 - cut) : undefined }),
       objective: { ...objective, countEmpty: true },
       sample: {

@@ -1,5 +1,4 @@
 import { grpoError } from '../../addon/errors.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const trainLong = recipe(
@@ -63,7 +62,7 @@ loss = mean over rollouts of -min(r A, clip(r) A) + klCoef k3, r = pi(rollout) /
           return correctWeight * (correct[i] as number) + lengthWeight * lengthReward(length, L) + formatWeight * format
         })
       },
-      advantages: (c) => groupAdvantages(c, { ddof: 0, eps, epsUnderRoot: true }),
+      advantages: { ddof: 0, eps, epsUnderRoot: true },
       objective: { ratio: 'sequence_product', clipLow: clip, clipHigh: clip, klCoef, aggregate: 'sequence_mean' },
       sample: {
         budget,

@@ -1,6 +1,5 @@
 import { sequenceSum } from '../../sequence_sum.js'
 import { members } from '../parts/members.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const unlikeliness = recipe(
@@ -39,7 +38,7 @@ dropUniform: a group in which all or none of the rewards are above 0 leaves the 
       }
       return reward
     },
-    advantages: (c) => groupAdvantages(c, { eps, singleton: 'raw' }),
+    advantages: { eps, singleton: 'raw' },
     select(c) {
       // Without rewards, for a batch that brings its advantages, no group is known to be uniform.
       if (!dropUniform || !c.has('rewards')) return {}

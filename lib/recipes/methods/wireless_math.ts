@@ -1,4 +1,3 @@
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 export const wirelessMath = recipe(
@@ -24,7 +23,7 @@ with p = mean(g):  A = (1 - p) / (std + eps) or -p / (std + eps),  std = sqrt(p 
   },
   ({ eps, clip, klCoef }) => ({
     rewards: (c) => Float64Array.from(c.columns.correct),
-    advantages: (c) => groupAdvantages(c, { eps }),
+    advantages: { eps },
     objective: { clipLow: clip, clipHigh: clip, klCoef, aggregate: 'sequence_mean' },
   }),
 )

@@ -1,6 +1,5 @@
 import { grpoError } from '../../addon/errors.js'
 import { correctedWeights } from '../parts/corrections.js'
-import { groupAdvantages } from '../step/context.js'
 import { recipe } from '../step/recipe.js'
 
 const modes = { tis: 'token_truncate', icepop: 'token_mask', 'seq-mask-tis': 'token_gate' } as const
@@ -56,7 +55,7 @@ x = logp - refLogp that of w KL is x for k3, x + x^2 / 2 for k2, 1 + x for k1, a
     const scale = others ? 'leave_one_out_std' : 'group_std'
     const center = others ? 'leave_one_out' : 'mean'
     return {
-      advantages: (c) => groupAdvantages(c, { center, scale: options.normalizeRewards ? scale : 'none', eps: 1e-6 }),
+      advantages: { center, scale: options.normalizeRewards ? scale : 'none', eps: 1e-6 },
       weights(c) {
         const own = closed || options.klCoef === 0 ? {} : { klOldLogp: c.logp }
         if (correction === null) return own

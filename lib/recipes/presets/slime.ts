@@ -1,5 +1,5 @@
 import { correctedWeights } from '../parts/corrections.js'
-import { type Context, extended, groupAdvantages } from '../step/context.js'
+import { type Context, extended } from '../step/context.js'
 import { recipe, type Weights } from '../step/recipe.js'
 
 /** The off-policy mask looks at oldLogp alone, whatever the inference engine reported; without it nothing has drifted. */
@@ -51,7 +51,7 @@ Rollouts without tokens count among the rollouts.`,
     const { loss, epsClip, epsClipHigh, klLossType, useTis, tisClipLow: low, tisClip: high, opsmDelta } = options
     const scale = options.grpoStdNormalization ? 'group_std' : 'none'
     return {
-      advantages: (c) => groupAdvantages(c, { scale, eps: 1e-6 }),
+      advantages: { scale, eps: 1e-6 },
       weights(c) {
         const kept = opsmDelta === null ? {} : onPolicy(c, opsmDelta)
         return useTis ? correctedWeights(c, { importance: { mode: 'token_truncate', low, high } }, kept) : kept

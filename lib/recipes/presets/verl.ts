@@ -3,7 +3,7 @@ import type { Objective } from '../../objective.js'
 import { correctedWeights } from '../parts/corrections.js'
 import { product } from '../parts/map_tokens.js'
 import { perSequence, perToken } from '../parts/rejection.js'
-import { type Context, groupAdvantages } from '../step/context.js'
+import type { Context } from '../step/context.js'
 import { recipe, type Weights } from '../step/recipe.js'
 import { sequenceTerm } from './sequence_term.js'
 import { longest } from './trl_points.js'
@@ -125,7 +125,7 @@ clip_cov and kl_cov are methods of their own: clipCov, klCov`,
     // A loss has one aggregate for its policy term and its KL: with both, weights turn it into the other for the first.
     const turned = ofRollouts && options.useKlLoss && aggregate !== 'sequence_mean' && aggregate
     return {
-      advantages: (c) => groupAdvantages(c, estimators[options.advEstimator]),
+      advantages: estimators[options.advEstimator],
       weights(c) {
         const mode = `${rolloutIs ?? 'token'}_${low === null ? 'truncate' : 'mask'}` as const
         const found: Weights =
@@ -140,7 +140,7 @@ clip_cov and kl_cov are methods of their own: clipCov, klCov`,
         aggregate: ofRollouts && !turned ? 'sequence_mean' : aggregate,
         entropyAggregate: ofRollouts && !turned && aggregate !== 'sequence_mean' ? aggregate : null,
         countEmpty: true,
-        maxLength: maxLength(c),
+        ...(aggregate === 'constant' && { maxLength: maxLength(c) }),
         klCoef: options.useKlLoss ? options.klLossCoef : 0,
         kl: kl[klLossType],
         klGradient: options.klStraightThrough ? 'k2' : 'exact',

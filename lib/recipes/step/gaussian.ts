@@ -76,8 +76,8 @@ export function gaussianForward(
       const gradient = { [isRatio ? 'gradLogRatio' : 'gradLogp']: place('gradLogp', gradLogp) }
       return callOf(gaussianLogprobBackward, { ...inputs, ...gradient }, { out, ...stream })
     },
-    dispose: (keep) => {
-      for (const x of Object.values(outputs)) if (x !== keep && isDeviceArray(x)) x.dispose()
+    dispose: (kept) => {
+      for (const x of Object.values(outputs)) if (!kept.includes(x) && isDeviceArray(x)) x.dispose()
     },
   }))
 }

@@ -51,6 +51,6 @@ export interface Forward {
   readonly entropy: OfTokens
   /** The call that makes the policy's gradients from those of logp and entropy, which lie on either side. */
   backward(gradLogp: ArrayInput, gradEntropy: ArrayInput | undefined, out?: object): Call<PolicyGradients>
-  /** Frees what the pass has made, but for an array that is to stay. */
-  dispose(keep: unknown): void
+  /** Frees what the pass has made, but for arrays that are to stay. */
+  dispose(kept: readonly unknown[]): void
 }

@@ -14,6 +14,7 @@ import { float32Of, type List, missingColumn } from './columns.js'
 import { type Context, checkLength, extended, masked } from './context.js'
 import { klToReference } from './gaussian.js'
 import type { GradientsOf, IsOnDevice, OfTokens, PolicyGradients } from './gradients.js'
+import type { StepMetrics } from './metrics.js'
 import { checkPolicyNames } from './names.js'
 import { columnAt, fetchColumns, Uploads } from './placing.js'
 import {
@@ -66,7 +67,15 @@ export type StepLoss<P = Policy> = ([P] extends [never]
   : IsOnDevice<P> extends true
     ? LossResultOnDevice
     : LossResult) &
-  GradientsOf<P>
+  GradientsOf<P> & {
+    /**
+     * Numbers to log, of the batch and the loss. They are computed from its arrays when they are first looked at: on a
+     * device that waits, and they are to be looked at before loss and stats are disposed of.
+     */
+    readonly metrics: StepMetrics
+  }
+/** The same before anybody has asked for its metrics; of a policy on a device, all of it device arrays. */
+export type FoundLoss = LossResult & PolicyGradients
 
 /** The current policy of an update; with log-probabilities alone, the entropy of a method that asks for it: f32[T]. */
 export type LossPolicy = Policy & { readonly entropy?: List | DeviceArray | undefined }
@@ -131,7 +140,7 @@ const tokensOf = (x: OfTokens | undefined) => (x === undefined || isDeviceArray(
  * A loss that is no policy objective. The options of an objective do not apply to it, but for the normalizer where the
  * loss is a mean over `count` things.
  */
-function* ownLoss({ c: { method }, current, uploads, options }: Update, own: OwnLoss): Steps<StepLoss> {
+function* ownLoss({ c: { method }, kind, current, uploads, options }: Update, { own, weights }: OwnDecided): Steps<FoundLoss> {
   const { objective = {}, out } = options
   const { normalizer = null, ...others } = objective
   const [other] = Object.keys(others)
@@ -144,7 +153,8 @@ function* ownLoss({ c: { method }, current, uploads, options }: Update, own: Own
   const loss = lossOn(uploads, scale * own.loss)
   const gradients = yield* ran(forward.backward(scaled(own.gradLogp), own.gradEntropy && scaled(own.gradEntropy), out))
   const logp = tokensOf(forward.logp)
-  return { loss, ...gradients, logp, entropy: undefined, stats: undefined, weights: {} } as StepLoss
+  const entropy = kind === 'logits' || kind === 'hidden' ? tokensOf(forward.entropy) : undefined
+  return { loss, ...gradients, logp, entropy, stats: undefined, weights } as FoundLoss
 }
 
 /** What the three loss operations take beside the policy, where it lies. */
@@ -171,7 +181,7 @@ function lossInputs(c: Context, weights: Weights, mask: ArrayInput | undefined, 
 }
 
 type Result = { loss: OfTokens; stats: HostArray<'f64'> | DeviceArray; logp?: OfTokens; entropy?: OfTokens }
-function finished(result: Result, weights: Weights): StepLoss {
+function finished(result: Result, weights: Weights): FoundLoss {
   const { loss, stats, logp, entropy, ...gradients } = result
   return {
     loss: isDeviceArray(loss) ? loss : (loss.data[0] as number),
@@ -180,66 +190,61 @@ function finished(result: Result, weights: Weights): StepLoss {
     entropy: tokensOf(entropy),
     stats,
     weights,
-  } as StepLoss
+  } as FoundLoss
 }
 
 /** The columns that a loss operation reads, which go to the host for a policy that lies there. */
 const lossColumns = ['mask', 'oldLogp', 'refLogp', 'tokenAdvantage']
 
 /** The loss in terms of their own, by way of log-probabilities on the host: for weights that the operations do not take. */
-function* lossOfTerms(
-  update: Update,
-  weights: Weights,
-  mask: Uint8Array | undefined,
-  objective: Objective,
-): Steps<StepLoss> {
+function* lossOfTerms(update: Update, decided: Decided): Steps<FoundLoss> {
   const { c, kind, current, uploads, options } = update
+  const { objective, weights } = decided
   const needsEntropy = (objective.entropyCoef ?? 0) !== 0 || c.has('entropy') || current.hasEntropy
   yield* fetchReads(c, current, [...lossColumns, 'logp', ...(needsEntropy ? ['entropy'] : [])])
-  const inputs = { logp: c.logp, entropy: needsEntropy ? c.entropy : undefined, ...lossInputs(c, weights, mask ?? c.mask, undefined) } // biome-ignore format: one list
+  const inputs = { logp: c.logp, entropy: needsEntropy ? c.entropy : undefined, ...besidePolicy(c, decided, undefined) }
   const terms = separateLoss(inputs as never, objective, weights)
   const forward = yield* current.forward()
   const results = { loss: lossOn(uploads, terms.loss), stats: placed(uploads, 'stats', terms.stats) }
   const gradients = yield* ran(forward.backward(terms.gradLogp, terms.gradEntropy, options.out))
-  const entropy = kind === 'logp' || uploads !== undefined ? undefined : c.entropy
-  return { ...results, ...gradients, logp: tokensOf(forward.logp), entropy, weights } as StepLoss
+  const entropy = kind === 'logits' || kind === 'hidden' ? tokensOf(forward.entropy) : undefined
+  return { ...results, ...gradients, logp: tokensOf(forward.logp), entropy, weights } as FoundLoss
 }
 
 /** The loss of a Gaussian policy; a KL to a reference mean is the exact one, and is added. */
-function* gaussianLoss(
-  { c, policy, current, uploads, options: { out = {} } }: Update,
-  inputs: ReturnType<typeof lossInputs>,
-  isRatio: boolean,
-  objective: Objective,
-  weights: Weights,
-): Steps<StepLoss> {
-  const exactKl = (objective.klCoef ?? 0) !== 0 && (isRatio || (policy.refMean ?? undefined) !== undefined)
+function* gaussianLoss(update: Update, decided: Decided): Steps<FoundLoss> {
+  const { c, policy, current, uploads, options: { out = {} } } = update
+  const { objective, weights } = decided
+  const exactKl = hasExactKl(policy, decided)
   const options = { ...(exactKl ? { ...objective, klCoef: 0 } : objective), ...streamOf(uploads) }
-  const kl = exactKl ? yield* klToReference(c.method, policy, inputs, objective, uploads) : undefined
   const forward = yield* current.forward()
-  const given = { logp: forward.logp, ...inputs }
-  const { gradLogp, ...result } = yield* ran(callOf<Result & { gradLogp: OfTokens }>(policyLoss, given, options))
+  const inputs = { ...besidePolicy(c, decided, uploads), logp: forward.logp }
+  const kl = exactKl ? yield* klToReference(c.method, policy, inputs, objective, uploads) : undefined
+  const { gradLogp, ...result } = yield* ran(callOf<Result & { gradLogp: OfTokens }>(policyLoss, inputs, options))
   uploads?.results(result)
   uploads?.own(gradLogp)
   const gradients = yield* ran(forward.backward(gradLogp, undefined, out))
-  const done = { ...finished(result, weights), ...gradients, logp: tokensOf(forward.logp) } as StepLoss
+  const done = { ...finished(result, weights), ...gradients, logp: tokensOf(forward.logp) } as FoundLoss
   if (kl === undefined) return done
   const { gradMean } = gradients
   if (gradMean !== undefined && (out.gradMean ?? undefined) === undefined) uploads?.results({ gradMean })
   if (gradMean !== undefined) yield* ran(kl.addGradient(gradMean))
-  if (!isDeviceArray(kl.loss)) return { ...done, loss: (done.loss as number) - (kl.loss.data[0] as number) } as StepLoss
+  if (!isDeviceArray(kl.loss)) return { ...done, loss: done.loss - (kl.loss.data[0] as number) }
   const both = { x: result.loss, y: kl.loss }
   const { logRatio: loss } = yield* ran(callOf<{ logRatio: OfTokens }>(logRatio, both, streamOf(uploads)))
   uploads?.own(result.loss)
-  return { ...done, loss } as unknown as StepLoss
+  return { ...done, loss } as unknown as FoundLoss
 }
 
 const stepOptions = ['temperature', 'softcap', 'validVocab', 'objective', 'chunkRows', 'out', 'stream']
 
+/** What is not undefined. */
+export const defined = <Bag extends object>(bag: Bag): Bag =>
+  Object.fromEntries(Object.entries(bag).filter(([, value]) => value !== undefined)) as Bag
+
 /** The options of an update: what it leaves out, or undefined, is as it was for the step. */
 export function mergeOptions(step: StepOptions, { objective, ...own }: StepOptions): StepOptions {
-  const given = (bag: object) => Object.fromEntries(Object.entries(bag).filter(([, value]) => value !== undefined))
-  return { ...step, ...given(own), objective: { ...step.objective, ...given(objective ?? {}) } }
+  return { ...step, ...defined(own), objective: { ...step.objective, ...defined(objective ?? {}) } }
 }
 
 export function checkStepOptions(method: string, options: unknown): void {
@@ -255,56 +260,31 @@ function entropyBeside({ c, policy, uploads }: Update, objective: Objective): Ar
   return uploads.keep('entropy', columnAt(c, 'entropy') ?? c.entropy)
 }
 
-/** The loss of the current policy on what the method has prepared, with its gradient. */
-export function* lossOf(
-  recipe: AnyRecipe,
-  batch: PreparedBatch,
-  policy: LossPolicy,
-  options: StepOptions,
-): Steps<StepLoss> {
-  const { name: method, gaussian } = recipe
-  if (typeof policy !== 'object' || policy === null) {
-    throw grpoError('kind', method, 'policy', `is ${describe(policy)}, expected one of logp, logits, hidden, mean`)
-  }
-  checkPolicyNames(method, policy)
-  if (recipe.objective === null) {
-    throw grpoError(
-      'kind',
-      method,
-      'loss',
-      'does not exist: the method changes no parameters, expected prepareStep alone',
-    )
-  }
-  const kind = policyKind(method, policy)
-  if (kind === undefined) throw grpoError('missing', method, 'policy', 'is missing, expected one of logp, logits, hidden, mean') // biome-ignore format: one text
-  const lacksHead = kind === 'hidden' && (policy.head ?? undefined) === undefined
-  if (lacksHead) throw grpoError('missing', method, 'head', 'is missing, but hidden is given')
-  const { stream, chunkRows = null } = options
-  const device = deviceOfPolicy(method, policy)
-  const uploads =
-    device === undefined ? undefined : new Uploads(method, device, stream, batch.uploadsOn(device, stream))
-  const given = { ofLogits: logitsOptions(options), chunkRows, gaussian, uploads }
-  const current = new CurrentPolicy(batch.c, kind, policy, given)
-  let done: StepLoss | undefined
-  try {
-    const c = withPolicy(batch.c, policy, current)
-    done = yield* updateOf(recipe, { c, kind, policy, current, uploads, options })
-    return done
-  } finally {
-    current.dispose(done?.logp)
-    uploads?.dispose(done !== undefined)
-  }
+/** A loss of the method's own. */
+interface OwnDecided {
+  readonly own: OwnLoss
+  readonly weights: Weights
 }
 
-function* updateOf(recipe: AnyRecipe, update: Update): Steps<StepLoss> {
-  const { c, kind, policy, current, uploads, options } = update
-  const { name: method, gaussian } = recipe
-  const { chunkRows = null, out = {} } = options
-  // A kernel of the host reads columns that lie on a device there.
-  const forKernels = uploads === undefined ? [...lossColumns, ...(kind === 'logp' ? ['entropy'] : ['token'])] : []
-  yield* fetchColumns(c, forKernels)
-  yield* fetchReads(c, current, recipe.reads?.update ?? [])
+/** What a method decides about the loss of a policy, where that is an objective of the operations. */
+export interface Decided {
+  readonly weights: Weights
+  /** The mask that weights have narrowed. */
+  readonly narrowed: Uint8Array | undefined
+  readonly objective: Objective
+  /** Whether a log-ratio stands where a log-probability stands elsewhere. */
+  readonly isRatio: boolean
+}
 
+/** Refuses a method without a loss. */
+export function checkLoss({ name, objective }: AnyRecipe): void {
+  if (objective !== null) return
+  throw grpoError('kind', name, 'loss', 'does not exist: the method changes no parameters, expected prepareStep alone')
+}
+
+/** What a method decides about the loss of a policy, c knowing the policy: an objective, or a loss of its own. */
+export function decide(recipe: AnyRecipe, c: Context, policy: Policy, options: StepOptions): Decided | OwnDecided {
+  const { name: method, gaussian } = recipe
   const weights = recipe.weights?.(c) ?? {}
   for (const [name, x] of Object.entries(weights)) {
     if (!isDeviceArray(x)) checkLength(method, name, x as Float32Array | undefined, c.T)
@@ -312,42 +292,117 @@ function* updateOf(recipe: AnyRecipe, update: Update): Steps<StepLoss> {
   const narrowed = weights.mask === undefined ? undefined : masked(c, undefined, weights.mask)
   const seen = narrowed === undefined ? c : extended(c, { mask: narrowed })
   const chosen = typeof recipe.objective === 'function' ? recipe.objective(seen) : recipe.objective
-  if (chosen !== undefined && chosen !== null && 'gradLogp' in chosen) return yield* ownLoss(update, chosen)
+  if (chosen && 'gradLogp' in chosen) return { own: chosen, weights }
 
   const objective = { ...chosen, ...options.objective }
-  const isRatio = kind === 'mean' && gaussian === 'log_ratio'
-  if (kind !== 'mean' && isSeparate(objective, weights)) {
-    checkReference(method, objective, weights.refLogp !== undefined || c.has('refLogp'))
-    return yield* lossOfTerms(update, weights, narrowed, objective)
+  const isRatio = policyKind(method, policy) === 'mean' && gaussian === 'log_ratio'
+  const { klCoef = 0 } = objective
+  const hasReference = weights.refLogp !== undefined || c.has('refLogp') || (policy.refMean ?? undefined) !== undefined
+  if (klCoef !== 0 && !hasReference && !isRatio) {
+    const meaning = `log-probabilities under the reference policy, as klCoef is ${klCoef}; with klCoef 0 there need be none`
+    throw missingColumn(method, 'refLogp', 'f32[T]', meaning)
   }
-  const ofBatch = uploads === undefined ? c.mask : uploads.keep('mask', columnAt(c, 'mask'))
-  const mask = narrowed === undefined || uploads === undefined ? (narrowed ?? ofBatch) : uploads.place('mask', narrowed)
-  const beside = lossInputs(c, weights, mask, uploads)
-  const zeros = () => new Float32Array(c.T)
-  const inputs = !isRatio ? beside : { ...beside, oldLogp: uploads === undefined ? zeros() : uploads.place('oldLogp', zeros()) } // biome-ignore format: one rule
-  checkReference(method, objective, inputs.refLogp !== undefined || policy.refMean !== undefined || isRatio)
-  if (kind === 'mean') return yield* gaussianLoss(update, inputs, isRatio, objective, weights)
-  const common = { out, ...streamOf(uploads), ...objective }
-  if (kind === 'logp') {
-    const logp = (yield* current.forward()).logp
-    const given = { logp, entropy: entropyBeside(update, objective), ...inputs }
-    const result = yield* ran(callOf<Result>(policyLoss, given, common))
-    return { ...finished(result, weights), logp: tokensOf(logp) } as StepLoss
-  }
-  const token = { token: tokenAt(c, uploads), ...besideLogits(policy, uploads) }
-  const ofLogits = logitsOptions(options)
-  if (kind === 'logits') {
-    const given = { logits: policy.logits, ...token, ...inputs }
-    return finished(yield* ran(callOf<Result>(policyLossFromLogits, given, { ...ofLogits, ...common })), weights)
-  }
-  const { hidden, head, headBias } = policy
-  const ofHead = { hidden, head, headBias, ...token, ...inputs }
-  return finished(yield* ran(callOf<Result>(linearPolicyLoss, ofHead, { ...ofLogits, chunkRows, ...common })), weights)
+  return { weights, narrowed, objective, isRatio }
 }
 
-/** Throws for a KL without a reference. */
-function checkReference(method: string, { klCoef = 0 }: Objective, hasReference: boolean): void {
-  if (klCoef === 0 || hasReference) return
-  const meaning = `log-probabilities under the reference policy, as klCoef is ${klCoef}; with klCoef 0 there need be none`
-  throw missingColumn(method, 'refLogp', 'f32[T]', meaning)
+/** What the three operations take beside the policy, where it lies. */
+export function besidePolicy(c: Context, { weights, narrowed, isRatio }: Decided, uploads: Uploads | undefined) {
+  const ofBatch = uploads === undefined ? c.mask : uploads.keep('mask', columnAt(c, 'mask'))
+  const mask = narrowed === undefined || uploads === undefined ? (narrowed ?? ofBatch) : uploads.place('mask', narrowed)
+  const inputs = lossInputs(c, weights, mask, uploads)
+  if (!isRatio) return inputs
+  const zeros = new Float32Array(c.T)
+  return { ...inputs, oldLogp: uploads === undefined ? zeros : uploads.place('oldLogp', zeros) }
+}
+
+/** Whether a KL to a reference mean is the exact one of two Gaussians, which no operation on log-probabilities has. */
+export const hasExactKl = ({ refMean }: Policy, { objective: { klCoef = 0 }, isRatio }: Decided): boolean =>
+  klCoef !== 0 && (isRatio || (refMean ?? undefined) !== undefined)
+
+/** The inputs of the operation that a policy of each kind asks for; `current` has made its pass where log-probabilities go in. */
+export function operationInputs(update: Update, decided: Decided, logp: OfTokens | undefined) {
+  const { c, kind, policy, uploads } = update
+  const inputs = besidePolicy(c, decided, uploads)
+  if (kind === 'logp') return { logp, entropy: entropyBeside(update, decided.objective), ...inputs }
+  if (kind === 'mean') return { logp, ...inputs }
+  const token = { token: tokenAt(c, uploads), ...besideLogits(policy, uploads) }
+  const { logits, hidden, head, headBias } = policy
+  return kind === 'logits' ? { logits, ...token, ...inputs } : { hidden, head, headBias, ...token, ...inputs }
+}
+
+/** The current policy of an update. */
+export function openPolicy(
+  recipe: AnyRecipe,
+  prepared: Context,
+  policy: LossPolicy,
+  options: StepOptions,
+  uploadsOn: (device: number) => Uploads,
+): Update {
+  const { name: method, gaussian } = recipe
+  if (typeof policy !== 'object' || policy === null) {
+    throw grpoError('kind', method, 'policy', `is ${describe(policy)}, expected one of logp, logits, hidden, mean`)
+  }
+  checkPolicyNames(method, policy)
+  checkLoss(recipe)
+  const kind = policyKind(method, policy)
+  if (kind === undefined) throw grpoError('missing', method, 'policy', 'is missing, expected one of logp, logits, hidden, mean') // biome-ignore format: one text
+  const lacksHead = kind === 'hidden' && (policy.head ?? undefined) === undefined
+  if (lacksHead) throw grpoError('missing', method, 'head', 'is missing, but hidden is given')
+  const device = deviceOfPolicy(method, policy)
+  const uploads = device === undefined ? undefined : uploadsOn(device)
+  const { chunkRows = null } = options
+  const given = { ofLogits: logitsOptions(options), chunkRows, gaussian, uploads }
+  const current = new CurrentPolicy(prepared, kind, policy, given)
+  return { c: withPolicy(prepared, policy, current), kind, policy, current, uploads, options }
+}
+
+/** Fetches what points and kernels read on the host. */
+export function* fetchForUpdate({ c, kind, current, uploads }: Update, recipe: AnyRecipe): Steps<void> {
+  // A kernel of the host reads columns that lie on a device there.
+  if (uploads === undefined) yield* fetchColumns(c, [...lossColumns, ...(kind === 'logp' ? ['entropy'] : ['token'])])
+  yield* fetchReads(c, current, recipe.reads?.update ?? [])
+}
+
+/** The loss of the current policy on what the method has prepared, with its gradient. */
+export function* lossOf(
+  recipe: AnyRecipe,
+  batch: PreparedBatch,
+  policy: LossPolicy,
+  options: StepOptions,
+): Steps<FoundLoss> {
+  const { stream } = options
+  const uploadsOn = (device: number) =>
+    new Uploads(recipe.name, device, stream, batch.uploadsOn(device, stream))
+  const update = openPolicy(recipe, batch.c, policy, options, uploadsOn)
+  let done: FoundLoss | undefined
+  try {
+    done = yield* lossOfUpdate(recipe, update)
+    return done
+  } finally {
+    update.current.dispose(done?.logp, done?.entropy)
+    update.uploads?.dispose(done !== undefined)
+  }
+}
+
+function* lossOfUpdate(recipe: AnyRecipe, update: Update): Steps<FoundLoss> {
+  const { c, kind, policy, current, uploads, options } = update
+  const { chunkRows = null, out = {} } = options
+  yield* fetchForUpdate(update, recipe)
+  const decided = decide(recipe, c, policy, options)
+  if ('own' in decided) return yield* ownLoss(update, decided)
+  const { weights, objective } = decided
+  if (kind !== 'mean' && isSeparate(objective, weights)) return yield* lossOfTerms(update, decided)
+  if (kind === 'mean') return yield* gaussianLoss(update, decided)
+  const logp = kind === 'logp' ? (yield* current.forward()).logp : undefined
+  const inputs = operationInputs(update, decided, logp)
+  const common = { out, ...streamOf(uploads), ...objective }
+  const ofLogits = logitsOptions(options)
+  if (kind === 'logp') {
+    return { ...finished(yield* ran(callOf<Result>(policyLoss, inputs, common)), weights), logp: tokensOf(logp) } as FoundLoss // biome-ignore format: one result
+  }
+  const call =
+    kind === 'logits'
+      ? callOf<Result>(policyLossFromLogits, inputs, { ...ofLogits, ...common })
+      : callOf<Result>(linearPolicyLoss, inputs, { ...ofLogits, chunkRows, ...common })
+  return finished(yield* ran(call), weights)
 }

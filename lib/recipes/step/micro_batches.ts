@@ -11,6 +11,7 @@ import type { GradientsOf, OfTokens, PolicyGradients } from './gradients.js'
 import type { LossPolicy, PreparedBatch, StepLoss, StepOptions } from './loss.js'
 import { columnAt, type Uploads } from './placing.js'
 import { besideLogits, deviceOfPolicy, logitsOptions, type Policy, policyKind, tokenAt } from './policy.js'
+import { without, withProperties } from './properties.js'
 import { callOf, later, now, ran, type Steps } from './steps.js'
 
 /** A part of a batch: rows of logits, and the loss tokens that they predict. Ends are not included. */
@@ -113,12 +114,14 @@ export class Passes {
     const { out: _, accumulate: __, ...options } = this.options
     const { logp, entropy } = this.#whole ?? { logp: noTokens, entropy: noTokens }
     const policy = isDeviceArray(logp) ? { logp, entropy } : { logp: logp.data, entropy: (entropy as HostArray<'f32'>).data } // biome-ignore format: one rule
-    const { gradLogp, gradEntropy, ...done } = yield* this.loss(policy as LossPolicy, options)
+    const done = yield* this.loss(policy as LossPolicy, options)
+    const { gradLogp, gradEntropy } = done
     for (const x of [gradLogp, gradEntropy]) if (isDeviceArray(x)) this.#temporary.push(x)
     for (const x of [done.loss, done.stats]) if (isDeviceArray(x)) this.#results.push(x)
     const isZero = gradEntropy === undefined || (!isDeviceArray(gradEntropy) && !gradEntropy.data.some((x) => x !== 0))
     this.#gradients = { gradLogp: gradLogp as HostArray, gradEntropy: isZero ? undefined : gradEntropy }
-    return { ...done, logp: policy.logp, entropy: policy.entropy } as StepLoss
+    const found = without(done, 'gradLogp', 'gradEntropy')
+    return withProperties(found, { logp: policy.logp, entropy: policy.entropy }) as StepLoss
   }
 
   /** The gradients of a part. */

@@ -206,8 +206,8 @@ function throughLogits(
         const operation = linear ? linearTokenLogprobBackward : tokenLogprobBackward
         return callOf(operation, { ...inputs, logsumexp, entropy, ...gradients }, { ...options, out })
       },
-      dispose: (keep) => {
-        for (const x of Object.values(outputs)) if (x !== keep && isDeviceArray(x)) x.dispose()
+      dispose: (kept) => {
+        for (const x of Object.values(outputs)) if (!kept.includes(x) && isDeviceArray(x)) x.dispose()
       },
     } satisfies Forward
   })
@@ -263,9 +263,9 @@ export class CurrentPolicy {
     return (isDeviceArray(x) ? this.#copies.of(x) : x.data) as Float32Array
   }
 
-  /** Frees what the pass over the policy has made, but for an array that goes to the caller. */
-  dispose(keep?: unknown): void {
-    this.#forward?.dispose(keep)
+  /** Frees what the pass over the policy has made, but for arrays that go to the caller. */
+  dispose(...kept: unknown[]): void {
+    this.#forward?.dispose(kept)
     this.#forward = undefined
   }
 }

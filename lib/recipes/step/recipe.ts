@@ -4,6 +4,8 @@
 import { grpoError } from '../../addon/errors.js'
 import { describe } from '../../arrays/array.js'
 import type { DeviceArray } from '../../arrays/device_memory.js'
+import type { CallOptions } from '../../call/types.js'
+import type { GroupAdvantageOptions } from '../../group_advantage.js'
 import type { Objective } from '../../objective.js'
 import type { Chosen, ColumnsOf, Options, OptionTable } from './columns.js'
 import { chooseOptions } from './columns.js'
@@ -102,7 +104,13 @@ export interface OwnLoss {
   readonly count?: number | undefined
 }
 
-/** Written as a method, like the other points: only so is a method with columns of its own one of AnyRecipe. */
+/** groupAdvantage's options: its advantages, of the rewards as the point `rewards` left them. */
+export type AdvantageOptions = Omit<GroupAdvantageOptions, keyof CallOptions<never>>
+
+/** Written as methods, like the other points: only so is a method with columns of its own one of AnyRecipe. */
+type AdvantagesMethod<Columns, State> = {
+  advantages(c: Context<Columns, State>): Advantages | null
+}['advantages']
 type ObjectiveMethod<Columns, State> = {
   objective(c: Context<Columns, State>): ObjectiveOptions | OwnLoss
 }['objective']
@@ -114,8 +122,8 @@ type ObjectiveMethod<Columns, State> = {
 export interface Points<Columns, State> {
   /** [N] from c.rewards */
   rewards?(c: Context<Columns, State>): Float64Array
-  /** null: the method has no advantages */
-  advantages?(c: Context<Columns, State>): Advantages | null
+  /** Options of groupAdvantage, or what stands in its place. null, or null from it: the method has no advantages. */
+  readonly advantages?: AdvantageOptions | AdvantagesMethod<Columns, State> | null
   select?(c: Context<Columns, State>): Selection
   /** Runs again for every update on the same batch, as the objective does: both see the current policy. */
   weights?(c: Context<Columns, State>): Weights

@@ -2,6 +2,7 @@
 import { grpoError } from '../../addon/errors.js'
 import type { ColumnInputs } from './columns.js'
 import { type Batch, type Context, checkLength, createContext, extended, groupAdvantages, masked } from './context.js'
+import { type BareLossCall, type LossCall, lossCall } from './inputs.js'
 import {
   checkStepOptions,
   fetchReads,
@@ -12,6 +13,7 @@ import {
   type StepOptions,
   withPolicy,
 } from './loss.js'
+import { type BatchMetrics, metricsOfBatch, metricsOfLoss, withMetrics } from './metrics.js'
 import {
   type MicroBatch,
   type MicroBatchGradients,
@@ -22,6 +24,7 @@ import {
 import { policyIn } from './names.js'
 import { Uploads } from './placing.js'
 import { CurrentPolicy, deviceOfPolicy, logitsOptions, type Policy, policyKind } from './policy.js'
+import { without, withProperties } from './properties.js'
 import { type Advantages, type AnyRecipe, checkRecipe, type StateOf } from './recipe.js'
 import { openState, type SavedState, saved } from './state.js'
 import { now, type Steps } from './steps.js'
@@ -41,6 +44,8 @@ export interface Prepared<State = SavedState | undefined, Sample = unknown> {
   readonly state: State
   /** What to sample next, for a method that decides it. */
   readonly sample: Sample
+  /** Numbers to log. They are computed from the batch's columns when they are first looked at; on a device that waits. */
+  readonly metrics: BatchMetrics
   /**
    * What the method's points look at on the host, of the columns of tokens and of the policy (logp, entropy): a property
    * of the method and its options. Those that lie on a device are copied from there.
@@ -51,6 +56,17 @@ export interface Prepared<State = SavedState | undefined, Sample = unknown> {
    * The batch's columns stay as they are until the last update: what oldLogp and rolloutLogp decide is computed once.
    */
   loss<P extends LossPolicy>(policy: P, options?: StepOptions): StepLoss<P>
+  /**
+   * What `loss` calls a loss operation with, for callers that run it elsewhere (Python, C, another process):
+   * policyLoss(inputs, objective) has the bits of loss({ logp }), policyLossFromLogits those of loss({ logits }) and
+   * linearPolicyLoss those of loss({ hidden, head }). Without a policy the inputs are those of policyLoss but `logp`. The
+   * arrays are those of the batch and of the method, not copies; for a policy on a device they lie there, until `dispose`.
+   *
+   * @throws TypeError if no single operation has this loss: the method has none or one of its own, or a term of its own
+   *         (a weighted entropy bonus, the KL of Gaussians); and without a policy if the method looks at it
+   */
+  inputs(policy?: undefined, options?: StepOptions): BareLossCall
+  inputs<P extends LossPolicy>(policy: P, options?: StepOptions): LossCall<P>
   /**
    * The loss of a batch that goes through the model in parts: `forward(part)` gives the policy of a part, logits or hidden
    * states and head, with `row` counted within the part. It is called twice for each, first for the log-probabilities of
@@ -85,7 +101,9 @@ export type SavedStateOf<R extends AnyRecipe> =
       : SavedState<StateOf<R['description']>>
 
 function advantagesOf(recipe: AnyRecipe, c: Context): Advantages | undefined {
-  const result: Advantages | null = recipe.advantages === undefined ? groupAdvantages(c) : recipe.advantages(c)
+  const { advantages = {} } = recipe
+  if (advantages === null) return undefined
+  const result: Advantages | null = typeof advantages === 'function' ? advantages(c) : groupAdvantages(c, advantages)
   if (result === null) return undefined
   checkLength(c.method, 'advantage', result.advantage, c.N)
   checkLength(c.method, 'tokenAdvantage', result.tokenAdvantage, c.T)
@@ -162,24 +180,36 @@ export function* prepareSteps(
     const after = method.update === undefined ? before : method.update(c)
     const sample = method.sample?.next?.(extended(c, { state: after }))
     const seen = c
+    const rewards = c.has('rewards') || (method.rewards !== undefined && !given) ? c.rewards : undefined
+    const rollouts = selection.rollouts ?? new Uint8Array(c.N).fill(1)
+    const ofBatch = metricsOfBatch(c, { rewards, rollouts })
     const lossSteps = function* (policy: LossPolicy, more: StepOptions): Steps<StepLoss> {
       checkStepOptions(name, more)
       copies.check()
-      return yield* lossOf(method, { c: seen, uploadsOn }, policy, mergeOptions(options, more))
+      const found = yield* lossOf(method, { c: seen, uploadsOn }, policy, mergeOptions(options, more))
+      return withMetrics(found, metricsOfLoss(seen, ofBatch, found, policy.entropy)) as StepLoss
     }
     return {
-      rewards: c.has('rewards') || (method.rewards !== undefined && !given) ? c.rewards : undefined,
+      rewards,
       advantage: c.advantage,
       get tokenAdvantage() {
         return seen.tokenAdvantage
       },
-      rollouts: selection.rollouts ?? new Uint8Array(c.N).fill(1),
+      rollouts,
       get mask() {
         return hasTokens ? (selects ? seen.mask : masked(seen, undefined, undefined)) : undefined
       },
       state: saved(method, after),
       sample,
       reads: Object.freeze([...new Set([...(reads.step ?? []), ...(reads.update ?? [])])]),
+      get metrics() {
+        return ofBatch()
+      },
+      inputs(policy?: LossPolicy, more: StepOptions = {}) {
+        checkStepOptions(name, more)
+        copies.check()
+        return lossCall(method, { c: seen, uploadsOn }, policy, mergeOptions(options, more)) as never
+      },
       lossSteps,
       passes: (parts, { out, accumulate = false, ...more }) => {
         checkStepOptions(name, more)
@@ -209,17 +239,6 @@ function policyOf(
   const uploads = device === undefined ? undefined : uploadsOn(device, options.stream)
   const { chunkRows = null } = options
   return new CurrentPolicy(c, kind, batch, { ofLogits: logitsOptions(options), chunkRows, gaussian, uploads })
-}
-
-/** An object with the properties of another, those that are computed when they are looked at included, and more. */
-export const withProperties = <A extends object, B extends object>(x: A, more: B): A & B =>
-  Object.defineProperties({}, { ...Object.getOwnPropertyDescriptors(x), ...Object.getOwnPropertyDescriptors(more) }) as A & B // biome-ignore format: one rule
-
-/** The same without some of its properties. */
-export function without<A extends object, Name extends keyof A>(x: A, ...names: Name[]): Omit<A, Name> {
-  const others = Object.entries(Object.getOwnPropertyDescriptors(x)).filter(([name]) => !names.includes(name as Name))
-  const symbols = Object.getOwnPropertySymbols(x).map((name) => [name, Object.getOwnPropertyDescriptor(x, name)])
-  return Object.defineProperties({}, Object.fromEntries([...others, ...symbols])) as Omit<A, Name>
 }
 
 /**
@@ -274,11 +293,11 @@ export function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>>(
   batch: B,
   state?: SavedState | undefined,
   options: StepOptions = {},
-): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss' | 'microBatches'> & StepLoss<B> {
+): Omit<Prepared<SavedStateOf<R>, NextOf<R>>, 'loss' | 'inputs' | 'metrics' | 'microBatches'> & StepLoss<B> {
   const prepared = prepareStep(recipe, batch, state, options)
   try {
     const done = prepared.loss(policyIn(batch) as LossPolicy) as StepLoss<B>
-    return withProperties(without(prepared, 'loss', 'microBatches'), done)
+    return withProperties(without(prepared, 'loss', 'inputs', 'microBatches'), done)
   } finally {
     prepared.dispose()
   }

@@ -83,6 +83,23 @@ describe('recipe()', () => {
 })
 
 describe('a published method with a point of one’s own', () => {
+  test('advantages as options of groupAdvantage, and none', () => {
+    const said = {
+      name: 'plain',
+      paper: { title: 'none' },
+      source: 'inferred',
+      unknown: 'All.',
+      equation: 'A',
+    } as const
+    const batch = { rewards: [1, 0, 0.5, 3], groupStart: [0, 3, 4] }
+    const centred = recipe(said, () => ({ advantages: { scale: 'none', singleton: 'raw' } }))
+    expect(Array.from(prepareStep(centred(), batch).advantage!)).toEqual([0.5, -0.5, 0, 3])
+    const none = prepareStep(recipe(said, () => ({ advantages: null }))(), batch)
+    expect([none.advantage, none.tokenAdvantage]).toEqual([undefined, undefined])
+    const wrong = recipe(said, () => ({ advantages: { epsilon: 1 } as object }))
+    expect(() => prepareStep(wrong(), batch)).toThrow('groupAdvantage: epsilon is no option of this operation')
+  })
+
   test('spread, renamed, its advantages replaced', () => {
     const method = {
       ...recipes.grpo({ klCoef: 0 }),
