@@ -87,8 +87,8 @@ export type { Batch, Context } from './step/context.js'
 export type { PolicyGradients } from './step/gradients.js'
 export type { BareLossCall, LossCall } from './step/inputs.js'
 export type { LossPolicy, StepLoss, StepOptions } from './step/loss.js'
-export type { MicroBatch, MicroBatchGradients, MicroBatchOptions } from './step/micro_batches.js'
 export type { BatchMetrics, StepMetrics } from './step/metrics.js'
+export type { MicroBatch, MicroBatchGradients, MicroBatchOptions } from './step/micro_batches.js'
 export type { Policy } from './step/policy.js'
 export {
   type Advantages,

@@ -12,6 +12,7 @@ import {
 } from './step/micro_batches.js'
 import { policyIn } from './step/names.js'
 import type { Policy } from './step/policy.js'
+import { without, withProperties } from './step/properties.js'
 import { type AnyRecipe, checkRecipe } from './step/recipe.js'
 import type { SavedState } from './step/state.js'
 import {
@@ -22,7 +23,6 @@ import {
   type SavedStateOf,
 } from './step/step.js'
 import { later } from './step/steps.js'
-import { without, withProperties } from './step/properties.js'
 
 /** Options of a step, and what stops it. */
 export interface StepOptionsLater extends StepOptions {
@@ -90,7 +90,9 @@ export async function optimizationStep<R extends AnyRecipe, B extends BatchOf<R>
   batch: B,
   state?: SavedState | undefined,
   options: StepOptionsLater = {},
-): Promise<Omit<PreparedNow<SavedStateOf<R>, NextOf<R>>, 'loss' | 'inputs' | 'metrics' | 'microBatches'> & StepLoss<B>> {
+): Promise<
+  Omit<PreparedNow<SavedStateOf<R>, NextOf<R>>, 'loss' | 'inputs' | 'metrics' | 'microBatches'> & StepLoss<B>
+> {
   const prepared = await prepareStep(recipe, batch, state, options)
   try {
     const { signal } = options

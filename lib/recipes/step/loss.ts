@@ -140,7 +140,10 @@ const tokensOf = (x: OfTokens | undefined) => (x === undefined || isDeviceArray(
  * A loss that is no policy objective. The options of an objective do not apply to it, but for the normalizer where the
  * loss is a mean over `count` things.
  */
-function* ownLoss({ c: { method }, kind, current, uploads, options }: Update, { own, weights }: OwnDecided): Steps<FoundLoss> {
+function* ownLoss(
+  { c: { method }, kind, current, uploads, options }: Update,
+  { own, weights }: OwnDecided,
+): Steps<FoundLoss> {
   const { objective = {}, out } = options
   const { normalizer = null, ...others } = objective
   const [other] = Object.keys(others)
@@ -213,7 +216,13 @@ function* lossOfTerms(update: Update, decided: Decided): Steps<FoundLoss> {
 
 /** The loss of a Gaussian policy; a KL to a reference mean is the exact one, and is added. */
 function* gaussianLoss(update: Update, decided: Decided): Steps<FoundLoss> {
-  const { c, policy, current, uploads, options: { out = {} } } = update
+  const {
+    c,
+    policy,
+    current,
+    uploads,
+    options: { out = {} },
+  } = update
   const { objective, weights } = decided
   const exactKl = hasExactKl(policy, decided)
   const options = { ...(exactKl ? { ...objective, klCoef: 0 } : objective), ...streamOf(uploads) }
@@ -371,8 +380,7 @@ export function* lossOf(
   options: StepOptions,
 ): Steps<FoundLoss> {
   const { stream } = options
-  const uploadsOn = (device: number) =>
-    new Uploads(recipe.name, device, stream, batch.uploadsOn(device, stream))
+  const uploadsOn = (device: number) => new Uploads(recipe.name, device, stream, batch.uploadsOn(device, stream))
   const update = openPolicy(recipe, batch.c, policy, options, uploadsOn)
   let done: FoundLoss | undefined
   try {

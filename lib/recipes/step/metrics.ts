@@ -61,6 +61,7 @@ interface Shaped {
 
 type Values = Float32Array | List | DeviceArray
 
+/** A loss; what of it lies on a device is read when its metrics are looked at. */
 interface LossFound {
   readonly loss: number | DeviceArray
   readonly logp: Values | undefined // [T]
@@ -209,12 +210,8 @@ function batchMetrics(c: Context, { rewards, rollouts }: Shaped): BatchMetrics {
 const valuesOf = (c: Context, name: string, x: Values | null | undefined): Float32Array | undefined =>
   x === undefined || x === null ? undefined : float32Of(c.method, name, isDeviceArray(x) ? x.readSync() : x, name)
 
-/** From a device it waits. */
-const numberOf = (loss: number | DeviceArray): number =>
-  typeof loss === 'number' ? loss : (loss.readSync().data[0] as number)
-
 /** The statistics of a loss that is no policy objective: those of its log-probabilities. */
-function ownStats(c: Context, { loss, logp, entropy, weights }: LossFound, given: Values | undefined): LossStats {
+function ownStats(c: Context, { logp, entropy, weights }: LossFound, given: Values | undefined): LossStats {
   const inputs = {
     logp: valuesOf(c, 'logp', logp) as Float32Array,
     oldLogp: c.has('oldLogp') ? c.oldLogp : undefined,
@@ -225,12 +222,13 @@ function ownStats(c: Context, { loss, logp, entropy, weights }: LossFound, given
     mask: weights.mask === undefined ? c.mask : masked(c, undefined, weights.mask),
   }
   const { stats } = policyLoss(inputs, { clipLow: null, clipHigh: null, out: { gradLogp: null } })
-  return { ...lossStats(stats), policyLoss: numberOf(loss) }
+  return lossStats(stats)
 }
 
 function lossMetrics(c: Context, found: LossFound, entropy: Values | undefined) {
-  const { loss, stats, logp } = found
-  const named = stats === undefined ? ownStats(c, found, entropy) : lossStats(stats)
+  const { stats, logp } = found
+  const loss = isDeviceArray(found.loss) ? (found.loss.readSync().data[0] as number) : found.loss
+  const named = stats === undefined ? { ...ownStats(c, found, entropy), policyLoss: loss } : lossStats(stats)
   const none = named.tokens === 0 && { ratioMin: 0, ratioMax: 0 } // they are infinite there, which no chart takes
   const sampled = c.has('rolloutLogp') && !c.has('oldLogp') ? valuesOf(c, 'logp', logp) : undefined
   return { ...(sampled && engineMetrics(c, sampled)), loss: numberOf(loss), ...named, ...none }
