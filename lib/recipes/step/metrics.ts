@@ -231,5 +231,5 @@ function lossMetrics(c: Context, found: LossFound, entropy: Values | undefined) 
   const named = stats === undefined ? { ...ownStats(c, found, entropy), policyLoss: loss } : lossStats(stats)
   const none = named.tokens === 0 && { ratioMin: 0, ratioMax: 0 } // they are infinite there, which no chart takes
   const sampled = c.has('rolloutLogp') && !c.has('oldLogp') ? valuesOf(c, 'logp', logp) : undefined
-  return { ...(sampled && engineMetrics(c, sampled)), loss: numberOf(loss), ...named, ...none }
+  return { ...(sampled && engineMetrics(c, sampled)), loss, ...named, ...none }
 }
