@@ -38,11 +38,16 @@ const places = new Map<string, string>([
 
 const files = /(?<![\w/`])(?:[\w]+\/)*\w+\.(?:cuh|cu|cc|hpp|h|ts|md)\b/g
 
+/** The outputs of a page's functions: a function of another page may have the name of one. */
+const outputsOf = (page: string) =>
+  (pages.find(({ name }) => name === page)?.functions ?? []).flatMap((one) => signatureOf(one)?.outputs ?? [])
+
 /** Makes links of the names of other pages' functions, and code of the names of files. */
 function linkFrom(page: string): Link {
+  const own = outputsOf(page).map(({ name }) => name)
   const linked = (text: string, word: string) => {
     const place = places.get(word)
-    if (place === undefined) return text
+    if (place === undefined || (own.includes(word) && !place.startsWith(`${page}.md`))) return text
     return place.startsWith(`${page}.md`) && !place.includes('#') ? `\`${word}\`` : `[\`${word}\`](${place})`
   }
   return (text) =>

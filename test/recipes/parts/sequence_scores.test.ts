@@ -3,6 +3,7 @@ import { logisticHead, pairLoss, pairsOf } from '../../../lib/recipes/parts/pair
 import {
   backToTokens,
   logMeanExp,
+  logRatio,
   logSigmoid,
   perToken,
   scoresOf,
@@ -11,7 +12,7 @@ import {
   tokenMean,
   zScore,
 } from '../../../lib/recipes/parts/sequence_scores.js'
-import { createContext } from '../../../lib/recipes/step/context.js'
+import { createContext, extended } from '../../../lib/recipes/step/context.js'
 import { centralDifferences, closeIn64 } from '../central_differences.js'
 
 // Three rollouts, the second without tokens, a place of the last one masked.
@@ -24,6 +25,14 @@ test('sums and means over the tokens of a rollout; NaN under the mask is not rea
   expect(Array.from(scoresOf(context, x, { mean: true }))).toEqual([1.5, 0, 6])
   expect(tokenMean(context, x)).toBe(3.75)
   expect(Array.from(perToken(context, (t) => x[t] as number))).toEqual([1, 2, 4, 0, 8])
+})
+
+test('log-ratios to a reference, rounded once; what stands under the mask goes no further', () => {
+  const logp = Float32Array.of(-0.1, -3, -2e-7, Infinity, Number.NaN)
+  const reference = Float32Array.of(-0.3, 1e-7, -5, Number.NaN, -1)
+  const ratio = logRatio(extended(context, { logp }), reference)
+  const expected = logp.map((value, t) => (t === 3 ? 0 : value - reference[t]!))
+  expect(ratio).toEqual(expected)
 })
 
 test('the way back is the transpose: the gradient of a weighted sum of the scores', () => {
