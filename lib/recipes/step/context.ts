@@ -243,6 +243,13 @@ export function origin(c: Context): Context {
   return batch
 }
 
+/** The context without the policy of its batch, whose logits would else stay in memory as long as what is decided does. */
+export function withoutPolicy(c: Context): Context {
+  const below = Object.getPrototypeOf(c) as Context
+  if (!('method' in below)) return c
+  return Object.hasOwn(c, 'logp') ? withoutPolicy(below) : extended(withoutPolicy(below), c)
+}
+
 /** groupAdvantage of `rewards` (default: the context's) in the context's groups. */
 export function groupAdvantages(
   c: Context,

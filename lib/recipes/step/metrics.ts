@@ -6,7 +6,7 @@ import { type DeviceArray, isDeviceArray } from '../../arrays/device_memory.js'
 import { type LossStats, lossStats } from '../../loss_stats.js'
 import { policyLoss } from '../../policy_loss.js'
 import { float32Of, type List } from './columns.js'
-import { type Context, extended, masked } from './context.js'
+import { type Context, masked } from './context.js'
 import type { Weights } from './recipe.js'
 
 /** Numbers of a prepared batch. Those for which it has no column are absent. */
@@ -80,17 +80,9 @@ function once<M>(compute: () => M): () => M {
   return () => (found ??= compute())
 }
 
-/** The context without the policy of its batch, whose logits would else stay in memory as long as a result does. */
-function withoutPolicy(c: Context): Context {
-  const below = Object.getPrototypeOf(c) as Context
-  if (!('method' in below)) return c
-  return Object.hasOwn(c, 'logp') ? withoutPolicy(below) : extended(withoutPolicy(below), c)
-}
-
 /** The metrics of a batch, as the context is after `select`, computed once. */
 export function metricsOfBatch(c: Context, shaped: Shaped): () => BatchMetrics {
-  const batch = withoutPolicy(c)
-  return once(() => batchMetrics(batch, shaped))
+  return once(() => batchMetrics(c, shaped))
 }
 
 /**
@@ -104,8 +96,7 @@ export function metricsOfLoss(
   found: LossFound,
   entropy: Values | undefined,
 ): () => StepMetrics {
-  const batch = withoutPolicy(c)
-  return once(() => ({ ...ofBatch(), ...lossMetrics(batch, found, entropy) }))
+  return once(() => ({ ...ofBatch(), ...lossMetrics(c, found, entropy) }))
 }
 
 type Counts = (i: number) => boolean

@@ -1,7 +1,16 @@
 // One optimization step: the points of a method in their order, and the loss.
 import { grpoError } from '../../addon/errors.js'
 import type { ColumnInputs } from './columns.js'
-import { type Batch, type Context, checkLength, createContext, extended, groupAdvantages, masked } from './context.js'
+import {
+  type Batch,
+  type Context,
+  checkLength,
+  createContext,
+  extended,
+  groupAdvantages,
+  masked,
+  withoutPolicy,
+} from './context.js'
 import { type BareLossCall, type LossCall, lossCall } from './inputs.js'
 import {
   checkStepOptions,
@@ -179,10 +188,10 @@ export function* prepareSteps(
     if (selects && hasTokens) c = extended(c, { mask: masked(c, selection.rollouts, selection.tokens) })
     const after = method.update === undefined ? before : method.update(c)
     const sample = method.sample?.next?.(extended(c, { state: after }))
-    const seen = c
+    const seen = withoutPolicy(c)
     const rewards = c.has('rewards') || (method.rewards !== undefined && !given) ? c.rewards : undefined
     const rollouts = selection.rollouts ?? new Uint8Array(c.N).fill(1)
-    const ofBatch = metricsOfBatch(c, { rewards, rollouts })
+    const ofBatch = metricsOfBatch(seen, { rewards, rollouts })
     const lossSteps = function* (policy: LossPolicy, more: StepOptions): Steps<StepLoss> {
       checkStepOptions(name, more)
       copies.check()
