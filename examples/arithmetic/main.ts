@@ -5,6 +5,7 @@ import { dirname } from 'node:path'
 import * as tf from '@tensorflow/tfjs'
 import '@tensorflow/tfjs-backend-wasm'
 import { mean, rewardChart } from './chart.js'
+import { type Device, setDevice } from './device.js'
 import { copyParameters, createParameters } from './model.js'
 import type { Options } from './options.js'
 import { drawProblems } from './problems.js'
@@ -13,7 +14,8 @@ import { seededRandom } from './random.js'
 import { collect, grpo, policyStep } from './train.js'
 import { score, warmUp } from './warm_up.js'
 
-export async function run({ seed, steps, prompts, group, updates, rate, out }: Options): Promise<void> {
+export async function run({ seed, steps, prompts, group, updates, device, rate, out }: Options): Promise<void> {
+  setDevice(device as Device)
   const begin = performance.now()
   await tf.setBackend('wasm')
   const random = seededRandom(seed)

@@ -2,6 +2,7 @@
 // loss come from outside, and tf.customGrad tells it their gradients.
 import * as tf from '@tensorflow/tfjs'
 import { array, type HostArray, type Layout, prefixAttention, prefixAttentionBackward } from '../../lib/index.js'
+import { compute } from './device.js'
 import { maxPrompt, maxResponse, vocabulary } from './problems.js'
 import { normal, type Random } from './random.js'
 
@@ -85,13 +86,11 @@ export function packedAttention(layout: Layout): Attention {
     const attention = tf.customGrad((...tensors) => {
       const [q, k, v, sink] = (tensors as tf.Tensor[]).slice(0, 4).map(toHost) as [Values, Values, Values, Values]
       const inputs = { q, k, v, sink, layout }
-      const { out, logsumexp } = prefixAttention(inputs, { window })
+      const { out, logsumexp } = compute(prefixAttention, inputs, { window })
       const gradFunc = (gradient: tf.Tensor) => {
         const gradOut = toHost(gradient)
-        const { gradQ, gradK, gradV, gradSink } = prefixAttentionBackward(
-          { ...inputs, gradOut, out, logsumexp },
-          { window },
-        )
+        const given = { ...inputs, gradOut, out, logsumexp }
+        const { gradQ, gradK, gradV, gradSink } = compute(prefixAttentionBackward, given, { window })
         return [gradQ, gradK, gradV, gradSink as HostArray].map(toTensor)
       }
       return { value: toTensor(out), gradFunc }

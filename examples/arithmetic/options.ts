@@ -13,6 +13,12 @@ export const command = {
     prompts: { type: 'number', default: 32, help: 'problems per step' },
     group: { type: 'number', default: 8, help: 'responses per problem' },
     updates: { type: 'number', default: 2, help: 'optimizer steps per batch of responses' },
+    device: {
+      type: 'text',
+      default: 'cpu',
+      names: { what: 'device', known: ['cpu', 'cuda'] },
+      help: 'where attention and loss are computed',
+    },
     rate: { type: 'number', default: 4e-4, help: 'learning rate' },
     out: { type: 'text', default: join(__dirname, 'out', 'reward.svg'), help: 'the chart' },
   },

@@ -9,6 +9,7 @@ import {
   policyLossFromLogits,
   tokenLogprob,
 } from '../../lib/index.js'
+import { compute } from './device.js'
 import { outsideLoss, type Parameters, toHost, type Values } from './model.js'
 import { type Problem, solution, verify } from './problems.js'
 import type { Random } from './random.js'
@@ -57,7 +58,11 @@ export function supervisedStep(policy: Parameters, optimizer: tf.Optimizer, prob
   const { row, sequenceStart } = batch.layout
   const advantage = new Float32Array(problems.length).fill(1)
   const { grads, loss } = gradients(policy, batch, (logits) =>
-    policyLossFromLogits({ logits, token, row, sequenceStart, advantage }, { surrogate: 'reinforce' }),
+    compute(
+      policyLossFromLogits,
+      { logits, token, row, sequenceStart, advantage },
+      { surrogate: 'reinforce' as const },
+    ),
   )
   optimizer.applyGradients(grads)
   tf.dispose(grads)
@@ -79,7 +84,8 @@ export function collect(
 /** Log-probabilities of the response tokens, and the entropy at each, without gradients. */
 export function logprobs(policy: Parameters, batch: Batch): { logp: Values; entropy: Values } {
   const logits = tf.tidy(() => packedLogits(policy, batch))
-  const result = tokenLogprob({ logits: toHost(logits), token: batch.token, row: batch.layout.row })
+  const inputs = { logits: toHost(logits), token: batch.token, row: batch.layout.row }
+  const result = compute(tokenLogprob, inputs, {})
   logits.dispose()
   return result
 }
@@ -104,7 +110,7 @@ export function policyStep(
   let oldLogp: Values | undefined
   for (let i = 0; i < updates; i++) {
     const result = gradients(policy, batch, (logits) =>
-      policyLossFromLogits({ logits, token, row, sequenceStart, oldLogp, refLogp, ...inputs }, objective),
+      compute(policyLossFromLogits, { logits, token, row, sequenceStart, oldLogp, refLogp, ...inputs }, objective),
     )
     // Before the first update the policy is still the one that sampled: these are the old log-probabilities.
     oldLogp ??= result.logp

@@ -17,6 +17,7 @@ import {
 } from '../../lib/recipes/index.js'
 import * as promises from '../../lib/recipes/promises.js'
 import { parseColumn, rangeOf } from '../../lib/recipes/step/columns.js'
+import { without } from '../../lib/recipes/step/properties.js'
 import { random } from '../support/random.js'
 
 type Bag = Record<string, unknown>
@@ -109,8 +110,11 @@ function same(actual: Done, expected: Done): void {
   near(actual.loss, expected.loss, 'loss')
   expect(gradientsIn(actual)).toEqual(gradientsIn(expected))
   for (const name of gradientsIn(expected)) near(actual[name], expected[name], name)
+  const metrics = Object.entries(actual.metrics as object) // while its arrays are there
+  expect(Object.keys(actual.metrics as object)).toEqual(Object.keys(expected.metrics as object))
+  for (const [name, x] of metrics) near(x, (expected.metrics as Record<string, number>)[name], name)
   for (const [name, x] of Object.entries(actual)) {
-    if (name === 'weights' || x === undefined) continue
+    if (name === 'weights' || name === 'metrics' || x === undefined) continue
     expect(isDeviceArray(x), `${name} lies on the device`).toBe(true)
     made.push(x as DeviceArray)
   }
@@ -244,7 +248,8 @@ test('a method that reads nothing never waits for the device', () => {
 
 // ---- what is given back -----------------------------------------------------------------------------------------------
 
-const arraysIn = (done: object): DeviceArray[] => Object.values(done).filter(isDeviceArray)
+/** But for metrics, which would be computed. */
+const arraysIn = (done: object): DeviceArray[] => Object.values(without(done, 'metrics' as never)).filter(isDeviceArray) // biome-ignore format: one rule
 
 /** Addresses of device memory that is held; after `fails` calls of the library one fails. */
 function watchMemory(fails = Infinity): Set<bigint> {

@@ -4,6 +4,7 @@ import { native } from '../../lib/addon/native.js'
 import { array, cuda, type DeviceArray } from '../../lib/index.js'
 import { optimizationStep, prepareStep, recipes } from '../../lib/recipes/index.js'
 import * as promises from '../../lib/recipes/promises.js'
+import { without } from '../../lib/recipes/step/properties.js'
 import { random } from '../support/random.js'
 
 type Bag = Record<string, unknown>
@@ -18,7 +19,11 @@ const upload = (x: Parameters<typeof cuda.upload>[0], device = 0) => {
   return there
 }
 const keep = <Done extends object>(done: Done): Done => {
-  made.push(...(Object.values(done).filter((x) => typeof (x as DeviceArray)?.pointer === 'bigint') as DeviceArray[]))
+  made.push(
+    ...(Object.values(without(done, 'metrics' as never)).filter(
+      (x) => typeof (x as DeviceArray)?.pointer === 'bigint',
+    ) as DeviceArray[]),
+  )
   return done
 }
 
