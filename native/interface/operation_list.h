@@ -4,7 +4,7 @@
 
 #include "interface/operation.h"
 
-#define GRPO_OPERATIONS(X) \
+#define GRPO_FIRST_OPERATIONS(X) \
   X(group_advantage, kGroupAdvantage) \
   X(moments, kMoments) \
   X(standardize, kStandardize) \
@@ -32,6 +32,11 @@
   X(discounted_sum, kDiscountedSum) \
   X(gaussian_logprob, kGaussianLogprob) \
   X(gaussian_logprob_backward, kGaussianLogprobBackward)
+// Their pointers stand after grpo_api's `explain`, since fields are only ever appended. New operations come here, last.
+#define GRPO_LATER_OPERATIONS(X) \
+  X(importance_weight, kImportanceWeight)
+
+#define GRPO_OPERATIONS(X) GRPO_FIRST_OPERATIONS(X) GRPO_LATER_OPERATIONS(X)
 
 #define GRPO_DECLARE(name, variable) extern const grpo_operation variable;
 #define GRPO_LISTED(name, variable) &variable,
@@ -59,9 +64,10 @@ int call(const Args* args, void* stream) {
    .operation_count = sizeof kOperations / sizeof kOperations[0],            \
    .last_error = last_error,                                                 \
    .defaults = defaults,                                                     \
-   GRPO_OPERATIONS(GRPO_CALL)                                                \
+   GRPO_FIRST_OPERATIONS(GRPO_CALL)                                          \
    .explain = [](const char* operation, const void* args, grpo_path* path) { \
      return grpo::explain(api, operation, args, path);                       \
-   }}
+   },                                                                        \
+   GRPO_LATER_OPERATIONS(GRPO_CALL)}
 
 }  // namespace grpo
