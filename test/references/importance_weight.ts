@@ -55,11 +55,12 @@ export function reference(inputs: ImportanceInputs, options: ImportanceChoices =
     const ratioOf = (of: Level, t: number) => round(Math.exp(held(logOf(of, t))))
     const [scope, kind] = reject ? [reject.slice(0, -3), reject.slice(-2)] : ['', '']
     const estimates = reject ? tokens.map((t) => round(divergences[kind]!(held(d[t]!)))) : []
-    const whole = {
+    const scopes: Record<string, () => number> = {
       seq_sum: () => add(estimates),
       seq_mean: () => average(estimates),
       seq_max: () => estimates.reduce((most, x) => Math.max(most, x), -Infinity),
-    }[scope]?.()
+    }
+    const whole = scopes[scope!]?.()
     const { rejectLow, rejectHigh = 0 } = options
     const bounds = kind === 'k1' ? [Math.log(rejectLow ?? 1 / rejectHigh!), Math.log(rejectHigh!)] : [-Infinity, rejectHigh!] // biome-ignore format: one line
     tokens.forEach((t, i) => {
