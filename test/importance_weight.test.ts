@@ -1,7 +1,10 @@
 import { describe, expect, test } from 'vitest'
+import { native } from '../lib/addon/native.js'
 import { array, cpu, type ImportanceWeightOptions, importanceStats, importanceWeight } from '../lib/index.js'
 import { reference } from './references/importance_weight.js'
+import { cpuTest } from './support/backend_kind.js'
 import { accurate, identical, refuses } from './support/compare.js'
+import { instructionSetNames } from './support/instruction_sets.js'
 import fc from './support/properties.js'
 import { random } from './support/random.js'
 
@@ -151,7 +154,18 @@ describe('importanceWeight', () => {
       identical(importanceWeight(given, { ...options, out: others })[name], whole[name])
     }
   })
-  test('a sequence of several pieces, and the same bits on any number of threads', () => {
+  cpuTest('on every instruction set', () => {
+    const before = cpu.instructionSet
+    for (const set of instructionSetNames.filter((name) => native.setInstructionSet(name))) {
+      cpu.instructionSet = set
+      for (const masked of [false, true]) {
+        holds(batch(14, masked), { low: 0.8, high: 1.3, gate: 'sequence_mean', gateLow: 0.9, gateHigh: 1.1 })
+        holds(batch(14, masked), { level: 'sequence', normalize: true, reject: 'token_k3', rejectHigh: 0.02 })
+      }
+    }
+    cpu.instructionSet = before
+  })
+  cpuTest('a sequence of several pieces, and the same bits on any number of threads', () => {
     const given = batch(10, true, 3, 400_000)
     for (const options of [
       { normalize: true },
@@ -189,7 +203,11 @@ describe('importanceWeight', () => {
     refused({ reject: 'token_k1', rejectLow: 3, rejectHigh: 2 }, 'rejectLow')
     refused({ reject: 'seq_max_k2', rejectLow: 1, rejectHigh: 2 }, 'rejectLow')
     // What is not in use is not looked at.
-    expect(importanceWeight(given, { outside: 'none', low: 4, gateLow: 2, gateHigh: 1, rejectLow: 3, rejectHigh: 2 })).toEqual(importanceWeight(given, { outside: 'none' })) // biome-ignore format: one line
+    for (const level of levels) {
+      const unused = { low: 4, gateLow: 2, gateHigh: 1, rejectLow: 3, rejectHigh: 2 }
+      const plain = importanceWeight(given, { level, outside: 'none' })
+      expect(importanceWeight(given, { level, outside: 'none', ...unused })).toEqual(plain)
+    }
   })
 })
 

@@ -73,14 +73,14 @@ inline int check_importance(const grpo_importance_weight_args& args) {
 inline ImportanceOptions importance_options(const grpo_importance_weight_args& args) {
   const auto low = [](double x) { return is_null(x) ? 0 : x; };
   const auto high = [](double x) { return is_null(x) ? static_cast<double>(INFINITY) : x; };
-  const bool bounded = args.outside != static_cast<int32_t>(Outside::kNone);
+  const bool bounded = args.outside != static_cast<int32_t>(Outside::kNone), gate = args.gate >= 0;
   ImportanceOptions o{static_cast<ImportanceLevel>(args.level),
                       static_cast<Outside>(args.outside),
                       bounded ? low(args.low) : 0,
                       bounded ? high(args.high) : INFINITY,
                       static_cast<ImportanceLevel>(args.gate),
-                      low(args.gate_low),
-                      high(args.gate_high),
+                      gate ? low(args.gate_low) : 0,
+                      gate ? high(args.gate_high) : INFINITY,
                       args.normalize != 0,
                       RejectionScope::kNull,
                       Estimate::kK1,
