@@ -26,6 +26,14 @@ export {
 } from './gaussian_logprob.js'
 export { type GroupAdvantageInputs, type GroupAdvantageOptions, groupAdvantage } from './group_advantage.js'
 export { groupBy } from './group_by.js'
+export { type ImportanceStats, importanceStats } from './importance_stats.js'
+export {
+  type ImportanceLevel,
+  type ImportanceRejection,
+  type ImportanceWeightInputs,
+  type ImportanceWeightOptions,
+  importanceWeight,
+} from './importance_weight.js'
 export {
   type LinearPolicyLossInputs,
   type LinearPolicyLossOptions,

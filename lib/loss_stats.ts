@@ -1,7 +1,5 @@
-import { grpoError } from './addon/errors.js'
-import { hostArray, lengthOf } from './arrays/array.js'
-import { isDeviceArray, live } from './arrays/device_memory.js'
 import type { ArrayInput } from './arrays/input.js'
+import { mergeStats } from './call/merge_stats.js'
 
 /** The numbers in the `stats` of a policy loss. Fractions and means are over the unmasked tokens. */
 export interface LossStats {
@@ -70,8 +68,6 @@ export const statNames = [
   'badIndex',
 ] as const satisfies (keyof LossStats)[]
 
-const extremes: Readonly<Record<string, (a: number, b: number) => number>> = { ratioMin: Math.min, ratioMax: Math.max }
-
 /**
  * Names the statistics of policy losses, and merges those of any number of micro-batches or ranks: counts and sums are
  * added, extremes compared, and means taken over the tokens of all of them.
@@ -92,23 +88,7 @@ const extremes: Readonly<Record<string, (a: number, b: number) => number>> = { r
  * console.log(lossStats(first.stats, second.stats)) // of both micro-batches
  */
 export function lossStats(...stats: ArrayInput<'f64'>[]): LossStats {
-  const total: number[] = statNames.map((name) =>
-    name === 'ratioMin' ? Infinity : name === 'ratioMax' ? -Infinity : 0,
-  )
-  stats.forEach((given, i) => {
-    const argument = `stats[${i}]`
-    if (isDeviceArray(given)) live('lossStats', argument, given)
-    const { dtype, data } = hostArray('lossStats', argument, isDeviceArray(given) ? given.readSync() : given, false)
-    if (dtype !== 'f64') throw grpoError('dtype', 'lossStats', argument, `has dtype ${dtype}, expected f64`)
-    if (lengthOf(data) !== statNames.length) {
-      throw grpoError('shape', 'lossStats', argument, `has length ${lengthOf(data)}, expected ${statNames.length}`)
-    }
-    statNames.forEach((name, j) => {
-      const add = extremes[name] ?? ((a, b) => a + b)
-      total[j] = add(total[j] as number, data[j] as number)
-    })
-  })
-  const at = (name: (typeof statNames)[number]) => total[statNames.indexOf(name)] as number
+  const at = mergeStats('lossStats', statNames, stats)
   const tokens = at('tokens')
   const mean = (name: (typeof statNames)[number]) => (tokens === 0 ? 0 : at(name) / tokens)
   return {

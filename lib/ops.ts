@@ -122,6 +122,8 @@ const gaussian = {
   mask: 'u8[T] ?',
 } as const
 const gaussianKl = { mean: 'f32[T,D]', refMean: 'f32[T,D]', std: 'f32[T]', mask: 'u8[T] ?' } as const
+const rejections =
+  'token_k1|token_k2|token_k3|seq_sum_k1|seq_sum_k2|seq_sum_k3|seq_mean_k1|seq_mean_k2|seq_mean_k3|seq_max_k2|seq_max_k3'
 const selection = { count: 'integer? = null >= 0', fraction: 'number? = null 0..1' } as const
 
 export const ops = {
@@ -375,6 +377,24 @@ export const ops = {
     outputs: { x: 'f32[T]' },
     options: { decay: 'number = 1 0..1' },
     paper: 'GAE, arXiv:1506.02438',
+  },
+  importanceWeight: {
+    inputs: { oldLogp: 'f32[T]', rolloutLogp: 'f32[T]', sequenceStart: 'i32[S+1] offsets T', mask: 'u8[T] ?' },
+    outputs: { weight: 'f32[T]', mask: 'u8[T]', stats: 'f64[14]' },
+    options: {
+      level: 'enum token|sequence|sequence_mean',
+      outside: 'enum bound|zero|none',
+      low: 'number? = null >= 0',
+      high: 'number? = 3 > 0',
+      gate: 'enum? token|sequence|sequence_mean',
+      gateLow: 'number? = null >= 0',
+      gateHigh: 'number? = null > 0',
+      normalize: 'boolean = false',
+      reject: `enum? ${rejections}`,
+      rejectLow: 'number? = null >= 0',
+      rejectHigh: 'number? = null > 0',
+    },
+    paper: 'TIS, fengyao.notion.site/off-policy-rl',
   },
   groupBy: {
     inputs: { ids: 'i32[N]' },

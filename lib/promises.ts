@@ -13,6 +13,7 @@ export const gaussianLogprob = operations.gaussianLogprob.later
 export const gaussianLogprobBackward = operations.gaussianLogprobBackward.later
 export const groupAdvantage = operations.groupAdvantage.later
 export const groupBy = operations.groupBy.later
+export const importanceWeight = operations.importanceWeight.later
 export const linearPolicyLoss = Object.assign(linearPolicyLossLater, { plan: plan.later })
 export const linearTokenLogprob = operations.linearTokenLogprob.later
 export const linearTokenLogprobBackward = operations.linearTokenLogprobBackward.later

@@ -399,6 +399,18 @@ typedef struct {
 
 typedef struct {
   size_t size;
+  const DLTensor *old_logp, *rollout_logp, *sequence_start, *mask;
+  DLTensor *weight, *out_mask, *stats;
+  int32_t level, outside;
+  double low, high;
+  int32_t gate;
+  double gate_low, gate_high;
+  int32_t normalize, reject;
+  double reject_low, reject_high;
+} grpo_importance_weight_args;
+
+typedef struct {
+  size_t size;
   const DLTensor* ids;
   DLTensor *count, *order, *group_start;  // count: number of groups; call once with only it, as mask_index
 } grpo_group_by_args;
@@ -447,10 +459,11 @@ typedef struct {
   int (*discounted_sum)(const grpo_discounted_sum_args* args, void* stream);
   int (*gaussian_logprob)(const grpo_gaussian_logprob_args* args, void* stream);
   int (*gaussian_logprob_backward)(const grpo_gaussian_logprob_backward_args* args, void* stream);
+  int (*explain)(const char* operation, const void* args, grpo_path* path);
   int (*gaussian_kl)(const grpo_gaussian_kl_args* args, void* stream);
   int (*gaussian_kl_backward)(const grpo_gaussian_kl_backward_args* args, void* stream);
   int (*log_ratio)(const grpo_log_ratio_args* args, void* stream);
-  int (*explain)(const char* operation, const void* args, grpo_path* path);
+  int (*importance_weight)(const grpo_importance_weight_args* args, void* stream);
 } grpo_api;
 
 // Null if this library is older than `version`.

@@ -1,8 +1,8 @@
 // Sum or mean of the unmasked values of each sequence. A sequence is summed in blocks of fixed size, in float64, so
 // that one long sequence uses all threads and the bits depend on nothing but its own values. 4 bytes per token.
 #include <algorithm>
-#include <bit>
 
+#include "formulas/lane_sums.h"
 #include "interface/operation.h"
 
 namespace grpo {
@@ -18,29 +18,9 @@ struct Sum {
 Sum sum_block(const float* x,       // [n]
               const uint8_t* mask,  // [n], may be null
               int64_t n) {
-  // Sums that do not wait for one another. A masked value is selected away bit by bit, since a branch would be guessed
-  // wrong and 0 * NaN is NaN.
-  constexpr int64_t kLanes = 8;
-  double part[kLanes] = {};
-  int64_t count = mask == nullptr ? n : 0;
-  const auto add = [&](int64_t i, int64_t lane) {
-    uint32_t bits = std::bit_cast<uint32_t>(x[i]);
-    if (mask != nullptr) {
-      const uint32_t live = mask[i] != 0;
-      bits &= 0 - live;
-      count += live;
-    }
-    part[lane] += std::bit_cast<float>(bits);
-  };
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    __builtin_prefetch(x + i + 256);
-    for (int64_t lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
-  }
-  for (; i < n; ++i) add(i, i % kLanes);
-  double total = 0;
-  for (const double sum : part) total += sum;
-  return {total, count};
+  LaneSums sums;
+  sums.add(x, mask, n);
+  return {sums.total(), sums.count};
 }
 
 using Args = grpo_sequence_sum_args;

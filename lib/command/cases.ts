@@ -200,6 +200,15 @@ export const cases: readonly Case[] = [
     (place) => lib.sequenceExpand({ x: place([1, 2]), sequenceStart: i32(0, 2, 3), mask: place([1, 1, 1], [3], 'u8') }),
     { x: [1, 1, 2] },
   ),
+  one(
+    'importanceWeight',
+    (place) =>
+      lib.importanceWeight(
+        { oldLogp: place([-1, -2, -3]), rolloutLogp: place([-2, -1, -1]), sequenceStart: i32(0, 2, 3) },
+        { level: 'sequence', low: 0.5, reject: 'token_k2', rejectHigh: 1 },
+      ),
+    { weight: [1, 1, 0.5], mask: [1, 1, 0] },
+  ),
   one('groupBy', (place) => lib.groupBy(place([7, 3, 7], [3], 'i32')), { order: [1, 0, 2], groupStart: [0, 1, 3] }),
   one('convert', () => ({ x: lib.fromBf16(lib.toBf16(Float32Array.of(1, 1.00390625, -3.5))) }), { x: [1, 1, -3.5] }),
   one(

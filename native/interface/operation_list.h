@@ -4,7 +4,7 @@
 
 #include "interface/operation.h"
 
-#define GRPO_OPERATIONS(X) \
+#define GRPO_FIRST_OPERATIONS(X) \
   X(group_advantage, kGroupAdvantage) \
   X(moments, kMoments) \
   X(standardize, kStandardize) \
@@ -31,10 +31,15 @@
   X(convert, kConvert) \
   X(discounted_sum, kDiscountedSum) \
   X(gaussian_logprob, kGaussianLogprob) \
-  X(gaussian_logprob_backward, kGaussianLogprobBackward) \
+  X(gaussian_logprob_backward, kGaussianLogprobBackward)
+// Their pointers stand after grpo_api's `explain`, since fields are only ever appended. New operations come here, last.
+#define GRPO_LATER_OPERATIONS(X) \
   X(gaussian_kl, kGaussianKl) \
   X(gaussian_kl_backward, kGaussianKlBackward) \
-  X(log_ratio, kLogRatio)
+  X(log_ratio, kLogRatio) \
+  X(importance_weight, kImportanceWeight)
+
+#define GRPO_OPERATIONS(X) GRPO_FIRST_OPERATIONS(X) GRPO_LATER_OPERATIONS(X)
 
 #define GRPO_DECLARE(name, variable) extern const grpo_operation variable;
 #define GRPO_LISTED(name, variable) &variable,
@@ -62,9 +67,10 @@ int call(const Args* args, void* stream) {
    .operation_count = sizeof kOperations / sizeof kOperations[0],            \
    .last_error = last_error,                                                 \
    .defaults = defaults,                                                     \
-   GRPO_OPERATIONS(GRPO_CALL)                                                \
+   GRPO_FIRST_OPERATIONS(GRPO_CALL)                                          \
    .explain = [](const char* operation, const void* args, grpo_path* path) { \
      return grpo::explain(api, operation, args, path);                       \
-   }}
+   },                                                                        \
+   GRPO_LATER_OPERATIONS(GRPO_CALL)}
 
 }  // namespace grpo

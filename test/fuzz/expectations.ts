@@ -8,6 +8,11 @@ import { layoutReference, type Tree } from '../references/forest.js'
 import { reference as gaussianKl } from '../references/gaussian_kl.js'
 import { reference as gaussian } from '../references/gaussian_logprob.js'
 import { groupReference } from '../references/group_advantage.js'
+import {
+  type ImportanceChoices,
+  type ImportanceInputs,
+  reference as importance,
+} from '../references/importance_weight.js'
 import { linearGradients, linearLogits } from '../references/linear.js'
 import { reference as merged } from '../references/merge_token_logprob.js'
 import { type PolicyCase, policyObjective } from '../references/policy_objective.js'
@@ -289,6 +294,8 @@ export const references: Record<Exclude<OperationName, 'linearPolicyLossPlan'>, 
     }
     return { x: out }
   },
+  importanceWeight: (args, round) =>
+    importance(numbersOf(args) as unknown as ImportanceInputs, args.options as ImportanceChoices, round),
   groupBy: (args) => {
     const ids = Array.from(numbersOf(args).ids!)
     const order = ids.map((_, i) => i).sort((a, b) => ids[a]! - ids[b]! || a - b)

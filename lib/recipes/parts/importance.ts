@@ -2,15 +2,11 @@
 // of its bounds, and a gate by another ratio.
 import { grpoError } from '../../addon/errors.js'
 import { checkNames } from '../../call/run.js'
-import { moments } from '../../moments.js'
+import { type ImportanceLevel, importanceWeight } from '../../importance_weight.js'
 import type { Context } from '../step/context.js'
-import { float32Map } from './map_tokens.js'
 import { oncePerSample } from './once_per_batch.js'
-import { tokenCounts } from './pairs.js'
-import { engineLogRatio, perSequence, perToken, within } from './rejection.js'
+import { enginePair } from './rejection.js'
 
-/** Whose ratio: the token's, the product over the tokens of its rollout, or their geometric mean. */
-export type ImportanceLevel = 'token' | 'sequence' | 'sequence_mean'
 /** What becomes of a weight outside of its bounds: it is cut to the nearer one, or 0. */
 export type OutsideBounds = 'bound' | 'zero'
 
@@ -62,52 +58,21 @@ export type Importance = Bounds & { readonly normalize?: boolean } & (
 const formOf = ({ mode, level, outside, gate }: Importance): Form =>
   mode === undefined ? { level, ...(outside && { outside }), ...(gate && { gate }) } : modes[mode]
 
-/** [T] the logs of the ratios of a level. */
-function logsOf(c: Context, level: ImportanceLevel): Float32Array {
-  const d = engineLogRatio(c)
-  return level === 'token' ? d : perToken(c, perSequence(c, d, level === 'sequence_mean'))
-}
-
 /**
- * The ratio of a log within ±20, as in verl, for a rollout after the sum. TRL does not clamp, which shows below 2e-9 and,
- * where nothing is cut, beyond 5e8.
+ * [T] the weights, 0 under the mask. Logs are held within ±20, as in verl, of a rollout after the sum; TRL does not, which
+ * shows below 2e-9 and, where nothing is cut, beyond 5e8.
  */
-const ratioOf = (log: number) => Math.exp(within(log, -20, 20))
-
-/** [T] the weights. */
 export function importance(c: Context, options: Importance): Float32Array {
   const { low = null, high = 3, normalize = false } = options
-  const name = `importance ${JSON.stringify([formOf(options), low, high, normalize])}`
-  return oncePerSample(c, name, () => importanceNow(c, options))
-}
-
-function importanceNow(c: Context, options: Importance): Float32Array {
-  const { low = null, high = 3, normalize } = options
   const { level, outside, gate } = formOf(options)
-  const [least, most] = outside === undefined ? [0, Infinity] : [low ?? 0, high ?? Infinity]
   const { low: gateLow = low, high: gateHigh = high } = gate ?? {}
-  const [closedBelow, closedAbove] = [gateLow ?? 0, gateHigh ?? Infinity]
-  const logs = logsOf(c, level)
-  const gates = gate === undefined ? undefined : gate.level === level ? logs : logsOf(c, gate.level)
-  const result = new Float32Array(logs.length)
-  // A ratio that the current policy makes NaN is outside of no bound: so is the loss of its token, which shows it.
-  const isNone = (x: number, t: number) => Number.isNaN(x) && c.mask?.[t] !== 0
-  // The tokens of a rollout share their log: one exponential for all that follow each other with the same one.
-  let [log, x, other, held] = [0, 1, 0, 1]
-  for (let t = 0; t < result.length; t++) {
-    if (gates !== undefined) {
-      if (gates[t] !== other) held = ratioOf((other = gates[t] as number))
-      if (!(held >= closedBelow && held <= closedAbove) && !isNone(held, t)) continue
-    }
-    if (logs[t] !== log) x = ratioOf((log = logs[t] as number))
-    if (x >= least && x <= most) result[t] = x
-    else if (outside !== 'zero' || isNone(x, t)) result[t] = within(x, least, most)
-  }
-  if (!normalize) return result
-  const rollouts = () =>
-    moments({ x: perSequence(c, result, true), mask: Uint8Array.from(tokenCounts(c), (n) => (n > 0 ? 1 : 0)) })
-  const { mean } = level === 'token' ? moments({ x: result, mask: c.mask }) : rollouts()
-  return mean === 0 ? result : float32Map(result, (x) => x / mean)
+  const parts = { level, outside: outside ?? ('none' as const) }
+  const whole = { ...parts, low, high, gate: gate?.level ?? null, gateLow, gateHigh, normalize }
+  return oncePerSample(
+    c,
+    `importance ${JSON.stringify(whole)}`,
+    () => importanceWeight(enginePair(c), { ...whole, out: { mask: null, stats: null } }).weight.data,
+  )
 }
 
 const levels = ['token', 'sequence', 'sequence_mean']
