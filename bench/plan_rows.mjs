@@ -117,6 +117,9 @@ for (const layer of [
 const M = 2 ** 20
 row('group_advantage', '1,048,576 in groups of 16', 'group_advantage_kernel', 'group_advantage.cu', { bytes: 8 * M })
 row('policy_loss', '1,048,576 tokens', 'tokens_kernel', 'policy_loss.cu', { bytes: 17 * M, special: M })
+row('importance_weight', '2,097,152 tokens', 'importance_weight_kernel', 'importance_weight.cu', {
+  bytes: 13 * 2 * M, special: 2 * M,
+}) // biome-ignore format: a line
 row('select_tokens', '16,777,216 tokens', 'keys_kernel', 'select_tokens.cu', {
   bytes: 23 * 16 * M, needs: { bytes: (4 * 2 + 1) * 16 * M },
 }) // biome-ignore format: a line

@@ -3,7 +3,7 @@
 // One launch over blocks of tokens, which find their sequences as sequence_expand does, and one that adds the statistics
 // of the blocks. What belongs to a sequence takes two before them: one warp per piece of a sequence (pieces.cuh), one per
 // sequence. Normalisation reads the weights once more where the mean is one over sequences, and divides them. 13 bytes
-// per token with a mask. The formulas are those of the CPU, native/loss/importance_token.h with double; all sums are
+// per token, 14 with a mask. The formulas are those of the CPU, native/loss/importance_token.h with double; all sums are
 // float64 in a fixed order. A token that lies in no sequence, since offsets are bad, is NaN.
 #include "blocks/piece_sums.cuh"
 #include "blocks/reduce.cuh"
@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // One block per statistic.
-// Grid: 14. Block: 256. Shared: 64. Work: 8 bytes per block of importance_weight_kernel. Bound: latency.
+// Grid: 14. Block: 256. Shared: 80. Work: 8 bytes per block of importance_weight_kernel. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     stats_kernel(const double* block_stats,  // [blocks, kImportanceStatCount]
                  double* stats,              // [kImportanceStatCount]
@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Of one block: the mean of those sequences that have tokens.
-// Grid: 1. Block: 256. Shared: 64. Work: 8 bytes per sequence. Bound: latency.
+// Grid: 1. Block: 256. Shared: 80. Work: 8 bytes per sequence. Bound: latency.
 __global__ void __launch_bounds__(kThreads)
     mean_of_means_kernel(const MeanOf* means,  // [S]
                          double* mean,         // [1]

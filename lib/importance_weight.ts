@@ -57,13 +57,17 @@ export const matches: Matches<'importanceWeight', ImportanceWeightInputs, Import
  * @param inputs.rolloutLogp    f32[T]    of the inference engine
  * @param inputs.sequenceStart  i32[S+1]  first token of each sequence; ends with T
  * @param inputs.mask           u8[T]     0 = does not count
- * @param options.low           of the ratio; null: none
- * @param options.high          of the ratio, 3 by default; null: none
- * @param options.outside       'none': neither is looked at
- * @param options.gate          its level; null: none, and its bounds are not looked at
- * @param options.reject        its statistic; null: nothing is rejected, and its bounds are not looked at
- * @param options.rejectHigh    of the statistic; k1 is held between log rejectLow and log rejectHigh
- * @param options.rejectLow     of k1 alone; null: 1 / rejectHigh, which is then at least 1
+ * @param options.level      whose ratio is the weight: the token's, the product over its sequence, or their geometric mean
+ * @param options.outside    what becomes of a ratio outside of its bounds; "none": they are not looked at
+ * @param options.low        of the ratio; null: none
+ * @param options.high       of the ratio; null: none
+ * @param options.gate       the level of the gate; null: none, and its bounds are not looked at
+ * @param options.gateLow    of the gate's ratio; null: none
+ * @param options.gateHigh   of the gate's ratio; null: none
+ * @param options.normalize  true: divide by the mean
+ * @param options.reject     the statistic; null: nothing is rejected, and its bounds are not looked at
+ * @param options.rejectLow  of k1 alone, which is held between log rejectLow and log rejectHigh; null: 1 / rejectHigh
+ * @param options.rejectHigh of the statistic, of k1 as a ratio: at least 1 without rejectLow
  * @returns weight f32[T], mask u8[T], 1 = counts and is kept, stats f64[14]
  * @throws RangeError if sequenceStart does not rise from 0 to T, or if a lower bound is above its upper one
  * @see TIS: fengyao.notion.site/off-policy-rl; the statistics of rejection: rollout_rs of verl

@@ -1,6 +1,6 @@
 // Importance weights of the trainer over the inference engine, and rejection of tokens or sequences. Ratios of tokens
 // take one pass over blocks of tokens. What belongs to a sequence takes one more before it, over pieces of at most kPiece
-// tokens, counted from its first; normalisation one after it. 13 bytes are read and written per token with a mask, and one
+// tokens, counted from its first; normalisation one after it. 14 bytes are read and written per token with a mask, and one
 // exponential in double where a token's ratio is needed.
 #include <algorithm>
 

@@ -282,6 +282,36 @@ const implementations: Record<string, Implementation> = {
     }
   },
 
+  importanceWeight(x, { form }) {
+    const [oldLogp, rolloutLogp] = [f32(x, 'oldLogp'), f32(x, 'rolloutLogp')]
+    const start = i32(x, 'sequenceStart')
+    const held = (log: number) => Math.min(Math.max(log, -20), 20)
+    return () => {
+      const weight = new Float32Array(oldLogp.length)
+      const mask = new Uint8Array(oldLogp.length).fill(1)
+      let [total, sequences] = [0, 0]
+      for (let s = 0; s + 1 < start.length; s++) {
+        let [sum, k3] = [0, 0]
+        const [begin, end] = [start[s]!, start[s + 1]!]
+        for (let t = begin; t < end; t++) {
+          const log = oldLogp[t]! - rolloutLogp[t]!
+          if (form !== 1) weight[t] = Math.min(Math.exp(held(log)), 3)
+          if (form !== 0) sum += log
+          if (form === 2) k3 += Math.expm1(held(log)) - held(log)
+        }
+        const own = Math.min(Math.exp(held(sum)), 3)
+        const mean = Math.exp(held(sum / (end - begin)))
+        if (form === 1) weight.fill(own, begin, end)
+        if (form === 2 && (mean < 0.5 || mean > 2)) weight.fill(0, begin, end)
+        if (form === 2 && k3 / (end - begin) > 1) mask.fill(0, begin, end)
+        total += own
+        sequences += 1
+      }
+      if (form === 1) for (let t = 0; t < weight.length; t++) weight[t] = (weight[t]! * sequences) / total
+      return { weight, mask }
+    }
+  },
+
   discountedSum(x, { decay = 1 }) {
     const [values, start] = [f32(x, 'x'), i32(x, 'sequenceStart')]
     return () => {

@@ -310,6 +310,7 @@ const types: Readonly<Record<string, string>> = {
   policy_loss: 'Objective',
   tree_layout: 'Layout',
   loss_stats: 'LossStats',
+  importance_stats: 'ImportanceStats',
 }
 
 /** The text of a page, but for what its programs print. */

@@ -311,6 +311,22 @@ const special: Partial<Record<OperationCase['name'], Special>> = {
     if (!inputs.entropy) options.rule = 'advantage'
     else if (!inputs.advantage && !inputs.tokenAdvantage) options.rule = 'entropy'
   },
+  // Bounds in their order; a statistic of rejection with its upper one.
+  importanceWeight: (_, { options }, r) => {
+    for (const [low, high] of [
+      ['low', 'high'],
+      ['gateLow', 'gateHigh'],
+      ['rejectLow', 'rejectHigh'],
+    ] as const) {
+      if ((options[low] as number) > ((options[high] as number | undefined) ?? 3)) delete options[low]
+    }
+    if (options.reject == null) return
+    if (String(options.reject).endsWith('k1')) options.rejectHigh = 1 + 2 * r.uniform()
+    else {
+      options.rejectHigh ??= r.uniform()
+      delete options.rejectLow
+    }
+  },
   maskIndex: (_, made) => {
     made.sizes = { M: ((made.inputs.mask as HostArray).data as Uint8Array).filter(Boolean).length }
   },

@@ -66,6 +66,16 @@ const special: Partial<
       logsumexp: Array(64).fill(4),
     },
   },
+  importanceWeight: {
+    options: {
+      gate: 'sequence_mean',
+      gateLow: 0.5,
+      gateHigh: 2,
+      normalize: true,
+      reject: 'seq_mean_k2',
+      rejectHigh: 0.5,
+    },
+  },
   selectRollouts: { options: { count: 2 } },
   selectTokens: { without: ['tokenAdvantage'], options: { fraction: 0.4 } },
   maskIndex: { set: { mask: [1, 0, 1, 1, 0, 0, 1, 0, 0, 1, 0, 0] } },
