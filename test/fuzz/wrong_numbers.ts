@@ -123,7 +123,8 @@ function farFrom(exact: Expected, outputs: Record<string, HostArray>, limitOf: (
       const [a, e] = [actual[i]!, expected[i]!]
       if (Object.is(a, e) || a === e) continue
       // A whole number, a copy or a sum in its order is exact, but for an output of 16 bits.
-      const digit = limitOf(key) === 0 && !/16$/.test(output.dtype) ? 0 : ulp(e, output.dtype)
+      const isExact = /^[iu]/.test(output.dtype) || (limitOf(key) === 0 && !/16$/.test(output.dtype))
+      const digit = isExact ? 0 : ulp(e, output.dtype)
       const limit = limitOf(key) + digit
       const overflows = Math.abs(e) > (output.dtype === 'f16' ? 65504 : 3.4e38) && !Number.isFinite(a)
       if (Math.abs(a - e) <= limit || overflows) continue
