@@ -233,7 +233,7 @@ test('a method that reads nothing never waits for the device', () => {
   const silent = ofTokens.filter(
     (name) => prepareStep(recipeOf(name), batchOf(recipeOf(name)) as never).reads.length === 0,
   )
-  expect(silent.length).toBeGreaterThanOrEqual(43)
+  expect(silent.length).toBeGreaterThanOrEqual(44)
   for (const name of silent) {
     const recipe = recipeOf(name)
     const batch = placed(recipe, batchOf(recipe))
@@ -279,7 +279,9 @@ const kinds: [string, AnyRecipe][] = [
   ['klCov', recipes.klCov()],
   ['simpo', recipes.simpo()],
   ['nemo with k2', presets.nemo({ klType: 'k2' })],
-  ['a correction', withCorrection(recipes.grpo(), { importance: { mode: 'token_truncate' }, offPolicy: 0.1 })],
+  ['trl', presets.trl()],
+  ['importance weights', withCorrection(recipes.dapo(), { importance: { mode: 'token_truncate' } })],
+  ['corrections', withCorrection(recipes.grpo(), { importance: { mode: 'token_truncate' }, offPolicy: 0.1 })],
 ]
 
 describe.each(kinds)('memory of %s', (_, recipe) => {

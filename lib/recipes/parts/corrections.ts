@@ -1,6 +1,7 @@
 // Corrections of any method for what lies between the policy that sampled and the one that is trained: importance weights
 // (importance.ts), rejection (rejection.ts), the off-policy mask, the entropy quantile.
 import { grpoError } from '../../addon/errors.js'
+import { isDeviceArray } from '../../arrays/device_memory.js'
 import { checkNames } from '../../call/run.js'
 import type { Context } from '../step/context.js'
 import { type AnyRecipe, checkRecipe, type Reads, type Weights } from '../step/recipe.js'
@@ -53,22 +54,31 @@ function topEntropy(c: Context, share: number): Float32Array {
   return float32Map(entropy, (h, t) => (h >= threshold || (Number.isNaN(h) && mask?.[t] !== 0) ? 1 : 0))
 }
 
-/** The weights of a method with a correction. */
-export function correctedWeights(c: Context, correction: Correction, own: Weights = {}): Weights {
-  const factors = [
-    own.weight,
-    correction.importance && importance(c, correction.importance),
+/**
+ * The weights of a method with a correction. Importance weights that stand alone are made where the policy lies.
+ *
+ * @param onHost  whether somebody looks at the weights
+ */
+export function correctedWeights(c: Context, correction: Correction, own: Weights = {}, onHost = false): Weights {
+  const others = [
+    own.weight as Float32Array | undefined,
     correction.offPolicy === undefined ? undefined : onPolicy(c, correction.offPolicy),
     (correction.topEntropy ?? 1) === 1 ? undefined : topEntropy(c, correction.topEntropy as number),
   ].filter((factor) => factor !== undefined)
   const masks = [own.mask, ...(correction.reject ?? []).map((one) => accepted(c, one))].filter((x) => x !== undefined)
-  return { ...own, weight: product(factors), mask: allOf(masks) }
+  const mask = allOf(masks)
+  if (correction.importance === undefined) return { ...own, weight: product(others), mask }
+  const engine = importance(c, correction.importance, onHost || others.length > 0)
+  if (isDeviceArray(engine)) return { ...own, weight: engine, mask }
+  return { ...own, weight: product(own.weight === undefined ? [engine, ...others] : [others[0] as Float32Array, engine, ...others.slice(1)]), mask } // biome-ignore format: one product
 }
 
 /** What a correction looks at on the host beside the method. */
-function correctedReads({ step = [], update = [] }: Reads = {}, correction: Correction): Reads {
+function correctedReads({ reads: { step = [], update = [] } = {}, weights }: AnyRecipe, correction: Correction): Reads {
   const { importance, reject = [], offPolicy, topEntropy = 1 } = correction
-  const engine = importance !== undefined || reject.length > 0 ? ['mask', 'oldLogp', 'rolloutLogp'] : []
+  const isAlone = weights === undefined && offPolicy === undefined && topEntropy === 1
+  const looks = reject.length > 0 || (importance !== undefined && !isAlone)
+  const engine = looks ? ['mask', 'oldLogp', 'rolloutLogp'] : []
   const drift = offPolicy === undefined ? [] : ['mask', 'oldLogp', 'rolloutLogp', 'logp']
   const quantile = topEntropy === 1 ? [] : ['mask', 'entropy']
   return { step, update: [...update, ...engine, ...drift, ...quantile] }
@@ -115,7 +125,8 @@ export type Corrected<R extends AnyRecipe> = Omit<R, 'weights' | 'objective'> & 
  * @param correction  what to apply; all of it together, if there is more than one
  * @returns a method for prepareStep and optimizationStep, which also asks for rolloutLogp or entropy where it needs it
  * @throws RangeError for a correction that is out of range, or, in the step, for weights where the method's own loss
- *         takes none, and for NaN in the rolloutLogp, oldLogp or entropy that it reads of a token that the mask counts
+ *         takes none, and for NaN in the rolloutLogp, oldLogp or entropy that it reads of a token that the mask counts; with
+ *         a policy on a device such a NaN is not looked for, and makes the loss NaN
  */
 export function withCorrection<R extends AnyRecipe>(recipe: R, correction: Correction): Corrected<R> {
   const method: AnyRecipe = checkRecipe(recipe, 'withCorrection')
@@ -135,7 +146,7 @@ export function withCorrection<R extends AnyRecipe>(recipe: R, correction: Corre
         }
   const corrected = {
     ...method,
-    reads: correctedReads(method.reads, correction),
+    reads: correctedReads(method, correction),
     weights: (c: Context) => correctedWeights(c, correction, method.weights?.(c)),
     ...(objective !== undefined && { objective: checked }),
   }

@@ -1,8 +1,9 @@
 // Importance weights of the trainer over the inference engine: of which ratio they are, what becomes of one that is outside
 // of its bounds, and a gate by another ratio.
 import { grpoError } from '../../addon/errors.js'
+import { type DeviceArray, isDeviceArray } from '../../arrays/device_memory.js'
 import { checkNames } from '../../call/run.js'
-import { type ImportanceLevel, importanceWeight } from '../../importance_weight.js'
+import { type ImportanceLevel, type ImportanceWeightInputs, importanceWeight } from '../../importance_weight.js'
 import type { Context } from '../step/context.js'
 import { oncePerSample } from './once_per_batch.js'
 import { enginePair } from './rejection.js'
@@ -59,15 +60,21 @@ const formOf = ({ mode, level, outside, gate }: Importance): Form =>
   mode === undefined ? { level, ...(outside && { outside }), ...(gate && { gate }) } : modes[mode]
 
 /**
- * [T] the weights, 0 under the mask. Logs are held within ±20, as in verl, of a rollout after the sum; TRL does not, which
+ * [T] the weights, 0 under the mask, where the policy lies: of every update anew on a device, which belong to the step. Logs are held within ±20, as in verl, of a rollout after the sum; TRL does not, which
  * shows below 2e-9 and, where nothing is cut, beyond 5e8.
  */
-export function importance(c: Context, options: Importance): Float32Array {
+export function importance(c: Context, options: Importance, onHost = false): Float32Array | DeviceArray {
   const { low = null, high = 3, normalize = false } = options
   const { level, outside, gate } = formOf(options)
   const { low: gateLow = low, high: gateHigh = high } = gate ?? {}
   const parts = { level, outside: outside ?? ('none' as const) }
   const whole = { ...parts, low, high, gate: gate?.level ?? null, gateLow, gateHigh, normalize }
+  const sampled = onHost || !c.has('oldLogp') ? undefined : c.at('oldLogp')
+  if (isDeviceArray(sampled)) {
+    const there = { oldLogp: sampled, rolloutLogp: c.at('rolloutLogp'), mask: c.at('mask') }
+    const inputs = { ...there, sequenceStart: c.sequenceStart } as ImportanceWeightInputs
+    return importanceWeight(inputs, { ...whole, out: { mask: null, stats: null } }).weight as unknown as DeviceArray
+  }
   return oncePerSample(
     c,
     `importance ${JSON.stringify(whole)}`,

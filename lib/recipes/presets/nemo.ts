@@ -9,11 +9,8 @@ export const nemo = recipe(
     name: 'nemo',
     paper: { title: 'NeMo-RL, clipped policy gradient loss of 0.7.0' },
     source: 'code',
-    reads: ({ klType, klCoef, correction }: { klType: string; klCoef: number; correction: string | null }) => ({
-      update: [
-        ...(correction === null ? [] : ['mask', 'oldLogp', 'rolloutLogp']),
-        ...(klType === 'k3' || klCoef === 0 ? [] : ['mask', 'oldLogp', 'refLogp', 'logp', 'entropy']),
-      ],
+    reads: ({ klType, klCoef }: { klType: string; klCoef: number }) => ({
+      update: [...(klType === 'k3' || klCoef === 0 ? [] : ['mask', 'oldLogp', 'refLogp', 'logp', 'entropy'])],
     }),
     unknown: `The bounds of its corrections have no default, and are asked for. Logs of importance weights are within ±20 here;
 a weight that is no finite float32 counts as 0 there.`,

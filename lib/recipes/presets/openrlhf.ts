@@ -23,26 +23,9 @@ export const openrlhf = recipe(
     name: 'openrlhf',
     paper: { title: 'OpenRLHF 0.11.0', arxiv: '2405.11143' },
     source: 'code',
-    reads: ({
-      useKlLoss,
-      klCoef,
-      isCorrection,
-      policyLossType,
-    }: {
-      useKlLoss: boolean
-      klCoef: number
-      isCorrection: string | null
-      policyLossType: string
-    }) => ({
+    reads: ({ useKlLoss, klCoef, policyLossType }: { useKlLoss: boolean; klCoef: number; policyLossType: string }) => ({
       step: useKlLoss || klCoef === 0 ? [] : ['mask', 'oldLogp', 'refLogp'],
-      update:
-        policyLossType === 'gspo'
-          ? useKlLoss
-            ? ['mask']
-            : []
-          : isCorrection === null
-            ? []
-            : ['mask', 'oldLogp', 'rolloutLogp'],
+      update: policyLossType === 'gspo' && useKlLoss ? ['mask'] : [],
     }),
     unknown: `Its default estimator, gae, needs a critic: here group_norm. gspo with a KL in the loss: a normalizer is that of the
 KL, and scales the policy term with it. Logs of importance weights are within ±20 here.`,

@@ -18,7 +18,7 @@ export const slime = recipe(
     source: 'code',
     reads: ({ useTis, opsmDelta }: { useTis: boolean; opsmDelta: number | null }) => ({
       update: [
-        ...(useTis ? ['mask', 'oldLogp', 'rolloutLogp'] : []),
+        ...(useTis && opsmDelta !== null ? ['rolloutLogp'] : []),
         ...(opsmDelta === null ? [] : ['mask', 'oldLogp', 'logp']),
       ],
     }),

@@ -149,8 +149,9 @@ function vespoWeights(c: TrlContext, options: TrlOptions): Weights {
 /** What the points look at on the host. */
 export function trlReads(options: TrlOptions): Reads {
   const { importanceSamplingMode: mode, offPolicyMaskThreshold, topEntropyQuantile, entropyCoef } = options
-  const corrects = mode === 'none' ? [] : ['mask', 'oldLogp', 'rolloutLogp']
   const folds = mode !== 'none' && options.lossType === 'vespo'
+  const isAlone = !folds && topEntropyQuantile === 1 && offPolicyMaskThreshold === null
+  const corrects = mode === 'none' || isAlone ? [] : ['mask', 'oldLogp', 'rolloutLogp']
   const quantile = topEntropyQuantile === 1 ? [] : ['mask', 'entropy']
   const terms = topEntropyQuantile !== 1 && entropyCoef !== 0
   return {

@@ -1,4 +1,5 @@
 import { grpoError } from '../../addon/errors.js'
+import { isDeviceArray } from '../../arrays/device_memory.js'
 import type { Objective } from '../../objective.js'
 import { correctedWeights } from '../parts/corrections.js'
 import { product } from '../parts/map_tokens.js'
@@ -37,6 +38,13 @@ const gspo = (clipLow: number, clipHigh: number) =>
     logRatioClamp: 87,
   }) as const
 
+/** Whether the policy term is turned from a mean over rollouts into another aggregate. */
+const isTurned = (lossMode: string, lossAggMode: string) =>
+  lossAggMode !== 'seq-mean-token-mean' && ['gspo', 'sapo', 'geo_mean'].includes(lossMode)
+/** Whether importance weights are combined with others on the host. */
+const looksAtWeights = (lossMode: string, useKlLoss: boolean, lossAggMode: string) =>
+  lossMode === 'geo_mean' || (useKlLoss && isTurned(lossMode, lossAggMode))
+
 export const verl = recipe(
   {
     name: 'verl',
@@ -54,10 +62,10 @@ export const verl = recipe(
       lossAggMode: string
     }) => ({
       update: [
-        ...(rolloutIs === null ? [] : ['mask', 'oldLogp', 'rolloutLogp']),
-        ...(useKlLoss && lossAggMode !== 'seq-mean-token-mean' && ['gspo', 'sapo', 'geo_mean'].includes(lossMode)
-          ? ['mask']
+        ...(rolloutIs !== null && looksAtWeights(lossMode, useKlLoss, lossAggMode)
+          ? ['mask', 'oldLogp', 'rolloutLogp']
           : []),
+        ...(useKlLoss && isTurned(lossMode, lossAggMode) ? ['mask'] : []),
       ],
     }),
     unknown: `Its default estimator, gae, needs a critic: here grpo. Empty rollouts count, as with a global batch size.
@@ -127,9 +135,11 @@ clip_cov and kl_cov are methods of their own: clipCov, klCov`,
     return {
       advantages: estimators[options.advEstimator],
       weights(c) {
+        const onHost = looksAtWeights(lossMode, options.useKlLoss, options.lossAggMode)
         const mode = `${rolloutIs ?? 'token'}_${low === null ? 'truncate' : 'mask'}` as const
         const found: Weights =
-          rolloutIs === null ? {} : correctedWeights(c, { importance: { mode, low, high, normalize } })
+          rolloutIs === null ? {} : correctedWeights(c, { importance: { mode, low, high, normalize } }, {}, onHost)
+        if (isDeviceArray(found.weight)) return lossMode === 'dro' ? { ...found, oldLogp: c.at('oldLogp') } : found
         const factors = [
           lossMode === 'geo_mean' && found.weight ? geometricMean(c, found.weight) : found.weight,
           turned ? sequenceTerm(c, { aggregate: turned, countEmpty: true, maxLength: maxLength(c) }) : undefined,

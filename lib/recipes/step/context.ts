@@ -87,8 +87,12 @@ export interface Context<Columns = unknown, State = unknown> {
   readonly tokenAdvantage: Float32Array | undefined
   /** Whether the batch has it, for what a method can do without. */
   has(name: keyof Batch): boolean
-  /** The column where the policy lies, for an operation or the loss alone: from a device nothing is read. Missing: an error. */
+  /**
+   * The column where the policy lies, for an operation or the loss alone: from a device nothing is read. Missing: an error,
+   * but for the mask.
+   */
   at(name: TokenColumn): Float32Array | DeviceArray
+  at(name: 'mask'): Uint8Array | DeviceArray | undefined
   /** The rollouts of each group: from begin to end - 1. */
   readonly groups: readonly { readonly g: number; readonly begin: number; readonly end: number }[]
 }
@@ -203,7 +207,7 @@ export function createContext(
     },
     has: (name: keyof Batch) =>
       onDevice.has(name) || (offsetsGiven[name] ?? own[name as keyof typeof common]) !== undefined,
-    at: (name: TokenColumn): Float32Array | DeviceArray => context[name],
+    at: (name: TokenColumn | 'mask'): never => context[name] as never,
     get groups() {
       const starts = context.groupStart
       return Array.from({ length: starts.length - 1 }, (_, g) => {

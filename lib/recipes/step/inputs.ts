@@ -93,7 +93,7 @@ export function lossCall(
       `do not exist: ${why}, which no single operation computes; prepared.loss(policy) does`,
     )
   if (update !== undefined) now(fetchForUpdate(update, recipe))
-  const decided = decide(recipe, c, policy ?? {}, options)
+  const decided = decide(recipe, c, policy ?? {}, options, update?.uploads)
   if ('own' in decided) throw refuse('the method has a loss of its own')
   const { objective, weights } = decided
   if (update?.kind !== 'mean' && isSeparate(objective, weights)) {

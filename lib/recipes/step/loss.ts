@@ -11,9 +11,10 @@ import type { Objective } from '../../objective.js'
 import { policyLoss } from '../../policy_loss.js'
 import { policyLossFromLogits } from '../../policy_loss_from_logits.js'
 import { float32Of, type List, missingColumn } from './columns.js'
-import { type Context, checkLength, extended, masked } from './context.js'
+import { type Context, checkLength, extended, masked, type TokenColumn } from './context.js'
 import { klToReference } from './gaussian.js'
 import type { GradientsOf, IsOnDevice, OfTokens, PolicyGradients } from './gradients.js'
+import { HostCopies } from './host_copies.js'
 import type { StepMetrics } from './metrics.js'
 import { checkPolicyNames } from './names.js'
 import { columnAt, fetchColumns, Uploads } from './placing.js'
@@ -43,13 +44,16 @@ export interface StepOptions extends LogitsOptions {
   readonly stream?: bigint
 }
 
+/** Arrays of a policy on the host, which lie there. */
+type OnHost<Bag> = { readonly [Name in keyof Bag]: Exclude<Bag[Name], DeviceArray> }
+
 interface LossResult {
   readonly loss: number
   readonly logp: Float32Array | undefined // [T]
   readonly entropy: Float32Array | undefined // [T]
   /** For lossStats; undefined for a loss that is no policy objective. */
   readonly stats: HostArray<'f64'> | undefined
-  readonly weights: Weights
+  readonly weights: OnHost<Weights>
 }
 
 /** The same of a policy on a device: everything lies there, and is the caller's to dispose of. */
@@ -92,7 +96,7 @@ export function withPolicy(c: Context, { entropy }: LossPolicy, current: Current
   const given = isGiven && !isDeviceArray(entropy) ? float32Of(c.method, 'entropy', entropy, 'the entropy at each token') : undefined // biome-ignore format: one rule
   checkLength(c.method, 'entropy', given, c.T)
   return extended(c, {
-    at: (name: 'oldLogp') => (current.isOnDevice ? ((columnAt(c, name) ?? c[name]) as DeviceArray) : c[name]),
+    at: ((name: TokenColumn | 'mask') => current.placed(name, columnAt(c, name) ?? c[name])) as Context['at'],
     get logp() {
       return current.onHost('logp')
     },
@@ -184,6 +188,10 @@ function lossInputs(c: Context, weights: Weights, mask: ArrayInput | undefined, 
 }
 
 type Result = { loss: OfTokens; stats: HostArray<'f64'> | DeviceArray; logp?: OfTokens; entropy?: OfTokens }
+/** What a result shows of them: what the step has made on a device is freed. */
+const shown = (weights: Weights): Weights =>
+  isDeviceArray(weights.weight) ? { ...weights, weight: undefined } : weights
+
 function finished(result: Result, weights: Weights): FoundLoss {
   const { loss, stats, logp, entropy, ...gradients } = result
   return {
@@ -192,12 +200,20 @@ function finished(result: Result, weights: Weights): FoundLoss {
     logp: tokensOf(logp),
     entropy: tokensOf(entropy),
     stats,
-    weights,
+    weights: shown(weights),
   } as FoundLoss
 }
 
 /** The columns that a loss operation reads, which go to the host for a policy that lies there. */
 const lossColumns = ['mask', 'oldLogp', 'refLogp', 'tokenAdvantage']
+
+/** The weights with that on a device read from there. */
+function* readWeight({ weight, ...others }: Weights): Steps<Weights> {
+  if (!isDeviceArray(weight)) return { ...others, weight }
+  const copies = new HostCopies()
+  yield* copies.fetch([weight])
+  return { ...others, weight: copies.of(weight) as Float32Array }
+}
 
 /** The loss in terms of their own, by way of log-probabilities on the host: for weights that the operations do not take. */
 function* lossOfTerms(update: Update, decided: Decided): Steps<FoundLoss> {
@@ -205,13 +221,14 @@ function* lossOfTerms(update: Update, decided: Decided): Steps<FoundLoss> {
   const { objective, weights } = decided
   const needsEntropy = (objective.entropyCoef ?? 0) !== 0 || c.has('entropy') || current.hasEntropy
   yield* fetchReads(c, current, [...lossColumns, 'logp', ...(needsEntropy ? ['entropy'] : [])])
-  const inputs = { logp: c.logp, entropy: needsEntropy ? c.entropy : undefined, ...besidePolicy(c, decided, undefined) }
+  const onHost = { ...decided, weights: yield* readWeight(weights) }
+  const inputs = { logp: c.logp, entropy: needsEntropy ? c.entropy : undefined, ...besidePolicy(c, onHost, undefined) }
   const terms = separateLoss(inputs as never, objective, weights)
   const forward = yield* current.forward()
   const results = { loss: lossOn(uploads, terms.loss), stats: placed(uploads, 'stats', terms.stats) }
   const gradients = yield* ran(forward.backward(terms.gradLogp, terms.gradEntropy, options.out))
   const entropy = kind === 'logits' || kind === 'hidden' ? tokensOf(forward.entropy) : undefined
-  return { ...results, ...gradients, logp: tokensOf(forward.logp), entropy, weights } as FoundLoss
+  return { ...results, ...gradients, logp: tokensOf(forward.logp), entropy, weights: shown(weights) } as FoundLoss
 }
 
 /** The loss of a Gaussian policy; a KL to a reference mean is the exact one, and is added. */
@@ -292,9 +309,16 @@ export function checkLoss({ name, objective }: AnyRecipe): void {
 }
 
 /** What a method decides about the loss of a policy, c knowing the policy: an objective, or a loss of its own. */
-export function decide(recipe: AnyRecipe, c: Context, policy: Policy, options: StepOptions): Decided | OwnDecided {
+export function decide(
+  recipe: AnyRecipe,
+  c: Context,
+  policy: Policy,
+  options: StepOptions,
+  uploads: Uploads | undefined,
+): Decided | OwnDecided {
   const { name: method, gaussian } = recipe
   const weights = recipe.weights?.(c) ?? {}
+  if (isDeviceArray(weights.weight)) uploads?.own(weights.weight)
   for (const [name, x] of Object.entries(weights)) {
     if (!isDeviceArray(x)) checkLength(method, name, x as Float32Array | undefined, c.T)
   }
@@ -396,7 +420,7 @@ function* lossOfUpdate(recipe: AnyRecipe, update: Update): Steps<FoundLoss> {
   const { c, kind, policy, current, uploads, options } = update
   const { chunkRows = null, out = {} } = options
   yield* fetchForUpdate(update, recipe)
-  const decided = decide(recipe, c, policy, options)
+  const decided = decide(recipe, c, policy, options, uploads)
   if ('own' in decided) return yield* ownLoss(update, decided)
   const { weights, objective } = decided
   if (kind !== 'mean' && isSeparate(objective, weights)) return yield* lossOfTerms(update, decided)

@@ -218,6 +218,7 @@ export class CurrentPolicy {
   readonly #start: () => Call<Forward>
   readonly #copies = new HostCopies()
   readonly #kind: PolicyKind
+  readonly #uploads: Uploads | undefined
   /** Entropies that were given beside the policy. */
   readonly #entropy: unknown
   #forward: Forward | undefined
@@ -225,7 +226,7 @@ export class CurrentPolicy {
   constructor(c: Context, kind: PolicyKind, policy: Policy & { readonly entropy?: unknown }, options: ForwardOptions) {
     const { uploads, gaussian = 'logp' } = options
     this.#kind = kind
-    this.isOnDevice = uploads !== undefined
+    this.#uploads = uploads
     this.#entropy = policy.entropy ?? undefined
     this.#start = () => {
       if (kind === 'logp') return value(() => ofLogp(c, policy, uploads))
@@ -239,8 +240,10 @@ export class CurrentPolicy {
     return this.#forward as Forward
   }
 
-  /** Whether the policy lies on a device. */
-  readonly isOnDevice: boolean
+  /** A column where the policy lies. */
+  placed(name: string, x: ArrayInput | undefined): ArrayInput | undefined {
+    return this.#uploads === undefined ? x : this.#uploads.keep(name, x)
+  }
 
   /** Whether entropies were given beside the policy. */
   get hasEntropy(): boolean {

@@ -81,7 +81,8 @@ export interface Selection {
 
 /** What the loss reads beside log-probabilities and advantages. A selection that keeps the denominators is a weight. */
 export interface Weights {
-  readonly weight?: Float32Array | undefined // [T]
+  /** One on a device belongs to the step, which frees it. */
+  readonly weight?: Float32Array | DeviceArray | undefined // [T]
   readonly ratioLow?: Float32Array | undefined // [T]
   readonly ratioHigh?: Float32Array | undefined // [T]
   /** Multiplies a token's share of the entropy bonus, and no count; the bonus alone. */
