@@ -86,7 +86,7 @@ export { presets } from './presets/index.js'
 export type { Batch, Context } from './step/context.js'
 export type { PolicyGradients } from './step/gradients.js'
 export type { BareLossCall, LossCall } from './step/inputs.js'
-export type { LossPolicy, StepLoss, StepOptions } from './step/loss.js'
+export type { StepLoss } from './step/loss.js'
 export type { BatchMetrics, StepMetrics } from './step/metrics.js'
 export type { MicroBatch, MicroBatchGradients, MicroBatchOptions } from './step/micro_batches.js'
 export type { Policy } from './step/policy.js'
@@ -105,6 +105,7 @@ export {
 } from './step/recipe.js'
 export { fromJSON, type SavedState, toJSON } from './step/state.js'
 export { type BatchOf, optimizationStep, type Prepared, prepareStep, type SavedStateOf } from './step/step.js'
+export type { LossPolicy, StepOptions } from './step/update.js'
 
 /** Every method by its name: a function of its options, whose defaults are the published ones where there are any. */
 export const recipes = {

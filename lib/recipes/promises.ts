@@ -3,7 +3,7 @@
 // its kernels. Until a promise settles the caller leaves batch and policy alone.
 import { grpoError } from '../addon/errors.js'
 import { describe } from '../arrays/array.js'
-import type { LossPolicy, StepLoss, StepOptions } from './step/loss.js'
+import type { StepLoss } from './step/loss.js'
 import {
   type MicroBatch,
   type MicroBatchGradients,
@@ -23,6 +23,7 @@ import {
   type SavedStateOf,
 } from './step/step.js'
 import { later } from './step/steps.js'
+import type { LossPolicy, StepOptions } from './step/update.js'
 
 /** Options of a step, and what stops it. */
 export interface StepOptionsLater extends StepOptions {

@@ -9,6 +9,10 @@ import type { Objective } from '../../objective.js'
 import type { PolicyLossInputs } from '../../policy_loss.js'
 import type { PolicyLossFromLogitsInputs } from '../../policy_loss_from_logits.js'
 import { type Context, extended } from './context.js'
+import { type LogitsOptions, logitsOptions } from './policy.js'
+import type { AnyRecipe } from './recipe.js'
+import { isSeparate } from './separate_loss.js'
+import { now } from './steps.js'
 import {
   besidePolicy,
   checkLoss,
@@ -21,11 +25,7 @@ import {
   operationInputs,
   type PreparedBatch,
   type StepOptions,
-} from './loss.js'
-import { type LogitsOptions, logitsOptions } from './policy.js'
-import type { AnyRecipe } from './recipe.js'
-import { isSeparate } from './separate_loss.js'
-import { now } from './steps.js'
+} from './update.js'
 
 /** The inputs of the operation that a policy of this type asks for. */
 type InputsOf<P> = P extends { readonly logits: object }

@@ -8,11 +8,12 @@ import { linearTokenLogprob, linearTokenLogprobBackward } from '../../linear_tok
 import { tokenLogprob, tokenLogprobBackward } from '../../token_logprob.js'
 import type { Context } from './context.js'
 import type { GradientsOf, OfTokens, PolicyGradients } from './gradients.js'
-import type { LossPolicy, PreparedBatch, StepLoss, StepOptions } from './loss.js'
+import type { StepLoss } from './loss.js'
 import { columnAt, type Uploads } from './placing.js'
 import { besideLogits, deviceOfPolicy, logitsOptions, type Policy, policyKind, tokenAt } from './policy.js'
 import { without, withProperties } from './properties.js'
 import { callOf, later, now, ran, type Steps } from './steps.js'
+import type { LossPolicy, PreparedBatch, StepOptions } from './update.js'
 
 /** A part of a batch: rows of logits, and the loss tokens that they predict. Ends are not included. */
 export interface MicroBatch {

@@ -12,16 +12,7 @@ import {
   withoutPolicy,
 } from './context.js'
 import { type BareLossCall, type LossCall, lossCall } from './inputs.js'
-import {
-  checkStepOptions,
-  fetchReads,
-  type LossPolicy,
-  lossOf,
-  mergeOptions,
-  type StepLoss,
-  type StepOptions,
-  withPolicy,
-} from './loss.js'
+import { lossOf, type StepLoss } from './loss.js'
 import { type BatchMetrics, metricsOfBatch, metricsOfLoss, withMetrics } from './metrics.js'
 import {
   type MicroBatch,
@@ -37,6 +28,7 @@ import { without, withProperties } from './properties.js'
 import { type Advantages, type AnyRecipe, checkRecipe, type StateOf } from './recipe.js'
 import { openState, type SavedState, saved } from './state.js'
 import { now, type Steps } from './steps.js'
+import { checkStepOptions, fetchReads, type LossPolicy, mergeOptions, type StepOptions, withPolicy } from './update.js'
 
 /** What a method decides about a batch before the loss. */
 export interface Prepared<State = SavedState | undefined, Sample = unknown> {
