@@ -98,6 +98,19 @@ describe('against float64', () => {
     }
   })
 
+  // A thread of the CPU takes 1,024 groups at a time.
+  test.each([false, true])('the spread of a batch of 2,600 groups, mask %j', (masked) => {
+    const r = random(10)
+    const groupStart = r.offsets(2_600, 5)
+    const n = groupStart[2_600] as number
+    // The later groups spread wider: what one piece of work says of its groups is wrong of the others.
+    const rewards = r.normals(n).map((x, i) => (x * (1 + 9 * i)) / n)
+    const mask = masked ? r.mask(n) : undefined
+    const o = { scale: 'batch_std' } as const
+    const { advantage } = groupAdvantage({ rewards, groupStart, mask }, o)
+    accurate(advantage, reference(rewards, groupStart, mask, o), reference(rewards, groupStart, mask, o, Math.fround))
+  })
+
   test('offset 1e6: two passes keep the digits', () => {
     const g = groups([1e6, 1e6 + 1, 1e6 + 3, 1e6 + 0.5])
     golden(groupAdvantage(g).advantage, reference(g.rewards, g.groupStart, undefined), 1)
