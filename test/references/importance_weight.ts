@@ -51,7 +51,8 @@ export function reference(inputs: ImportanceInputs, options: ImportanceChoices =
   const ratios: number[] = []
   for (const tokens of sequences) {
     const logs = tokens.map((t) => d[t]!)
-    const logOf = (of: Level, t: number) => (of === 'token' ? d[t]! : of === 'sequence' ? add(logs) : average(logs))
+    const [sum, mean] = [add(logs), average(logs)]
+    const logOf = (of: Level, t: number) => (of === 'token' ? d[t]! : of === 'sequence' ? sum : mean)
     const ratioOf = (of: Level, t: number) => round(Math.exp(held(logOf(of, t))))
     const [scope, kind] = reject ? [reject.slice(0, -3), reject.slice(-2)] : ['', '']
     const estimates = reject ? tokens.map((t) => round(divergences[kind]!(held(d[t]!)))) : []
@@ -78,15 +79,18 @@ export function reference(inputs: ImportanceInputs, options: ImportanceChoices =
     })
   }
   const [absolute, counted] = [live.map((t) => Math.abs(d[t]!)), live.map((t) => weight[t]!)]
-  const comparable = (x: number[]) => x.filter((v) => !Number.isNaN(v))
+  const largest = (x: number[], least: number) => x.reduce((most, v) => (v > most ? v : most), least)
   const list = [
     live.length,
     add(absolute),
-    Math.max(0, ...comparable(absolute)),
+    largest(absolute, 0),
     add(live.map((t) => -d[t]!)),
     add(ratios),
-    Math.min(Infinity, ...comparable(ratios)),
-    Math.max(-Infinity, ...comparable(ratios)),
+    -largest(
+      ratios.map((x) => -x),
+      -Infinity,
+    ),
+    largest(ratios, -Infinity),
     add(counted),
     add(counted.map((w) => round(w * w))),
     ...[stats.cutLow, stats.cutHigh, stats.gated, stats.rejected, stats.nonFinite],
